@@ -4,13 +4,19 @@
     encoder = load_encoder("checkpoint.ckpt", device="auto", precision="fp32")
     vectors = encoder.embed(pixels, lonlat=lonlat, dates=dates, level="mean")
 
-This package knows nothing of files of imagery, of storage or of Dagster.
+This package knows nothing of files of imagery, of storage or of Dagster. Names that need PyTorch are
+loaded when first used, so that `clay_model.spec` can be read without the seconds that importing torch takes.
 """
 
-from clay_model.checkpoint import CheckpointError, read_checkpoint
-from clay_model.embed import Embedder, load_encoder
-from clay_model.encoder import Encoder
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from clay_model.spec import BANDS, SIZES, Dimensions, Level, ModelSize, Precision, embedding_shape
+
+if TYPE_CHECKING:
+    from clay_model.checkpoint import CheckpointError, read_checkpoint
+    from clay_model.embed import Embedder, load_encoder
+    from clay_model.encoder import Encoder
 
 __all__ = [
     "BANDS",
@@ -26,3 +32,17 @@ __all__ = [
     "load_encoder",
     "read_checkpoint",
 ]
+
+_NEED_TORCH = {
+    "CheckpointError": "checkpoint",
+    "read_checkpoint": "checkpoint",
+    "Embedder": "embed",
+    "load_encoder": "embed",
+    "Encoder": "encoder",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the module holds
+    if name in _NEED_TORCH:
+        return getattr(import_module(f"{__name__}.{_NEED_TORCH[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

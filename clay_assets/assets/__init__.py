@@ -1,0 +1,1 @@
+"""The assets, a module each; file, asset key and function share one name."""

@@ -1,0 +1,1 @@
+"""What the assets are given: object stores and the encoder."""

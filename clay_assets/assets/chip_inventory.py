@@ -1,0 +1,77 @@
+"""The asset `chip_inventory`: what chips there are of each tile.
+
+Only what Dagster has to do with it; the listing itself is in `clay_assets.inventory`.
+https://docs.dagster.io/guides/build/assets/defining-assets
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import dagster as dg
+
+from clay_assets.inventory import Inventory, inventory_key, list_chips, write_inventory
+from clay_assets.ledger import TileLedger
+from clay_assets.resources.object_store import ObjectStore
+from clay_assets.storage import Store
+from clay_assets.tables import INVENTORY, chips_digest
+from clay_assets.ui import column_schema
+
+LISTERS = 16
+"""Tiles listed at a time; a LIST takes some 50 ms, most of it waiting."""
+
+
+def build_chip_inventory(
+    tiles: dg.PartitionsDefinition, backfill_policy: dg.BackfillPolicy
+) -> dg.AssetsDefinition:
+    """Make the asset.
+
+    Args:
+        tiles: The partitions.
+        backfill_policy: How many of them go into one run of a backfill.
+    """
+
+    @dg.asset(
+        partitions_def=tiles,
+        backfill_policy=backfill_policy,
+        group_name="clay",
+        kinds={"s3"},
+        code_version="1",
+    )
+    def chip_inventory(
+        context: dg.AssetExecutionContext, chips: ObjectStore, work: ObjectStore
+    ) -> dg.MaterializeResult:
+        """What chips there are of a tile: URL, size and ETag of each, from a listing; no chip is read."""
+        with TileLedger(context) as ledger, ThreadPoolExecutor(LISTERS, thread_name_prefix="list") as pool:
+            listings = {
+                tile: pool.submit(_take_inventory, chips.store(), work.store(), tile) for tile in ledger.tiles
+            }
+            for tile, listing in listings.items():
+                with ledger.tile(tile) as metadata:
+                    metadata |= _metadata(tile, listing.result(), work.store())
+        return dg.MaterializeResult()
+
+    return chip_inventory
+
+
+def _take_inventory(chips: Store, work: Store, tile: str) -> Inventory:
+    inventory = list_chips(chips, tile)
+    write_inventory(work, tile, inventory.chips)
+    return inventory
+
+
+def _metadata(tile: str, inventory: Inventory, work: Store) -> dict[str, Any]:
+    return {
+        "chips": len(inventory.chips),
+        "bytes": sum(chip.size for chip in inventory.chips),
+        "other objects": len(inventory.others),
+        "chips digest": chips_digest(inventory.chips),
+        "dagster/row_count": len(inventory.chips),
+        "dagster/partition_row_count": len(inventory.chips),
+        "dagster/uri": work.url(inventory_key(tile)),
+        "dagster/column_schema": column_schema(
+            INVENTORY,
+            source_url="full URL of the chip",
+            size="bytes",
+            etag="of the object when it was listed",
+        ),
+    }

@@ -1,0 +1,200 @@
+"""Publish a tile: its finished chips become the one GeoParquet file that people read.
+
+The work of the asset `embeddings_geoparquet`, without Dagster. The format of the file is in `geoparquet`.
+"""
+
+import hashlib
+import importlib.metadata
+import platform
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clay_assets import __version__
+from clay_assets.chips import ChipName
+from clay_assets.geoparquet import (
+    DamagedFileError,
+    parse_published_name,
+    published_name,
+    published_schema,
+    read_provenance,
+    write_geoparquet,
+)
+from clay_assets.outcomes import NoUsableChips
+from clay_assets.storage import FolderMissing, Store, StoredObject
+from clay_assets.tile_results import ResultsHeader, TileResults, results_key
+
+SOFTWARE = ("torch", "rasterio", "pyarrow", "numpy")
+
+
+class ResultsMissing(LookupError):
+    """A tile has no finished results to publish."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published file.
+
+    Attributes:
+        url: Where it is.
+        rows: Embeddings in it.
+        bytes: Its size.
+        first: Earliest acquisition.
+        last: Latest acquisition.
+        written: False where the file was there already, made from the same chips in the same way.
+        schema: Of its columns.
+        head: Its first rows, without the vectors' many numbers, for a preview.
+    """
+
+    url: str
+    rows: int
+    bytes: int
+    first: date
+    last: date
+    written: bool
+    schema: pa.Schema
+    head: list[dict[str, Any]]
+
+
+def publish_tile(work: Store, output: Store, tile: str, *, version: int) -> Published:
+    """Write the published file of a tile, unless it is there and current.
+
+    The new file is stored before an earlier one of the same tile and version (which may have other dates, so
+    another name) is removed: a reader always finds a whole file.
+
+    Args:
+        work: Store of results.
+        output: Where published files go.
+        tile: MGRS code.
+        version: Of the published data, for the file's name.
+
+    Returns:
+        The file that lies there now.
+
+    Raises:
+        ResultsMissing: If the tile's chips have not been embedded.
+        NoUsableChips: If none of them could be.
+        StorageError: If a store refuses.
+    """
+    earlier = _published_files(output, tile, version)
+    results = TileResults.open(work, tile)
+    if results is None:
+        raise ResultsMissing(
+            f"tile {tile} has no results at {work.url(results_key(tile))}: materialize chip_embeddings first"
+        )
+    with results:
+        header = results.header
+        if not header.summary.embedded:
+            raise NoUsableChips(f"tile {tile}: none of its {header.summary.chips} chips could be embedded")
+        narrow = results.columns(["source_url", "date", "geometry", "reason"])
+        order = _published_order(narrow)
+        dates = pc.min_max(narrow["date"]).as_py()
+        name = published_name(tile, dates["min"], dates["max"], version)
+        inputs = _inputs(header)
+        current = _current(output, earlier, name, inputs)
+        if current is None:
+            size = _write(results, order, output, name, _provenance(header, inputs))
+        else:
+            size = current.size
+    for file in earlier:
+        if PurePosixPath(file.url).name != name:
+            output.delete(file)
+    return Published(
+        url=output.url(name),
+        rows=len(order),
+        bytes=size,
+        first=dates["min"],
+        last=dates["max"],
+        written=current is None,
+        schema=published_schema(header.making.shape),
+        head=[
+            {"source_url": narrow["source_url"][row].as_py(), "date": str(narrow["date"][row].as_py())}
+            for row in order[:5]
+        ],
+    )
+
+
+def _published_files(output: Store, tile: str, version: int) -> list[StoredObject]:
+    """Files of this tile and version that lie there, whatever their dates."""
+    try:
+        found = output.list(f"{tile}_")
+    except FolderMissing:  # nothing was published yet
+        return []
+    files = []
+    for file in found:
+        name = parse_published_name(PurePosixPath(file.url).name)
+        in_place = output.url(PurePosixPath(file.url).name) == file.url  # not in a folder below
+        if in_place and name is not None and (name.tile, name.version) == (tile, version):
+            files.append(file)
+    return files
+
+
+def _published_order(narrow: pa.Table) -> list[int]:
+    """Rows of embedded chips in the order of date, then chip number."""
+    rows = [row for row, reason in enumerate(narrow["reason"].to_pylist()) if reason is None]
+    dates, urls = narrow["date"].to_pylist(), narrow["source_url"].to_pylist()
+    numbers = {row: ChipName.parse(PurePosixPath(urls[row]).name).number for row in rows}
+    return sorted(rows, key=lambda row: (dates[row], numbers[row], urls[row]))
+
+
+def _inputs(header: ResultsHeader) -> str:
+    """One word for all that the file's content depends on."""
+    facts = (header.making.fingerprint.to_json(), header.digest)
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+
+def _current(output: Store, files: list[StoredObject], name: str, inputs: str) -> StoredObject | None:
+    """The file of this name, if it was made from these inputs."""
+    for file in files:
+        if PurePosixPath(file.url).name == name:
+            with closing(output.open(file)) as source:
+                try:
+                    return file if read_provenance(source).get("inputs") == inputs else None
+                except DamagedFileError:  # something else lies under this name: write the real one over it
+                    return None
+    return None
+
+
+def _provenance(header: ResultsHeader, inputs: str) -> dict[str, str]:
+    making = header.making
+    versions = {"clay-assets": __version__} | {name: importlib.metadata.version(name) for name in SOFTWARE}
+    versions["python"] = platform.python_version()
+    return {
+        "model": making.model,
+        "weights": "untrained: random numbers, for trying the pipeline only"
+        if making.untrained
+        else "as the checkpoint has them",
+        "checkpoint_sha256": making.fingerprint.checkpoint_sha256,
+        "level": making.fingerprint.level,
+        "precision": making.fingerprint.precision,
+        "preprocessing": str(making.fingerprint.preprocessing),
+        "chips": str(header.summary.chips),
+        "skipped": str(len(header.summary.skipped)),
+        "inputs": inputs,
+        "software": " ".join(f"{name}/{version}" for name, version in versions.items()),
+    }
+
+
+def _write(
+    results: TileResults,
+    order: list[int],
+    output: Store,
+    name: str,
+    provenance: dict[str, str],
+) -> int:
+    def rows() -> Iterator[pa.Table]:
+        for table in results.take(order):
+            yield table.select(["source_url", "date", "embeddings", "geometry"])
+
+    with tempfile.TemporaryDirectory(prefix="clay-publish-") as folder:
+        path = Path(folder) / name
+        summary = write_geoparquet(path, rows(), results.header.making.shape, provenance)
+        output.put(name, path)
+    return summary.bytes

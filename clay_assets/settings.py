@@ -1,0 +1,92 @@
+"""The settings of a deployment, from `CLAY_*` environment variables and their defaults.
+
+The only place of the package that reads the environment, once, when the code location is wired. What an asset
+uses goes on as resource config under the variable's own name, so the Dagster UI says where a value is from.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+DEFAULTS: Mapping[str, str] = {
+    "CLAY_CHIPS_URI": "data/chips",
+    "CLAY_CHECKPOINT": "checkpoints/clay-small-70MT-1100T-10E.ckpt",
+    "CLAY_OUTPUT_URI": "data/embeddings",
+    "CLAY_WORK_URI": "data/work",
+    "CLAY_TILES": "tiles.txt",
+    "CLAY_LEVEL": "mean",
+    "CLAY_PRECISION": "auto",
+    "CLAY_DEVICE": "auto",
+    "CLAY_BATCH_SIZE": "auto",
+    "CLAY_VERSION": "1",
+    "CLAY_TILES_PER_RUN": "64",
+}
+"""Every variable with its default, which serves a laptop with nothing set."""
+
+
+class SettingsError(ValueError):
+    """An environment variable has a value that means nothing."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the code location needs to know before any run.
+
+    Attributes:
+        environment: The `CLAY_*` variables that are set.
+    """
+
+    environment: Mapping[str, str]
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+        """Take the variables that are set and not empty.
+
+        Raises:
+            SettingsError: If one begins with CLAY_ but is not known: a misspelt one must not go unnoticed.
+        """
+        ours = {name: value for name, value in environment.items() if name.startswith("CLAY_") and value}
+        unknown = sorted(set(ours) - set(DEFAULTS))
+        if unknown:
+            raise SettingsError(f"unknown settings {', '.join(unknown)}: there are {', '.join(DEFAULTS)}")
+        return cls(ours)
+
+    def value(self, name: str) -> str:
+        """The variable's value, or its default."""
+        return self.environment.get(name, DEFAULTS[name])
+
+    def config(self, name: str) -> str:
+        """The same for resource config: by the variable's name if it is set, so that a run reads it anew."""
+        return dg.EnvVar(name) if name in self.environment else DEFAULTS[name]
+
+    @property
+    def manifest(self) -> Path:
+        """The file of tiles."""
+        return Path(self.value("CLAY_TILES"))
+
+    @property
+    def version(self) -> int:
+        """Version of the published files.
+
+        Raises:
+            SettingsError: If the value is no whole number from 0.
+        """
+        return self._whole_number("CLAY_VERSION")
+
+    @property
+    def tiles_per_run(self) -> int:
+        """Tiles in one run of a backfill; 0: one run for all.
+
+        Raises:
+            SettingsError: If the value is no whole number from 0.
+        """
+        return self._whole_number("CLAY_TILES_PER_RUN")
+
+    def _whole_number(self, name: str) -> int:
+        value = self.value(name)
+        if not value.isdecimal():
+            raise SettingsError(f"{name} is {value!r}, expected a whole number from 0")
+        return int(value)
