@@ -1,0 +1,46 @@
+# Everything a newcomer or CI runs. `make` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench rehearsal clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	@touch $@
+
+demo: $(VENV)/installed  ## embed chips of two tiles that it makes itself, and show the result
+	@$(BIN)/python -m clay_assets.demo make
+	@for tile in 18HYB 27WXN; do \
+		$(BIN)/dagster asset materialize -m clay_assets.definitions --select '*' --partition $$tile \
+			> data/$$tile.log 2>&1 || { cat data/$$tile.log; exit 1; }; \
+		grep -oE 'tile $$tile: .*|$$tile: [0-9]+ of .*' data/$$tile.log; \
+	done
+	@$(BIN)/python -m clay_assets.demo show
+
+test: $(VENV)/installed  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-bench  ## measure the encoder, whole tiles, growth and decoding on this machine
+	$(BIN)/python -m benchmarks
+
+rehearsal: $(VENV)/installed  ## run a backfill with PostgreSQL, S3, webserver and daemon on loopback
+	$(BIN)/python -m rehearsal
+
+clean:  ## remove the virtual environment and what the demo made
+	rm -rf $(VENV) data checkpoints build *.egg-info .mypy_cache .ruff_cache .pytest_cache
