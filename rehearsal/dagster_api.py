@@ -1,0 +1,154 @@
+"""What the Dagster UI asks of its webserver, asked by a script: GraphQL."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+ASSETS = ("chip_inventory", "chip_embeddings", "embeddings_geoparquet")
+LOCATION = {"repositoryLocationName": "clay_assets", "repositoryName": "__repository__"}
+
+FINISHED = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
+
+LAUNCH = """mutation($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on Error { message }
+  }
+}"""
+
+BACKFILL = """query($id: String!) {
+  partitionBackfillOrError(backfillId: $id) {
+    ... on PartitionBackfill { status error { message } }
+  }
+}"""
+
+STATUSES = """query($key: AssetKeyInput!) {
+  assetNodeOrError(assetKey: $key) {
+    ... on AssetNode { assetPartitionStatuses { ... on DefaultPartitionStatuses {
+      materializedPartitions failedPartitions unmaterializedPartitions materializingPartitions
+    } } }
+  }
+}"""
+
+MATERIALIZATIONS = """query($key: AssetKeyInput!, $partitions: [String!]) {
+  assetNodeOrError(assetKey: $key) {
+    ... on AssetNode { assetMaterializations(partitions: $partitions) {
+      partition runId metadataEntries { label ... on IntMetadataEntry { intValue } }
+    } }
+  }
+}"""
+
+FAILURES = """query($filter: RunsFilter!) {
+  runsOrError(filter: $filter) { ... on Runs { results {
+    runId
+    eventConnection { events {
+      __typename
+      ... on ExecutionStepFailureEvent { failureMetadata { metadataEntries {
+        label ... on TableMetadataEntry { table { records } }
+      } } }
+    } }
+  } } }
+}"""
+
+TICK = """mutation($selector: ScheduleSelector!, $timestamp: Float) {
+  scheduleDryRun(selectorData: $selector, timestamp: $timestamp) {
+    __typename
+    ... on DryRunInstigationTick { evaluationResult {
+      skipReason
+      error { message }
+      runRequests { runKey tags { key value } }
+    } }
+    ... on Error { message }
+  }
+}"""
+
+
+@dataclass(frozen=True)
+class DagsterApi:
+    """A running webserver.
+
+    Attributes:
+        url: Of the webserver.
+    """
+
+    url: str
+
+    def ask(self, query: str, **variables: object) -> dict[str, Any]:
+        """Send one GraphQL request; returns the value of its one field.
+
+        Raises:
+            RuntimeError: If Dagster answers with an error.
+        """
+        response = requests.post(
+            f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=120
+        )
+        answer = response.json()
+        if "data" not in answer or not answer["data"]:
+            raise RuntimeError(f"GraphQL: {answer}")
+        (field,) = answer["data"].values()
+        if not isinstance(field, dict) or "message" in field:
+            raise RuntimeError(f"GraphQL: {field}")
+        return field
+
+    def launch_backfill(self, tiles: Sequence[str], title: str) -> str:
+        """Launch a backfill of all three assets, as the UI's dialog does; returns its id."""
+        selection = [{"path": [asset]} for asset in ASSETS]
+        parameters = {"assetSelection": selection, "partitionNames": list(tiles), "title": title}
+        return str(self.ask(LAUNCH, params=parameters)["backfillId"])
+
+    def wait_for_backfill(self, backfill: str, timeout_s: float) -> str:
+        """Wait until a backfill has ended; returns its status.
+
+        Raises:
+            TimeoutError: If it has not ended in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            status = str(self.ask(BACKFILL, id=backfill)["status"])
+            if status in FINISHED:
+                return status
+            time.sleep(1)
+        raise TimeoutError(f"backfill {backfill} has not ended within {timeout_s:.0f} s")
+
+    def partition_statuses(self, asset: str) -> Mapping[str, list[str]]:
+        """The tiles of an asset by their status: materialized, failed, unmaterialized, materializing."""
+        found = self.ask(STATUSES, key={"path": [asset]})["assetPartitionStatuses"]
+        return {name.removesuffix("Partitions"): tiles for name, tiles in found.items()}
+
+    def materializations(self, asset: str, tiles: Sequence[str]) -> list[dict[str, Any]]:
+        """Every materialization event of these tiles of an asset."""
+        found = self.ask(MATERIALIZATIONS, key={"path": [asset]}, partitions=list(tiles))
+        return list(found["assetMaterializations"])
+
+    def failure_reasons(self, backfill: str) -> dict[str, str]:
+        """Why tiles failed in a backfill's runs, by tile."""
+        selected = {"tags": [{"key": "dagster/backfill", "value": backfill}], "statuses": ["FAILURE"]}
+        reasons = {}
+        for run in self.ask(FAILURES, filter=selected)["results"]:
+            for event in run["eventConnection"]["events"]:
+                entries = (event.get("failureMetadata") or {}).get("metadataEntries", [])
+                for entry in entries:
+                    if entry["label"] == "failed_tiles" and "table" in entry:
+                        rows = [_as_dict(record) for record in entry["table"]["records"]]
+                        reasons |= {row["tile"]: row["error"] for row in rows}
+        return reasons
+
+    def schedule_tick(self, schedule: str) -> dict[str, Any]:
+        """What a schedule would request now: its run requests, or why it requests none."""
+        tick = self.ask(TICK, selector={**LOCATION, "scheduleName": schedule}, timestamp=time.time())
+        result: dict[str, Any] = tick["evaluationResult"]
+        if result["error"]:
+            raise RuntimeError(f"the tick failed: {result['error']['message']}")
+        return result
+
+
+def _as_dict(record: object) -> dict[str, str]:
+    import json
+
+    parsed = json.loads(record) if isinstance(record, str) else record
+    assert isinstance(parsed, dict)  # noqa: S101 - what Dagster's schema promises
+    return parsed.get("data", parsed)

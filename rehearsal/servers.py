@@ -1,0 +1,205 @@
+"""Processes of the rehearsal: started, waited for, stopped again; each logs into the scratch folder."""
+
+import contextlib
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+START_TIMEOUT_S = 90
+STOP_TIMEOUT_S = 20
+
+
+class MissingPackage(RuntimeError):
+    """A program that the rehearsal needs is not installed; the message names its Debian package."""
+
+
+def find_program(name: str, package: str, *folders: str) -> Path:
+    """A program on the PATH or in one of the folders.
+
+    Raises:
+        MissingPackage: If there is none.
+    """
+    path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, folders)])
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise MissingPackage(
+            f"{name} is not installed: `apt-get install {package}` (the rehearsal installs nothing)"
+        )
+    return Path(found).resolve()
+
+
+def postgres_folders() -> list[str]:
+    """Where Debian keeps PostgreSQL's servers, the newest first."""
+    return sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+
+
+def free_port() -> int:
+    """A loopback TCP port that nothing listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def answers(port: int) -> bool:
+    """Whether something listens on a loopback port."""
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def running(
+    name: str,
+    command: Sequence[str | Path],
+    *,
+    log: Path,
+    ready: Callable[[], bool],
+    environment: Mapping[str, str],
+    cwd: Path,
+    stop: signal.Signals = signal.SIGTERM,
+    user: str | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server for the length of the block.
+
+    Args:
+        name: For messages.
+        command: Program and arguments.
+        log: Takes what it prints.
+        ready: Whether it serves; asked until it does.
+        environment: The whole of it.
+        cwd: Its working directory.
+        stop: Signal that it stops on; its whole process group is killed where that is not enough.
+        user: Whom to run it as; None: as we are.
+
+    Raises:
+        RuntimeError: If it ends or does not serve in time; the message has the end of its log.
+    """
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            env=dict(environment),
+            cwd=cwd,
+            user=user,
+            start_new_session=True,  # so that Dagster's own children can be stopped with it
+        )
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                tail = log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(
+                    f"{name} did not start (exit status {process.poll()}); its log ends:\n{tail}"
+                )
+            time.sleep(0.1)
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(stop)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_TIMEOUT_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what is left of its children
+        process.wait()
+
+
+@contextmanager
+def postgres(scratch: Path) -> Iterator[int]:
+    """PostgreSQL in a folder of its own, as an ordinary user, on loopback only; yields its port."""
+    initdb = find_program("initdb", "postgresql", *postgres_folders())
+    createdb = find_program("createdb", "postgresql", *postgres_folders())
+    server = find_program("postgres", "postgresql", *postgres_folders())
+    # PostgreSQL refuses to run as root; Debian's package brings a user for it.
+    user = "postgres" if os.geteuid() == 0 else getpass.getuser()
+    data, port = scratch / "postgres", free_port()
+    data.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        shutil.chown(data, user)
+        scratch.chmod(0o755)  # so that the user reaches its folder
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+    subprocess.run(
+        [initdb, "-D", data, "-U", "dagster", "-A", "trust", "--no-sync"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env=environment,
+        cwd=data,
+        user=user if os.geteuid() == 0 else None,
+    )
+    command = [server, "-D", data, "-p", str(port), "-k", data, "-c", "listen_addresses=127.0.0.1"]
+    # Nothing here must survive a power cut.
+    command += ["-c", "fsync=off", "-c", "max_connections=200"]
+    with running(
+        "PostgreSQL",
+        command,
+        log=scratch / "postgres.log",
+        ready=lambda: answers(port),
+        environment=environment,
+        cwd=data,
+        stop=signal.SIGINT,  # its "fast" shutdown: does not wait for clients
+        user=user if os.geteuid() == 0 else None,
+    ):
+        subprocess.run(
+            [createdb, "-h", "127.0.0.1", "-p", str(port), "-U", "dagster", "dagster"],
+            check=True,
+            env=environment,
+        )
+        yield port
+
+
+@contextmanager
+def s3(scratch: Path) -> Iterator[tuple[str, Path]]:
+    """An S3 server on loopback; yields its URL and its log, which has a line for each request."""
+    port, log = free_port(), scratch / "s3.log"
+    with running(
+        "the S3 server",
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        log=log,
+        ready=lambda: answers(port),
+        environment=os.environ,
+        cwd=scratch,
+    ):
+        yield f"http://127.0.0.1:{port}", log
+
+
+@contextmanager
+def dagster(scratch: Path, environment: Mapping[str, str], project: Path) -> Iterator[str]:
+    """`dagster-webserver` and `dagster-daemon` over the project's workspace; yields the webserver's URL."""
+    port, programs = free_port(), Path(sys.executable).parent
+    workspace = project / "workspace.yaml"
+    webserver = [programs / "dagster-webserver", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)]
+    daemon = [programs / "dagster-daemon", "run", "-w", workspace]
+    daemon_log = scratch / "daemon.log"
+    with (
+        running(
+            "dagster-webserver",
+            webserver,
+            log=scratch / "webserver.log",
+            ready=lambda: answers(port),
+            environment=environment,
+            cwd=project,
+        ),
+        running(
+            "dagster-daemon",
+            daemon,
+            log=daemon_log,
+            ready=lambda: (
+                "daemon is running" in daemon_log.read_text(errors="replace").lower()
+                or "Instance is configured with the following daemons"
+                in daemon_log.read_text(errors="replace")
+            ),
+            environment=environment,
+            cwd=project,
+        ),
+    ):
+        yield f"http://127.0.0.1:{port}"
