@@ -1,0 +1,74 @@
+"""What a published file declares: its four columns, its `geo` metadata, and the names of its provenance keys.
+
+Here belong facts about the format that both the writer and the validation need. What a single row must be
+belongs in `rows.py`. The format: https://geoparquet.org/releases/v1.0.0/
+"""
+
+import json
+import math
+from typing import Any
+
+import pyarrow as pa
+import pyproj
+
+COLUMNS = ("source_url", "date", "embeddings", "geometry")
+
+GEOPARQUET_VERSION = "1.0.0"
+CRS = "OGC:CRS84"  # WGS 84, longitude first, degrees
+
+PREFIX = "clay:"
+"""Stands before every provenance name in the Parquet key-value metadata, beside `geo`."""
+
+PROVENANCE = ("model", "checkpoint_sha256", "level", "precision", "software")
+"""What every published file says about its making; a caller may add further names."""
+
+Bounds = tuple[float, float, float, float]
+"""(xmin, ymin, xmax, ymax) in degrees of OGC:CRS84."""
+
+
+def published_schema(shape: tuple[int, ...]) -> pa.Schema:
+    """Return the Arrow schema of a published file: exactly four columns.
+
+    Fields are nullable, as in the files the Clay team published, so that the schema equals one spelled out by
+    hand; that no value is null is ensured by the writer.
+
+    Args:
+        shape: of one row's embedding: (768,) for level mean, (16, 16, 768) patch, (6, 16, 16, 768) group.
+
+    Raises:
+        ValueError: the shape is empty or has a dimension below 1.
+    """
+    if not shape or min(shape) < 1:
+        raise ValueError(f"got embedding shape {shape}; expected at least one dimension, each 1 or more")
+    tensor = pa.fixed_shape_tensor(pa.float32(), list(shape))
+    types = (pa.string(), pa.date32(), tensor, pa.binary())
+    return pa.schema(list(zip(COLUMNS, types, strict=True)))
+
+
+def width_of(shape: tuple[int, ...]) -> int:
+    """Return how many floats one row's embedding holds."""
+    return math.prod(shape)
+
+
+def geo_metadata(bounds: Bounds, counterclockwise: bool) -> str:
+    """Return the JSON text of the `geo` key for polygons in OGC:CRS84.
+
+    Args:
+        bounds: union of all rows' bounds.
+        counterclockwise: whether every polygon's exterior ring runs that way. GeoParquet lets a file claim
+            only this direction; where it does not hold, nothing is claimed.
+    """
+    geometry: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": ["Polygon"],
+        # In 1.0.0 a missing `crs` means OGC:CRS84 too, while a null means "unknown". Spelled out, no reader
+        # needs to tell the two apart.
+        "crs": pyproj.CRS.from_user_input(CRS).to_json_dict(),
+        "edges": "planar",
+        "bbox": list(bounds),
+    }
+    if counterclockwise:
+        geometry["orientation"] = "counterclockwise"
+    return json.dumps(
+        {"version": GEOPARQUET_VERSION, "primary_column": "geometry", "columns": {"geometry": geometry}}
+    )
