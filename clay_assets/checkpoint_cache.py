@@ -60,8 +60,7 @@ def fetch_checkpoint(store: Store, cache: Path) -> LocalCheckpoint:
             " (the released one is s3://clay-model-ckpt/v0/clay-small-70MT-1100T-10E.ckpt);"
             " `make demo` makes an untrained one to try the pipeline with"
         ) from None
-    key = hashlib.sha256(f"{found.url}\n{found.etag}\n{found.size}".encode()).hexdigest()[:24]
-    record = cache / "checkpoints" / f"{key}.json"
+    record = _record_of(found, cache)
     path = (
         Path(found.url) if store.is_local else record.with_suffix(PurePosixPath(found.url).suffix or ".ckpt")
     )
@@ -75,10 +74,32 @@ def fetch_checkpoint(store: Store, cache: Path) -> LocalCheckpoint:
     return LocalCheckpoint(path, known, found.url)
 
 
+def known_sha256(store: Store, cache: Path) -> str | None:
+    """The checkpoint's hash if this machine has worked it out before; nothing is downloaded or read for it.
+
+    Args:
+        store: Whose own address is the checkpoint.
+        cache: Folder for downloads and hashes.
+
+    Raises:
+        StorageError: If the store refuses. That there is no checkpoint is no error here.
+    """
+    try:
+        return _recorded(_record_of(store.stat(), cache))
+    except (ObjectMissing, FolderMissing):
+        return None
+
+
 def sha256_of(path: Path) -> str:
     """Hash of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _record_of(found: StoredObject, cache: Path) -> Path:
+    """Where the hash of a checkpoint in this state is kept."""
+    key = hashlib.sha256(f"{found.url}\n{found.etag}\n{found.size}".encode()).hexdigest()[:24]
+    return cache / "checkpoints" / f"{key}.json"
 
 
 def _recorded(record: Path) -> str | None:

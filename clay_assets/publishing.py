@@ -83,7 +83,7 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int) -> Publ
         NoUsableChips: If none of them could be.
         StorageError: If a store refuses.
     """
-    earlier = _published_files(output, tile, version)
+    earlier = published_files(output, version, tile).get(tile, [])
     results = TileResults.open(work, tile)
     if results is None:
         raise ResultsMissing(
@@ -97,7 +97,7 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int) -> Publ
         order = _published_order(narrow)
         dates = pc.min_max(narrow["date"]).as_py()
         name = published_name(tile, dates["min"], dates["max"], version)
-        inputs = _inputs(header)
+        inputs = inputs_of(header)
         current = _current(output, earlier, name, inputs)
         if current is None:
             size = _write(results, order, output, name, _provenance(header, inputs))
@@ -121,18 +121,27 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int) -> Publ
     )
 
 
-def _published_files(output: Store, tile: str, version: int) -> list[StoredObject]:
-    """Files of this tile and version that lie there, whatever their dates."""
+def published_files(output: Store, version: int, tile: str = "") -> dict[str, list[StoredObject]]:
+    """Files of a version that lie there, whatever their dates, by tile: from one listing.
+
+    Args:
+        output: Where published files go.
+        version: Of the published data.
+        tile: The only tile to look for; all where empty.
+
+    Raises:
+        StorageError: If the store cannot be listed.
+    """
     try:
-        found = output.list(f"{tile}_")
+        found = output.list(f"{tile}_" if tile else "")
     except FolderMissing:  # nothing was published yet
-        return []
-    files = []
+        return {}
+    files: dict[str, list[StoredObject]] = {}
     for file in found:
         name = parse_published_name(PurePosixPath(file.url).name)
         in_place = output.url(PurePosixPath(file.url).name) == file.url  # not in a folder below
-        if in_place and name is not None and (name.tile, name.version) == (tile, version):
-            files.append(file)
+        if in_place and name is not None and name.version == version and tile in ("", name.tile):
+            files.setdefault(name.tile, []).append(file)
     return files
 
 
@@ -144,21 +153,31 @@ def _published_order(narrow: pa.Table) -> list[int]:
     return sorted(rows, key=lambda row: (dates[row], numbers[row], urls[row]))
 
 
-def _inputs(header: ResultsHeader) -> str:
-    """One word for all that the file's content depends on."""
+def inputs_of(header: ResultsHeader) -> str:
+    """One word for all that a published file's content depends on; the file carries it as `inputs`."""
     facts = (header.making.fingerprint.to_json(), header.digest)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+
+def made_from(output: Store, file: StoredObject) -> str | None:
+    """The `inputs` that a published file carries; None where it is no published file of ours.
+
+    Raises:
+        StorageError: If the file cannot be read, or is another one than was listed.
+    """
+    with closing(output.open(file)) as source:
+        try:
+            return read_provenance(source).get("inputs")
+        except DamagedFileError:
+            return None
 
 
 def _current(output: Store, files: list[StoredObject], name: str, inputs: str) -> StoredObject | None:
     """The file of this name, if it was made from these inputs."""
     for file in files:
         if PurePosixPath(file.url).name == name:
-            with closing(output.open(file)) as source:
-                try:
-                    return file if read_provenance(source).get("inputs") == inputs else None
-                except DamagedFileError:  # something else lies under this name: write the real one over it
-                    return None
+            # Whatever else lies under this name is written over.
+            return file if made_from(output, file) == inputs else None
     return None
 
 

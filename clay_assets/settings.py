@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import dagster as dg
-
 DEFAULTS: Mapping[str, str] = {
     "CLAY_CHIPS_URI": "data/chips",
     "CLAY_CHECKPOINT": "checkpoints/clay-small-70MT-1100T-10E.ckpt",
@@ -60,7 +58,9 @@ class Settings:
 
     def config(self, name: str) -> str:
         """The same for resource config: by the variable's name if it is set, so that a run reads it anew."""
-        return dg.EnvVar(name) if name in self.environment else DEFAULTS[name]
+        from dagster import EnvVar  # half a second, which the command line need not wait for
+
+        return EnvVar(name) if name in self.environment else DEFAULTS[name]
 
     @property
     def manifest(self) -> Path:

@@ -164,9 +164,33 @@ class TileResults:
             source.close()
             return None
 
+    @property
+    def rows(self) -> int:
+        """Rows in the file, as its footer counts them."""
+        return int(self._file.metadata.num_rows)
+
+    def nulls(self, name: str) -> int:
+        """Rows without a value in a column, as the footer counts them; the column must not be nested."""
+        metadata = self._file.metadata
+        index = metadata.schema.names.index(name)
+        groups = [metadata.row_group(group).column(index) for group in range(metadata.num_row_groups)]
+        return sum(group.statistics.null_count for group in groups)
+
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Some columns of all rows, in the file's order."""
         return self._file.read(columns=list(names))
+
+    def sample(self, names: Sequence[str], max_bytes: int) -> Iterator[pa.Table]:
+        """Some columns, a row group at a time: all of them, or some spread evenly over the file.
+
+        Args:
+            names: Columns.
+            max_bytes: Of vectors, about, in all that is read; one row group is read in any case.
+        """
+        groups = self._file.num_row_groups
+        stride = max(1, math.ceil(4 * self.header.making.width * self.rows / max_bytes))
+        for group in range(0, groups, stride):
+            yield self._file.read_row_group(group, columns=list(names))
 
     def take(self, rows: Iterable[int]) -> Iterator[pa.Table]:
         """Rows in the order asked for, in tables of a row group at most, one in memory at a time."""
