@@ -125,6 +125,16 @@ class EmbeddingRun:
     progress: Progress
     making: Making | None
 
+    def in_words(self) -> str:
+        """What the run's encoders did, in one line."""
+        if self.making is None:
+            return "every tile is current: no network was loaded"
+        clock, making = self.stream.clock, self.making
+        return (
+            f"{making.model} at {making.fingerprint.precision} on {making.device}: {clock.batches} batches,"
+            f" the encoder waited {clock.waiting:.2f} s of {clock.encoding + clock.waiting:.2f} s"
+        )
+
 
 @contextmanager
 def embedding_run(

@@ -72,6 +72,7 @@ def build_chip_embeddings(
                         header = embed_tile(plan, run, store)
                         metadata |= describe(header, store, tile, reused=plan.is_current)
                         context.log.info(in_words(tile, header, reused=plan.is_current))
+                context.log.info(run.in_words())
         return dg.MaterializeResult()
 
     return chip_embeddings

@@ -1,0 +1,7 @@
+"""All benchmarks, one after another: `python -m benchmarks`, or `make bench`."""
+
+from importlib import import_module
+
+for name in ("decode", "encoder", "tile", "growth"):
+    print(f"\n== {name}", flush=True)
+    import_module(f"benchmarks.{name}").main()
