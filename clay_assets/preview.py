@@ -30,7 +30,10 @@ GAP = 8
 MAX_CHIPS_ACROSS = 32
 """Chips along a side of the picture; a tile has 22."""
 
-CAPTION = "true colour, and the embeddings' first three principal components"
+CAPTION = (
+    "Left: true colour. Right: the embeddings' first three principal components as red, green and blue;"
+    " chips of one colour are alike to the network."
+)
 
 _RGB = [BANDS.index(name) for name in ("B04", "B03", "B02")]
 
@@ -119,8 +122,9 @@ def _as_markdown(picture: Image.Image) -> str:
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=quality, optimize=True)
         data = base64.b64encode(buffer.getvalue()).decode()
-        if len(data) + len(CAPTION) + 40 <= MAX_BYTES:
-            return f"![{CAPTION}](data:image/jpeg;base64,{data})"
+        markdown = f"![the tile](data:image/jpeg;base64,{data})\n\n{CAPTION}"
+        if len(markdown) <= MAX_BYTES:
+            return markdown
     return _as_markdown(picture.resize((picture.width // 2, picture.height // 2)))
 
 

@@ -1,8 +1,6 @@
 """What people see in the Dagster UI: table schemas, tables of skips, previews, links. Presentation only."""
 
-import json
 from collections.abc import Mapping, Sequence
-from urllib.parse import quote
 
 import dagster as dg
 import pyarrow as pa
@@ -35,8 +33,5 @@ def table(rows: Sequence[Mapping[str, str | int | float]]) -> dg.MetadataValue:
 
 def map_link(west: float, south: float, east: float, north: float) -> dg.MetadataValue:
     """A link that opens a map with a box in degrees of WGS 84 drawn on it."""
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-    feature = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
-    return dg.MetadataValue.url(
-        f"https://geojson.io/#data=data:application/json,{quote(json.dumps(feature))}"
-    )
+    edges = f"minlon={west:.5f}&minlat={south:.5f}&maxlon={east:.5f}&maxlat={north:.5f}"
+    return dg.MetadataValue.url(f"https://www.openstreetmap.org/?{edges}&box=yes")

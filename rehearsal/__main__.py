@@ -19,7 +19,7 @@ from clay_assets.storage import S3Options, Store
 from rehearsal import servers
 from rehearsal.dagster_api import ASSETS, DagsterApi
 from rehearsal.scene import CHIPS, DATES, Cast, add_new_chips, assemble_cast, write_chips
-from rehearsal.screenshots import chromium, take_screenshot
+from rehearsal.screenshots import browsing, chromium
 
 PROJECT = Path(__file__).resolve().parent.parent
 BUCKETS = ("chips", "models", "embeddings", "work", "logs")
@@ -158,18 +158,19 @@ class Rehearsal:
         self.say(f"with new chips in three tiles it requests {', '.join(requested)}")
 
     def take_pictures(self) -> None:
-        """What a person sees: the asset graph, an asset's partitions, a tile's materialization."""
-        tile = self.cast.mixed
-        embeddings = f"{self.api.url}/assets/chip_embeddings"
-        pages = {
-            "asset-graph": f"{self.api.url}/asset-groups",
-            "asset-plots": f"{embeddings}?view=plots",
-            "asset-partitions": f"{embeddings}?view=partitions",
-            "tile": f"{embeddings}?view=partitions&partition={tile}",
-        }
-        for name, url in pages.items():
-            take_screenshot(url, self.pictures / f"{name}.png", height=1900 if name == "tile" else 1000)
-        self.say(f"{', '.join(pages)}.png are in {self.pictures}")
+        """What a person sees: the asset graph, an asset's plots, a tile's materialization and its picture."""
+        self.api.dismiss_welcome()
+        tile, embeddings = self.cast.mixed, f"{self.api.url}/assets/chip_embeddings"
+        with browsing() as page:
+            page.open(f"{self.api.url}/asset-groups", shows="embeddings_geoparquet")
+            page.save(self.pictures / "asset-graph.png")
+            page.open(f"{embeddings}?view=overview", shows="Latest materialization")
+            page.save(self.pictures / "asset.png")
+            page.open(f"{embeddings}?view=partitions&partition={tile}", shows="skipped chips", height=1500)
+            page.save(self.pictures / "tile.png")
+            page.click("[Show Markdown]", after="picture")
+            page.save(self.pictures / "tile-picture.png")
+        self.say(f"four pictures of the UI are in {self.pictures}")
 
 
 def _tiles_of(request: dict[str, object], cast: Cast) -> list[str]:

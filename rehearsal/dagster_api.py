@@ -94,6 +94,10 @@ class DagsterApi:
             raise RuntimeError(f"GraphQL: {field}")
         return field
 
+    def dismiss_welcome(self) -> None:
+        """Close the dialog with which the UI greets a new installation."""
+        requests.post(f"{self.url}/graphql", json={"query": "mutation { setNuxSeen }"}, timeout=60)
+
     def launch_backfill(self, tiles: Sequence[str], title: str) -> str:
         """Launch a backfill of all three assets, as the UI's dialog does; returns its id."""
         selection = [{"path": [asset]} for asset in ASSETS]
