@@ -88,7 +88,7 @@ class Embedder:
             encoder.to_precision(torch.bfloat16)
         self.encoder = encoder.to(device).eval()
         if fast:
-            accelerate(self.encoder, device)
+            accelerate(self.encoder, device, precision)
 
     @property
     def dimensions(self) -> Dimensions:

@@ -55,8 +55,22 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, C, 512, 512) normalised pixels → (B, L, D)."""
-        patches = self.proj(pixels[:, self.bands].to(self.proj.weight.dtype))  # (B, D, 16, 16)
+        # Views by number: indexing by a list would copy the list to a GPU and wait for it.
+        group = torch.stack([pixels[:, band] for band in self.bands], dim=1)  # (B, bands, 512, 512)
+        patches = self.proj(group.to(self.proj.weight.dtype))  # (B, D, 16, 16)
         return self.norm(patches.flatten(2).transpose(1, 2).float())  # (B, L, D)
+
+
+class PatchEmbeddings(nn.ModuleDict):
+    """The patch embeddings of all band groups, by the group's name, in the order of the tokens."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__({group: PatchEmbedding(bands, dim) for group, bands in BAND_GROUPS.items()})
+
+    def forward(self, pixels: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+        """(B, C, 512, 512) pixels in physical units, (C, 1, 1), (C, 1, 1) → (B, G, L, D)."""
+        normalised = (pixels - mean) / deviation  # (B, C, 512, 512)
+        return torch.stack([embed(normalised) for embed in self.values()], dim=1)
 
 
 class Attention(nn.Module):
@@ -124,9 +138,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.dimensions = dimensions
         dim = dimensions.dim
-        self.patch_embeddings = nn.ModuleDict(
-            {group: PatchEmbedding(bands, dim) for group, bands in BAND_GROUPS.items()}
-        )
+        self.patch_embeddings = PatchEmbeddings(dim)
         self.place_embedding = nn.Linear(2, dim)
         self.date_embedding = nn.Linear(3, dim)
         self.layers = nn.ModuleList(Layer(dimensions) for _ in range(dimensions.depth))
@@ -149,9 +161,8 @@ class Encoder(nn.Module):
 
     def embed_patches(self, pixels: Tensor) -> Tensor:
         """(B, C, 512, 512) pixels in physical units → (B, G, L, D) encoded patch tokens."""
-        normalised = (pixels - self.mean) / self.deviation  # (B, C, 512, 512)
-        patches = torch.stack([embed(normalised) for embed in self.patch_embeddings.values()], dim=1)
-        return patches + self.token_encoding  # (B, G, L, D)
+        patches = self.patch_embeddings(pixels, self.mean, self.deviation)  # (B, G, L, D)
+        return patches + self.token_encoding
 
     def forward(self, pixels: Tensor, places: Tensor, dates: Tensor) -> Tensor:
         """Encode a batch of chips.
