@@ -1,0 +1,116 @@
+"""A run over twenty tiles is stopped in the middle, by each signal there is, and then run again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import pyarrow.parquet as pq
+import pytest
+
+from clay_assets_tests.geotiffs import chip_bytes, chip_name, chip_pixels
+
+DATE = "2020-06-15"
+TILES = [f"33U{column}{row}" for column in "UVWX" for row in "QRSTU"]
+CHIPS = 4
+ENOUGH = 5
+"""Tiles that are finished when the run is stopped."""
+
+
+def _make_project(home: Path, checkpoint: Path) -> dict[str, str]:
+    """Chips of twenty tiles, each unlike the others; returns the environment to run in."""
+    for number_of_tile, tile in enumerate(TILES):
+        folder = home / "data" / "chips" / tile / DATE
+        folder.mkdir(parents=True)
+        for number in range(1, CHIPS + 1):
+            pixels = chip_pixels() + number_of_tile * 10 + number
+            chip = chip_bytes(pixels, crs="EPSG:32633", origin=(500_000 + 5_120 * number, 5_500_000))
+            (folder / chip_name(number, tile=tile, date=DATE)).write_bytes(chip)
+    (home / "tiles.txt").write_text("\n".join(TILES) + "\n")
+    (home / "dagster").mkdir()
+    return {
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("CLAY_", "AWS_", "DAGSTER_"))
+        },
+        "CLAY_CHECKPOINT": str(checkpoint),
+        "CLAY_TILES_PER_RUN": "0",
+        "CLAY_BATCH_SIZE": "2",
+        "DAGSTER_HOME": str(home / "dagster"),
+        "XDG_CACHE_HOME": str(home / "cache"),
+    }
+
+
+def _start(home: Path, environment: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    command = [
+        Path(sys.executable).parent / "dagster",
+        "asset",
+        "materialize",
+        "-m",
+        "clay_assets.definitions",
+    ]
+    selection = ["--select", "*", "--partition-range", f"{TILES[0]}...{TILES[-1]}"]
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [*command, *selection], cwd=home, env=environment, stdout=output, stderr=output
+        )
+
+
+def _results(home: Path) -> dict[str, tuple[int, int]]:
+    """Each complete results file with its time and its rows."""
+    folder = home / "data" / "work" / "chip_embeddings"
+    found = {}
+    for path in folder.glob("[!.]*.parquet") if folder.is_dir() else ():
+        found[path.stem] = (path.stat().st_mtime_ns, pq.read_metadata(path).num_rows)
+    return found
+
+
+def _wait_until_in_the_middle(home: Path, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while len(_results(home)) < ENOUGH:
+        assert process.poll() is None, f"the run ended early:\n{log.read_text()[-3000:]}"
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda stop: stop.name)
+def test_run_that_is_stopped_in_the_middle_goes_on_where_it_stood(
+    stop: signal.Signals, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    environment = _make_project(tmp_path, tiny_checkpoint)
+    log = tmp_path / "log"
+
+    process = _start(tmp_path, environment, log)
+    _wait_until_in_the_middle(tmp_path, process, log)
+    process.send_signal(stop)
+    assert process.wait(60) != 0
+
+    finished = {tile: state for tile, state in _results(tmp_path).items() if state[1] == CHIPS}
+    assert ENOUGH <= len(finished) < len(TILES), "the run was not stopped in the middle"
+    if stop is not signal.SIGKILL:  # nothing can be recorded by a process that is killed
+        with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+            recorded = instance.get_materialized_partitions(dg.AssetKey("chip_embeddings"))
+        # The tile at whose end the signal fell may have its results, and not yet its record.
+        assert len(set(finished) - recorded) <= 1
+        assert recorded <= set(finished)
+
+    again = _start(tmp_path, environment, log)
+    assert again.wait(120) == 0, log.read_text()[-3000:]
+
+    results = _results(tmp_path)
+    assert {tile: rows for tile, (_, rows) in results.items()} == dict.fromkeys(TILES, CHIPS)
+    assert {tile: results[tile] for tile in finished} == finished, "something finished was done twice"
+    files = sorted((tmp_path / "data" / "embeddings").glob("*.gpq"))
+    assert [path.name.split("_")[0] for path in files] == sorted(TILES)
+    for path in files:
+        urls = pq.read_table(path, columns=["source_url"])["source_url"].to_pylist()
+        assert len(urls) == len(set(urls)) == CHIPS
+    with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+        for asset in ("chip_inventory", "chip_embeddings", "embeddings_geoparquet"):
+            assert instance.get_materialized_partitions(dg.AssetKey(asset)) == set(TILES)
+    leftovers = [path for path in (tmp_path / "data").rglob(".*") if path.is_file()]
+    assert stop is signal.SIGKILL or not leftovers
