@@ -1,0 +1,58 @@
+"""The two value objects of a store: one object in it, and how to reach S3."""
+
+from dataclasses import dataclass, field
+
+from clay_assets.storage.errors import Misconfigured
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object as a listing saw it.
+
+    Attributes:
+        url: `s3://bucket/key`, or an absolute path.
+        size: in bytes.
+        etag: changes when the content does. On S3 the ETag without its quotes; of a local file its
+            modification time in ns and its size, both in hexadecimal.
+    """
+
+    url: str
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class S3Options:
+    """How to reach S3: the same fields as dagster-aws's `S3Resource`.
+
+    What is left empty is found by the AWS SDK itself: `AWS_*` variables, `~/.aws`, the instance's role.
+
+    Attributes:
+        use_unsigned_session: anonymous requests, for public buckets.
+        region_name: of the bucket.
+        endpoint_url: of a server other than AWS, with its scheme.
+        max_attempts: per request, the first one included; also per download that breaks midway.
+        profile_name: a profile of `~/.aws/config`.
+        use_ssl: https where `endpoint_url` does not say.
+        verify: whether the server's certificate is verified; None: as the SDK's settings say.
+        aws_access_key_id: with `aws_secret_access_key`.
+        aws_secret_access_key: with `aws_access_key_id`.
+        aws_session_token: of temporary credentials.
+    """
+
+    use_unsigned_session: bool = False
+    region_name: str | None = None
+    endpoint_url: str | None = None
+    max_attempts: int = 5
+    profile_name: str | None = None
+    use_ssl: bool = True
+    verify: bool | None = None
+    aws_access_key_id: str | None = field(default=None, repr=False)
+    aws_secret_access_key: str | None = field(default=None, repr=False)
+    aws_session_token: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise Misconfigured(
+                f"max_attempts: got {self.max_attempts}; expected at least 1, the first attempt."
+            )

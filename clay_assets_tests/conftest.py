@@ -1,0 +1,23 @@
+"""Fixtures for both packages' tests: a real S3 server on loopback, and buckets on it."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from clay_assets_tests.s3_server import S3Bucket, client, serving
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """URL of moto's S3 server, started for this session and stopped at its end."""
+    with serving() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(s3_server: str) -> S3Bucket:
+    """An empty bucket that no other test uses. It goes with the server, which keeps it in memory."""
+    made = S3Bucket(s3_server, f"test-{uuid.uuid4().hex}")
+    client(s3_server).create_bucket(Bucket=made.name)
+    return made
