@@ -16,6 +16,8 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 from clay_assets.assets.chip_embeddings import build_chip_embeddings  # noqa: E402
 from clay_assets.assets.chip_inventory import build_chip_inventory  # noqa: E402
 from clay_assets.assets.embeddings_geoparquet import build_embeddings_geoparquet  # noqa: E402
+from clay_assets.automation import Lookout, build_automation  # noqa: E402
+from clay_assets.checks import build_checks  # noqa: E402
 from clay_assets.partitions import read_tiles  # noqa: E402
 from clay_assets.resources.encoder import ClayEncoder  # noqa: E402
 from clay_assets.resources.object_store import ObjectStore  # noqa: E402
@@ -52,7 +54,7 @@ def embed_policy(tiles_per_run: int) -> dg.BackfillPolicy:
 
 
 def publish_policy(tiles_per_run: int) -> dg.BackfillPolicy:
-    """How many tiles a backfill publishes in one run: another number, so that Dagster keeps these runs apart."""
+    """How many tiles a backfill publishes in a run: another number, so that Dagster keeps the runs apart."""
     return dg.BackfillPolicy.multi_run(tiles_per_run + 1) if tiles_per_run else dg.BackfillPolicy.single_run()
 
 
@@ -83,18 +85,25 @@ def build_defs(
         settings: Of the deployment; from the environment if left out.
 
     Returns:
-        Assets, resources and the executor.
+        Assets, checks, automation, resources and the executor.
 
     Raises:
         ManifestError: If the manifest cannot be read.
         SettingsError: If a setting means nothing.
     """
     settings = settings or Settings.from_environment()
-    return dg.Definitions(
-        assets=build_assets(settings),
-        resources={**build_resources(settings), **(resource_overrides or {})},
-        # One process for a run's three steps: PyTorch is imported once and the network loaded once.
-        executor=dg.in_process_executor,
+    assets = build_assets(settings)
+    tiles = read_tiles(settings.manifest)
+    lookout = Lookout([asset.key for asset in assets], tiles, settings.version, settings.tiles_per_run)
+    return dg.Definitions.merge(
+        dg.Definitions(
+            assets=assets,
+            asset_checks=build_checks(tiles, settings.version),
+            resources={**build_resources(settings), **(resource_overrides or {})},
+            # One process for a run's steps: PyTorch is imported once and the network loaded once.
+            executor=dg.in_process_executor,
+        ),
+        build_automation(lookout, assets),
     )
 
 

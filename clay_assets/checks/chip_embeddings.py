@@ -1,0 +1,134 @@
+"""Checks of `chip_embeddings`: is each chip accounted for, and are the vectors such as a network gives?
+
+Which checks there are, how grave a failure is, and whether it holds up publishing. What is good and what is
+bad: `vector_judges`.
+https://docs.dagster.io/guides/test/asset-checks
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import dagster as dg
+
+from clay_assets.checks import vector_judges as judges
+from clay_assets.checks.vectors import VectorFacts, look_at_vectors
+from clay_assets.checks.verdict import Verdict, tiles_of_run
+from clay_assets.inventory import InventoryMissing, read_inventory
+from clay_assets.resources.object_store import ObjectStore
+from clay_assets.storage import Store
+from clay_assets.tile_results import TileResults
+
+ASSET = dg.AssetKey("chip_embeddings")
+
+LOOKERS = 8
+"""Tiles looked at at a time; each may hold a piece of 16 MB of vectors and a copy or two."""
+
+
+@dataclass(frozen=True)
+class VectorCheck:
+    """One check of a tile's vectors.
+
+    Attributes:
+        name: In Dagster.
+        description: In Dagster.
+        judge: Finds the faults.
+        severity: Of a failure.
+        blocking: Whether a failure keeps the run from publishing.
+    """
+
+    name: str
+    description: str
+    judge: Callable[[Sequence[VectorFacts], Verdict], None]
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN
+    blocking: bool = False
+
+    @property
+    def spec(self) -> dg.AssetCheckSpec:
+        """As Dagster wants it."""
+        return dg.AssetCheckSpec(self.name, asset=ASSET, description=self.description, blocking=self.blocking)
+
+
+CHECKS = (
+    VectorCheck(
+        "every_chip_accounted_for",
+        "Embedded and skipped chips are the inventory's, each once. An error that holds up publishing: a file"
+        " that lacks chips looks like any other to its readers.",
+        judges.judge_account,
+        dg.AssetCheckSeverity.ERROR,
+        blocking=True,
+    ),
+    VectorCheck(
+        "vectors_finite_and_of_the_right_width",
+        "No NaN, no infinity, and as many numbers as the model and the level give. An error, but it holds up"
+        " nothing: publishing refuses such a tile itself, and the run's other tiles need not wait.",
+        judges.judge_numbers,
+        dg.AssetCheckSeverity.ERROR,
+    ),
+    VectorCheck(
+        "norms_plausible",
+        "Each norm is within {} to {:.0f}, and within {} to {} times the median of its tile. A warning:"
+        " unusual land may explain it.".format(*judges.NORMS, *judges.NORM_RATIOS),
+        judges.judge_norms,
+    ),
+    VectorCheck(
+        "no_two_rows_alike",
+        "No two chips of a tile have the same vector, number by number: place and date go into each. A"
+        " warning: mostly the same file lies in the bucket twice.",
+        judges.judge_twins,
+    ),
+    VectorCheck(
+        "not_collapsed",
+        f"In a tile of {judges.ENOUGH_TO_COMPARE} chips or more the median pairwise cosine is at most"
+        f" {judges.COLLAPSED_COSINE} and the effective rank at least {judges.COLLAPSED_RANK:.0f}. Both:"
+        " equal vectors with rounding noise have a high rank, and vectors along one line a low cosine. A"
+        " warning: open sea is alike, too.",
+        judges.judge_variety,
+    ),
+)
+
+
+def build_chip_embeddings_checks(manifest: Sequence[str]) -> dg.AssetChecksDefinition:
+    """Make the checks: one pass over a tile's file serves them all.
+
+    Args:
+        manifest: All tiles; looked at where the checks are launched without a run's tiles.
+    """
+
+    @dg.multi_asset_check(
+        name="chip_embeddings_checks", specs=[check.spec for check in CHECKS], can_subset=True
+    )
+    def chip_embeddings_checks(
+        context: dg.AssetCheckExecutionContext, work: ObjectStore
+    ) -> Iterator[dg.AssetCheckResult]:
+        store = work.store()
+        with ThreadPoolExecutor(LOOKERS, thread_name_prefix="check") as pool:
+            looks = list(pool.map(lambda tile: _look(store, tile), tiles_of_run(context, manifest)))
+        facts = [look for look in looks if isinstance(look, VectorFacts)]
+        missing = {look.tile: look.why for look in looks if isinstance(look, NotLookedAt)}
+        for check in CHECKS:
+            if check.spec.key in context.selected_asset_check_keys:
+                verdict = Verdict(check.spec.key, check.severity, len(facts), missing)
+                check.judge(facts, verdict)
+                yield verdict.result()
+
+    return chip_embeddings_checks
+
+
+@dataclass(frozen=True)
+class NotLookedAt:
+    """A tile without results: the asset failed on it, and says why."""
+
+    tile: str
+    why: str
+
+
+def _look(work: Store, tile: str) -> VectorFacts | NotLookedAt:
+    results = TileResults.open(work, tile)
+    if results is None:
+        return NotLookedAt(tile, "has no results")
+    with results:
+        try:
+            return look_at_vectors(tile, results, read_inventory(work, tile))
+        except InventoryMissing as error:
+            return NotLookedAt(tile, str(error))
