@@ -13,7 +13,6 @@ from types import MappingProxyType
 
 import dagster as dg
 
-from clay_assets.checkpoint_cache import cache_folder, known_sha256
 from clay_assets.resources.encoder import ClayEncoder
 from clay_assets.resources.object_store import ObjectStore
 from clay_assets.tile_runs import plan_runs, tiles_under_way
@@ -66,7 +65,14 @@ class Lookout:
             StorageError: If a store refuses; the tick fails and says so.
             SettingError: If a setting means nothing.
         """
-        states = look_at_tiles(stores, self.tiles, what_is_wanted(encoder, self.version))
+        wanted = Wanted.by_settings(
+            level=encoder.chosen_level(),
+            precision=encoder.precision,
+            version=self.version,
+            checkpoint=encoder.checkpoint.store(),
+            cache=Path(encoder.cache) if encoder.cache else None,
+        )
+        states = look_at_tiles(stores, self.tiles, wanted)
         under_way = tiles_under_way(context.instance, JOB, self.assets, self.tiles)
         runs = list(plan_runs(states, under_way, self.tiles_per_run))
         seen = in_words(states, stores.chips.uri)
@@ -126,20 +132,3 @@ def build_automation(lookout: Lookout, assets: Sequence[dg.AssetsDefinition]) ->
         return lookout.requests(context, stores, encoder, occasion="")
 
     return dg.Definitions(jobs=[job], schedules=[new_imagery_daily], sensors=[new_imagery])
-
-
-def what_is_wanted(encoder: ClayEncoder, version: int) -> Wanted:
-    """How the code location embeds; nothing is downloaded or loaded to find out.
-
-    Raises:
-        StorageError: If the checkpoint's store refuses.
-        SettingError: If the level is none.
-    """
-    return Wanted(
-        level=encoder.chosen_level(),
-        version=version,
-        precision=None if encoder.precision == "auto" else encoder.precision,
-        checkpoint_sha256=known_sha256(
-            encoder.checkpoint.store(), Path(encoder.cache) if encoder.cache else cache_folder()
-        ),
-    )

@@ -9,9 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from clay_assets.checkpoint_cache import cache_folder, known_sha256
 from clay_assets.inventory import list_chips
 from clay_assets.publishing import inputs_of, made_from, published_files
 from clay_assets.storage import ObjectChanged, ObjectMissing, Store, StoredObject
@@ -64,6 +66,29 @@ class Wanted:
     precision: str | None = None
     checkpoint_sha256: str | None = None
     preprocessing: int = PREPROCESSING_VERSION
+
+    @classmethod
+    def by_settings(
+        cls, *, level: str, precision: str, version: int, checkpoint: Store, cache: Path | None = None
+    ) -> "Wanted":
+        """What the settings ask for; nothing is downloaded or loaded to find out.
+
+        Args:
+            level: CLAY_LEVEL.
+            precision: CLAY_PRECISION.
+            version: CLAY_VERSION.
+            checkpoint: Whose own address is CLAY_CHECKPOINT.
+            cache: Folder of downloaded checkpoints; None: the user's.
+
+        Raises:
+            StorageError: If the checkpoint's store refuses.
+        """
+        return cls(
+            level=level,
+            version=version,
+            precision=None if precision == "auto" else precision,
+            checkpoint_sha256=known_sha256(checkpoint, cache or cache_folder()),
+        )
 
     def differences(self, made: Fingerprint) -> str:
         """In what vectors are not as wanted; "" where they are."""

@@ -1,0 +1,127 @@
+"""The command `clay`: which tiles a bucket holds, and what is left to do of them.
+
+Only what is asked before anything runs; running is Dagster's (`dagster asset materialize`, its UI). Answers
+go to stdout, everything else to stderr, so that `clay tiles … > tiles.txt` writes a manifest. Imports neither
+PyTorch nor Dagster: an answer should not take longer than asking the bucket.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from clay_assets.partitions import TILE_CODE, ManifestError, read_tiles
+from clay_assets.settings import Settings, SettingsError
+from clay_assets.storage import S3Options, StorageError, Store
+from clay_model.spec import LEVELS
+
+FOLDERS_NAMED = 10
+"""Folders that are no tiles, named in a message."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: Without the program's name; the process's own if left out.
+
+    Returns:
+        The exit status: 0, or 2 where there is no answer and stderr says why.
+    """
+    parsed = _parser().parse_args(arguments)
+    # As Dagster does for its commands: what stands in `.env` here wins over the environment.
+    os.environ.update({name: value for name, value in dotenv_values(".env").items() if value is not None})
+    try:
+        if parsed.command == "tiles":
+            print_tiles(Store(parsed.where, S3Options(use_unsigned_session=parsed.anonymous)))
+        else:
+            print_estimate(Settings.from_environment(), parsed.tiles)
+        sys.stdout.flush()
+    except (StorageError, ManifestError, SettingsError) as error:
+        print(f"clay: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `clay tiles … | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="clay", description="What a bucket of chips holds and what is left to do."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    tiles = commands.add_parser(
+        "tiles",
+        help="print the tiles of a bucket as a manifest",
+        description="Print the tiles that have a folder, one MGRS code a line: a manifest, as in"
+        " `clay tiles s3://bucket/prefix > tiles.txt`.",
+    )
+    tiles.add_argument("where", help="folder or s3://bucket/prefix that holds one folder per tile")
+    tiles.add_argument("--anonymous", action="store_true", help="send unsigned requests: for public buckets")
+    estimate = commands.add_parser(
+        "estimate",
+        help="say what is left to embed and how long it will take",
+        description="Say how many tiles are in which state, what is left to embed, and how long that takes at"
+        " the rate of earlier runs. CLAY_* and AWS_* variables, or .env, say where everything lies.",
+    )
+    estimate.add_argument(
+        "--tiles", type=Path, metavar="FILE", help="manifest to look at instead of the one CLAY_TILES names"
+    )
+    return parser
+
+
+def print_tiles(chips: Store) -> None:
+    """Print the tiles that have a folder, sorted, in the manifest's format.
+
+    Raises:
+        StorageError: If the store cannot be listed, or has no tiles.
+    """
+    folders = chips.folders()
+    others = [name for name in folders if not TILE_CODE.fullmatch(name)]
+    named = ", ".join(others[:FOLDERS_NAMED]) + (" …" if len(others) > FOLDERS_NAMED else "")
+    if len(others) == len(folders):
+        raise StorageError(
+            f"no tiles under {chips.uri}: expected folders named by MGRS codes such as 27WXN, got"
+            f" {named or 'none'}. Name the place that holds one folder per tile."
+        )
+    for name in folders:
+        if name not in others:
+            print(name)
+    if others:
+        print(f"clay: left out, for they are no MGRS codes: {named}", file=sys.stderr)
+
+
+def print_estimate(settings: Settings, manifest: Path | None) -> None:
+    """Print what is left to do of a manifest's tiles, and how long it will take.
+
+    Args:
+        settings: Of the deployment.
+        manifest: File of tiles; the settings' where None.
+
+    Raises:
+        ManifestError: If the manifest cannot be read.
+        SettingsError: If a setting means nothing.
+        StorageError: If a store refuses.
+    """
+    # What reads Parquet and GeoTIFF names takes most of a second to import.
+    from clay_assets.estimate import outlook, state_table
+    from clay_assets.tile_state import TileStores, Wanted, look_at_tiles
+
+    if settings.value("CLAY_LEVEL") not in LEVELS:
+        raise SettingsError(
+            f"CLAY_LEVEL is {settings.value('CLAY_LEVEL')!r}, expected one of {', '.join(LEVELS)}"
+        )
+    tiles = read_tiles(manifest or settings.manifest)
+    stores = TileStores(*(Store(settings.value(f"CLAY_{name}_URI")) for name in ("CHIPS", "WORK", "OUTPUT")))
+    wanted = Wanted.by_settings(
+        level=settings.value("CLAY_LEVEL"),
+        precision=settings.value("CLAY_PRECISION"),
+        version=settings.version,
+        checkpoint=Store(settings.value("CLAY_CHECKPOINT")),
+    )
+    print(f"clay: looking at {len(tiles)} tiles under {stores.chips.uri}", file=sys.stderr)
+    states = look_at_tiles(stores, tiles, wanted)
+    print("\n".join([*state_table(states), "", *outlook(states)]))
