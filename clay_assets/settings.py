@@ -5,6 +5,7 @@ uses goes on as resource config under the variable's own name, so the Dagster UI
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,16 +42,12 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
-        """Take the variables that are set and not empty.
-
-        Raises:
-            SettingsError: If one begins with CLAY_ but is not known: a misspelt one must not go unnoticed.
-        """
+        """Take the variables that are set and not empty; warn of one that begins with CLAY_ and is not known."""
         ours = {name: value for name, value in environment.items() if name.startswith("CLAY_") and value}
         unknown = sorted(set(ours) - set(DEFAULTS))
-        if unknown:
-            raise SettingsError(f"unknown settings {', '.join(unknown)}: there are {', '.join(DEFAULTS)}")
-        return cls(ours)
+        if unknown:  # perhaps misspelt, perhaps another program's
+            warnings.warn(f"no settings: {', '.join(unknown)}; there are {', '.join(DEFAULTS)}", stacklevel=2)
+        return cls({name: value for name, value in ours.items() if name in DEFAULTS})
 
     def value(self, name: str) -> str:
         """The variable's value, or its default."""
