@@ -1,0 +1,20 @@
+"""Fetch → decode → batch → encode, all at once, in bounded memory.
+
+One `ChipStream` serves a whole run: it crosses from tile to tile without a pause, so the encoder does not
+wait while a tile is written or the next one begins.
+
+    fetchers (I/O, then decoding) ──► waiting room ──► one thread a device ──► outcomes, in order ──► consumer
+       ▲                                                                                                  │
+       └───────────────── a slot for each chip between the two ends: the bound on memory ─────────────────┘
+
+    chip_stream.py   ChipStream: the one public class; slots, fetchers, the order of the outcomes
+    waiting_room.py  decoded chips on their way to a device
+    device_loop.py   one device's batches: encoding them, smaller ones where memory runs out
+
+Nothing here knows of Dagster, of files on disk or of how the network works.
+"""
+
+from clay_assets.stream.chip_stream import FETCHERS, ChipStream
+from clay_assets.stream.device_loop import EncodingFailed, StreamClock
+
+__all__ = ["FETCHERS", "ChipStream", "EncodingFailed", "StreamClock"]

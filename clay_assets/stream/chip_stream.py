@@ -1,0 +1,211 @@
+"""`ChipStream`: the chips of many tiles through one pipeline, outcomes in the order of the chips.
+
+Belongs here: the bound on memory, the fetchers' threads, and what happens when somebody stops early. Does not
+belong here: who gets which batch (`waiting_room.py`), how it is encoded (`device_loop.py`).
+"""
+
+import os
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clay_assets.chips import ChipRejected, read_chip
+from clay_assets.outcomes import Outcome, Skipped
+from clay_assets.preview import chip_thumbnail
+from clay_assets.storage import StoredObject
+from clay_assets.stream.device_loop import DeviceLoop, StreamClock
+from clay_assets.stream.waiting_room import ReadyChip, WaitingRoom
+from clay_model import Embedder, Level
+
+FETCHERS = 16
+"""Chips fetched at a time: 16 x 9 MB in 100 ms each are 1.4 GB/s, above what a host's network gives."""
+
+
+class ChipStream:
+    """Embeds the chips of many tiles, in order, through one pipeline.
+
+    Use as a context manager; leaving it stops every thread it started, also in the middle: it then waits for
+    the transfers and the batches under way, and begins no others.
+
+    Attributes:
+        clock: Where the devices' time went.
+    """
+
+    def __init__(
+        self,
+        chips: Mapping[str, Sequence[StoredObject]],
+        *,
+        read: Callable[[StoredObject], bytes],
+        embedders: Sequence[Embedder],
+        level: Level,
+        batch_size: int,
+        fetchers: int = FETCHERS,
+    ) -> None:
+        """Describe the work; nothing starts before the context is entered.
+
+        Args:
+            chips: The chips of each tile, in the order in which tiles and chips are to be done.
+            read: Fetches a chip's bytes; called from many threads.
+            embedders: Each gets a thread, and the next batch when it is free; none if there are no chips.
+            level: How much of a chip one vector describes.
+            batch_size: Chips per forward pass.
+            fetchers: Chips fetched at a time.
+        """
+        self.clock = StreamClock()
+        self._chips = chips
+        self._read = read
+        self._pinned = any(embedder.device.type == "cuda" for embedder in embedders)
+        # Beside those being fetched, a batch with each device, one ready for it, and one of outcomes not yet
+        # taken: fewer would let a device wait, more would only fill memory.
+        self._slots = threading.Semaphore(fetchers + 3 * batch_size * len(embedders))
+        # Decoding is bound by cores; more at a time would only hold more pixels.
+        self._decoders = threading.Semaphore(os.cpu_count() or 1)
+        self._room = WaitingRoom()
+        self._outcomes: dict[str, SimpleQueue[Future[Outcome]]] = {tile: SimpleQueue() for tile in chips}
+        self._order = list(chips)
+        self._taken = 0  # tiles before this one in the order are finished with
+        self._lock = threading.Lock()  # guards the three below, and that futures are queued in order
+        self._jobs = ((tile, chip) for tile, tile_chips in chips.items() for chip in tile_chips)
+        self._given_up: set[str] = set()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._fetch, name=f"fetch-{index}", daemon=True)
+            for index in range(fetchers)
+        ]
+        loops = [
+            DeviceLoop(embedder, self._room, level=level, batch_size=batch_size, clock=self.clock)
+            for embedder in embedders
+        ]
+        self._threads += [
+            threading.Thread(target=loop.run, name=f"encode-{index}", daemon=True)
+            for index, loop in enumerate(loops)
+        ]
+
+    def __enter__(self) -> Self:
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:  # the system gave no more threads
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def results(self, tile: str) -> Generator[Outcome]:
+        """What became of each chip of a tile, in the order given; waits for each.
+
+        Tiles must be asked for in the order in which they were given. Whoever stops early, or asks for a
+        later tile, gives up the rest: what is under way for it is dropped.
+
+        Raises:
+            StorageError: If a chip could not be fetched; the rest of the tile is given up.
+            EncodingFailed: If the network could not embed a chip.
+            ValueError: If it is an earlier tile's turn no more.
+        """
+        place = self._order.index(tile, self._taken)
+        # The one asked for last is among these: a generator that was never begun has given up nothing itself.
+        for earlier in self._order[max(0, self._taken - 1) : place]:
+            self._give_up(earlier)
+        self._taken = place + 1
+        return self._take(tile)
+
+    def _take(self, tile: str) -> Generator[Outcome]:
+        try:
+            for _ in self._chips[tile]:
+                outcome = self._outcomes[tile].get()
+                try:
+                    yield outcome.result()
+                finally:
+                    self._slots.release()
+        finally:
+            self._give_up(tile)
+
+    def _give_up(self, tile: str) -> None:
+        """Start no more chips of a tile; the slots of those under way are free once they are through."""
+        with self._lock:
+            self._given_up.add(tile)
+        for chip in self._room.discard(tile):
+            chip.outcome.cancel()
+        while not self._outcomes[tile].empty():
+            self._outcomes[tile].get().add_done_callback(lambda _: self._slots.release())
+
+    def _close(self) -> None:
+        with self._lock:
+            self._closed = True
+        self._room.close()
+        self._slots.release(len(self._threads))  # wakes every fetcher
+        for thread in self._threads:
+            if thread.ident is not None:  # it was started
+                thread.join()
+
+    # The fetchers' threads.
+
+    def _fetch(self) -> None:
+        for tile, source, outcome in self._take_jobs():
+            self._room.arrive(self._prepare(tile, source, outcome))
+
+    def _take_jobs(self) -> Iterator[tuple[str, StoredObject, Future[Outcome]]]:
+        """One chip after another, each with a slot."""
+        while True:
+            self._slots.acquire()
+            with self._lock:
+                job = None if self._closed else self._next_wanted()
+                if job is None:
+                    self._slots.release()  # the next fetcher finds the end, too
+                    self._room.all_announced()
+                    return
+                outcome: Future[Outcome] = Future()
+                self._outcomes[job[0]].put(outcome)
+                self._room.announce()
+            yield *job, outcome
+
+    def _next_wanted(self) -> tuple[str, StoredObject] | None:
+        return next((job for job in self._jobs if job[0] not in self._given_up), None)
+
+    def _prepare(self, tile: str, source: StoredObject, outcome: Future[Outcome]) -> ReadyChip | None:
+        """A chip fetched and decoded; None if the outcome is known already, or nobody waits for it."""
+        try:
+            data = b"" if tile in self._given_up else self._read(source)
+            with self._decoders:
+                if tile not in self._given_up:
+                    return self._decode(data, tile, source, outcome)
+                outcome.cancel()
+        except ChipRejected as rejection:
+            outcome.set_result(Skipped(source, rejection.reason, str(rejection)))
+        except BaseException as error:  # whatever it was, the one who waits must hear of it
+            outcome.set_exception(error)
+        return None
+
+    def _decode(self, data: bytes, tile: str, source: StoredObject, outcome: Future[Outcome]) -> ReadyChip:
+        chip = read_chip(data, source.url)
+        return ReadyChip(
+            tile=tile,
+            source=source,
+            pixels=_to_tensor(chip.pixels, pinned=self._pinned),
+            lonlat=chip.lonlat,
+            date=chip.date,
+            footprint=chip.footprint,
+            thumbnail=chip_thumbnail(chip.pixels),
+            outcome=outcome,
+        )
+
+
+def _to_tensor(pixels: NDArray[np.float32], *, pinned: bool) -> Tensor:
+    """Contiguous pixels: a file's bands may lie pixel by pixel, and here many threads take them apart."""
+    if not pinned:
+        return torch.from_numpy(np.ascontiguousarray(pixels))
+    tensor = torch.empty(pixels.shape, pin_memory=True)  # copies to the device then run beside its work
+    np.copyto(tensor.numpy(), pixels)
+    return tensor

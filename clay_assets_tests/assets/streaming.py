@@ -1,0 +1,112 @@
+"""What the tests of streaming and embedding share: chips told apart by their pixels, and cheap embedders.
+
+The embedders here are small networks of a kind: they keep the contract of `clay_model.Embedder` without its
+cost, so that thousands of chips go through the real stream in seconds.
+"""
+
+import functools
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clay_assets.storage import StoredObject
+from clay_assets_tests.geotiffs import chip_bytes, chip_name
+from clay_model import Embedder, Level
+
+TILES = [f"27W{column}{row}" for column in "XYZ" for row in "ABCDEFGHJKLMNPQRSTUV"]
+"""Codes of 60 tiles."""
+
+BROKEN = b"Not Found\n"
+"""Stands for a chip that is refused at once: thousands of these cost nothing."""
+
+T = TypeVar("T")
+
+
+@functools.cache
+def chip_of_value(value: int) -> bytes:
+    """A chip whose every pixel is this value, 0 to 255."""
+    return chip_bytes(np.full((13, 512, 512), value, dtype=np.uint8))
+
+
+def chip_url(tile: str, number: int) -> str:
+    """URL of a chip that is nowhere."""
+    return f"s3://chips/{tile}/{chip_name(number, tile=tile)}"
+
+
+def sources(tile: str, count: int) -> list[StoredObject]:
+    """Chips of a tile, numbered from 0."""
+    return [StoredObject(chip_url(tile, number), 1_000, f"etag-{number}") for number in range(count)]
+
+
+def number_of(chip: StoredObject) -> int:
+    """The number of a chip by its name."""
+    return int(chip.url[-8:-4])
+
+
+class MeanEmbedder(Embedder):
+    """Each chip's vector is its mean pixel, four times: enough to tell chips apart and see an order broken.
+
+    Attributes:
+        batches: Chips in each batch so far.
+    """
+
+    def __init__(
+        self, *, most: int | None = None, pause: float = 0.0, error: Exception | None = None
+    ) -> None:
+        """Make one.
+
+        Args:
+            most: Chips that its memory holds; None: any number.
+            pause: Seconds that a batch takes.
+            error: What every batch ends with.
+        """
+        self.device = torch.device("cpu")
+        self.precision = "fp32"
+        self.model_size = "means"
+        self.untrained = True
+        self.batches: list[int] = []
+        self._most = most
+        self._pause = pause
+        self._error = error
+
+    def encode(self, pixels: Tensor, places: Tensor, dates: Tensor, level: Level) -> Tensor:  # noqa: ARG002
+        """(B, 4)."""
+        if self._most is not None and len(pixels) > self._most:
+            raise torch.cuda.OutOfMemoryError(f"no memory for {len(pixels)} chips")
+        if self._error is not None:
+            raise self._error
+        time.sleep(self._pause)
+        self.batches.append(len(pixels))
+        return pixels[:, 0, ::64, ::64].mean(dim=(1, 2))[:, None].repeat(1, 4)
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """Do something in a thread; a deadlock becomes a failure that says so.
+
+    Raises:
+        TimeoutError: If it takes longer.
+        BaseException: Whatever it raised.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        names = sorted(thread.name for thread in threading.enumerate())
+        raise TimeoutError(f"not done within {seconds} s; threads alive: {', '.join(names)}")
+    if errors:
+        raise errors[0]
+    return results[0]
