@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from clay_model.spec import BANDS, SIZES, Dimensions, Level, ModelSize, Precision, embedding_shape
 
 if TYPE_CHECKING:
-    from clay_model.checkpoint import CheckpointError, read_checkpoint
+    from clay_model.archive import CheckpointError
+    from clay_model.checkpoint import read_checkpoint
     from clay_model.embed import Embedder, load_encoder
     from clay_model.encoder import Encoder
 
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 _NEED_TORCH = {
-    "CheckpointError": "checkpoint",
+    "CheckpointError": "archive",
     "read_checkpoint": "checkpoint",
     "Embedder": "embed",
     "load_encoder": "embed",

@@ -1,12 +1,9 @@
-"""Lightning checkpoints of Clay v0: read, checked, and turned into an encoder.
+"""Lightning checkpoints of Clay v0: checked against the network, and turned into an encoder.
 
-A checkpoint is a zip archive written by PyTorch. It is read with `weights_only=True`: an archive that
-would need to run code to be opened is refused. Its tensors are mapped from the file, so the decoder, which
-is not needed, is never read from disk.
+How the file is opened is in `archive`. The decoder is dropped by its prefix and never read from disk;
+anything else that is not exactly the encoder's is an error, and one error lists all of it.
 """
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clay_model.archive import EXPECTED, CheckpointError, read_archive
 from clay_model.encoder import Encoder
 from clay_model.spec import BAND_GROUPS, HEAD_DIM, PATCH_SIZE, SIZES, Dimensions
 
@@ -22,10 +20,14 @@ ENCODER_PREFIX = "model.encoder."
 DECODER_PREFIX = "model.decoder."
 """The decoder rebuilds masked patches in training; embeddings do not need it."""
 
-EXPECTED = (
-    "expected a Lightning checkpoint of Clay v0 (.ckpt, a zip archive with `state_dict` and"
-    " `hyper_parameters`), such as clay-small-70MT-1100T-10E.ckpt"
+V1_PREFIXES = (
+    "model.teacher.",
+    "model.proj.",
+    "model.mrl.",
+    "model.encoder.patch_embedding.fclayer.",
+    "model.encoder.patch_embedding.weight_generator.",
 )
+"""What only later Clay models have: a teacher, or patch embeddings generated from wavelengths."""
 
 _LAYER_NAMES = {
     "attention.norm.weight": "0.norm.weight",
@@ -41,10 +43,6 @@ _LAYER_NAMES = {
     "mlp.contract.bias": "1.net.4.bias",
 }
 """Our name of a layer's parameter → its name in a checkpoint (vit-pytorch's numbering)."""
-
-
-class CheckpointError(ValueError):
-    """A file is not a checkpoint that the encoder can be built from; the message says what it is."""
 
 
 @dataclass(frozen=True)
@@ -101,120 +99,70 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             weight is missing, unexpected or of a wrong shape; the message lists all of them.
     """
     path = Path(path)
-    content = _read_archive(path)
+    content = read_archive(path)
     hyper_parameters = content.get("hyper_parameters")
     settings: Mapping[str, Any] = hyper_parameters if isinstance(hyper_parameters, Mapping) else {}
-    state = _encoder_state(path, content)
+    state, strangers = _encoder_state(path, content)
     dimensions = _dimensions(path, settings, state)
-    _check_weights(path, dimensions, state)
-
-    with torch.device("meta"):
-        encoder = Encoder(dimensions)
-    names = parameter_names(dimensions)
-    encoder.load_state_dict({names[name]: tensor.float() for name, tensor in state.items()}, assign=True)
-    _materialise_buffers(encoder)
+    _check_weights(path, dimensions, state, strangers)
     sizes = [name for name, named in SIZES.items() if named == dimensions]
     return Checkpoint(
-        encoder=encoder.eval().requires_grad_(False),
+        encoder=_build(dimensions, state),
         model_size=sizes[0] if sizes else "custom",
         untrained=bool(settings.get("untrained", False)),
     )
 
 
-def _materialise_buffers(encoder: Encoder) -> None:
-    """Fill the constants that the checkpoint does not hold, left without storage by the meta device."""
-    with torch.device("cpu"):
-        constants = Encoder(Dimensions(encoder.dimensions.dim, 0, 1, 1))
-    for name, buffer in constants.named_buffers():
-        setattr(encoder, name, buffer)
+def _build(dimensions: Dimensions, state: Mapping[str, Tensor]) -> Encoder:
+    """The encoder with these weights, which were checked; copies them out of the mapped file."""
+    with torch.device("meta"):  # no weights drawn at random only to be replaced
+        encoder = Encoder(dimensions)
+    names = parameter_names(dimensions)
+    # Mapped weights would change, or kill the process, if the file were overwritten while it runs.
+    weights = {
+        names[name]: tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in state.items()
+    }
+    encoder.load_state_dict(weights, assign=True)
+    return encoder.eval().requires_grad_(False)
 
 
-def _read_archive(path: Path) -> Mapping[str, Any]:
-    """The archive's content as plain containers and mapped tensors."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}: {EXPECTED}")
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is {_kind_of(path)}; {EXPECTED}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is a pickle that would have to run code to be opened, which is never done"
-            f" ({str(error).splitlines()[0][:200]}); {EXPECTED}, saved with plain containers and tensors"
-        ) from None
-    except (RuntimeError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f"{path} is a zip archive that PyTorch cannot read as a checkpoint"
-            f" ({str(error).splitlines()[0][:200]}); {EXPECTED}"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}; {EXPECTED}")
-    return content
-
-
-def _kind_of(path: Path) -> str:
-    """What a file that is no zip archive looks like, for an error message."""
-    with path.open("rb") as file:
-        head = file.read(512)
-    if not head:
-        return "an empty file"
-    if head.startswith(b"\x80"):
-        return "a bare pickle (the format before PyTorch 1.6, or not a checkpoint at all), never loaded"
-    if head[:9].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page or XML document, perhaps a download that was refused"
-    if head.startswith(b"PK"):
-        return "a truncated zip archive, perhaps an interrupted download"
-    if b'"__metadata__"' in head or head[8:10] == b'{"':
-        return "a safetensors file"
-    return f"no zip archive (it begins with {head[:8]!r})"
-
-
-def _encoder_state(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The encoder's tensors by their names without prefix; decoder tensors are left out by name."""
+def _encoder_state(path: Path, content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
+    """The encoder's tensors by their names without prefix, and the names of what has no place here."""
     state = content.get("state_dict")
     if not isinstance(state, Mapping):
         keys = ", ".join(sorted(map(str, content)))[:200] or "nothing"
         raise CheckpointError(f"{path} holds no `state_dict` but {keys}; {EXPECTED}")
-    if any(
-        str(name).startswith(("model.teacher.", "model.proj.", "model.encoder.patch_embedding.fcn"))
-        for name in state
-    ):
+    if any(str(name).startswith(V1_PREFIXES) for name in state):
         raise CheckpointError(
             f"{path} is a checkpoint of Clay v1 or later (it has a teacher or a dynamic patch embedding),"
             f" another network; {EXPECTED}"
         )
-    encoder = {
-        name.removeprefix(ENCODER_PREFIX): tensor
-        for name, tensor in state.items()
-        if isinstance(name, str) and name.startswith(ENCODER_PREFIX) and isinstance(tensor, Tensor)
-    }
-    strangers = sorted(
-        str(name)
-        for name, tensor in state.items()
-        if not (str(name).startswith((ENCODER_PREFIX, DECODER_PREFIX)) and isinstance(tensor, Tensor))
-    )
+    encoder: dict[str, Tensor] = {}
+    strangers = []
+    for name, tensor in state.items():
+        if str(name).startswith(ENCODER_PREFIX) and isinstance(tensor, Tensor):
+            encoder[name.removeprefix(ENCODER_PREFIX)] = tensor
+        elif not str(name).startswith(DECODER_PREFIX):
+            strangers.append(f"{name} ({type(tensor).__name__})")
     if not encoder:
         raise CheckpointError(
             f"{path} has no tensor under {ENCODER_PREFIX} among its {len(state)}"
-            f" (the first: {', '.join(map(str, list(state)[:3]))}); {EXPECTED}"
+            f" (the first: {', '.join(map(str, list(state)[:3])) or 'none'}); {EXPECTED}"
         )
-    if strangers:
-        raise CheckpointError(
-            f"{path} has entries that are neither tensors of {ENCODER_PREFIX} nor of {DECODER_PREFIX}:"
-            f" {', '.join(strangers)}; {EXPECTED}"
-        )
-    return encoder
+    return encoder, strangers
 
 
 def _dimensions(path: Path, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> Dimensions:
     """The network's size, from `hyper_parameters` or, where they do not say, from the weights' shapes."""
     size = settings.get("model_size")
+    for name, dimensions in SIZES.items():
+        if size == name:
+            return dimensions
     if size is not None:
-        if size not in SIZES:
-            raise CheckpointError(
-                f"{path} says model_size {size!r}, expected one of {', '.join(SIZES)}; {EXPECTED}"
-            )
-        return SIZES[size]
+        raise CheckpointError(
+            f"{path} says model_size {size!r}, expected one of {', '.join(SIZES)}; {EXPECTED}"
+        )
     layers = "transformer.layers."
     numbers = {name.removeprefix(layers).split(".")[0] for name in state if name.startswith(layers)}
     needed = [f"{layers}0.0.to_qkv.weight", f"{layers}0.1.net.1.weight"]
@@ -230,9 +178,12 @@ def _dimensions(path: Path, settings: Mapping[str, Any], state: Mapping[str, Ten
     )
 
 
-def _check_weights(path: Path, dimensions: Dimensions, state: Mapping[str, Tensor]) -> None:
+def _check_weights(
+    path: Path, dimensions: Dimensions, state: Mapping[str, Tensor], strangers: list[str]
+) -> None:
     """Refuse a state that is not exactly the encoder's, naming everything that differs at once."""
-    if min(dimensions.dim, dimensions.heads, dimensions.mlp_ratio) < 1 or dimensions.dim % 8:
+    # A token's encoding is made of eighths of its width, two frequencies each or more.
+    if min(dimensions.heads, dimensions.mlp_ratio) < 1 or dimensions.dim < 16 or dimensions.dim % 8:
         raise CheckpointError(
             f"{path}: its weights imply {dimensions}, which is no encoder of Clay v0; {EXPECTED}"
         )
@@ -245,23 +196,27 @@ def _check_weights(path: Path, dimensions: Dimensions, state: Mapping[str, Tenso
         for name, tensor in state.items()
         if name not in expected
     ]
-    problems += [
-        f"{ENCODER_PREFIX}{name} has shape {tuple(state[name].shape)}, expected {shape}"
-        for name, shape in expected.items()
-        if name in state and tuple(state[name].shape) != shape
-    ]
-    problems += [
-        f"{ENCODER_PREFIX}{name} holds {tensor.dtype} ({tensor.layout}, {tensor.device}),"
-        " expected floating-point numbers in a plain dense array"
-        for name, tensor in state.items()
-        if name in expected
-        and not (
-            tensor.is_floating_point() and tensor.layout is torch.strided and tensor.device.type == "cpu"
-        )
-    ]
+    problems += [f"unexpected {stranger}" for stranger in strangers]
+    for name, shape in expected.items():
+        if name in state and (problem := _problem(state[name], shape)):
+            problems.append(f"{ENCODER_PREFIX}{name} {problem}")
     if problems:
         lines = "\n  ".join(problems)
         raise CheckpointError(
             f"{path} does not fit an encoder of {dimensions} with {PATCH_SIZE}-pixel patches"
             f" ({len(problems)} differences):\n  {lines}\n{EXPECTED}"
         )
+
+
+def _problem(tensor: Tensor, shape: tuple[int, ...]) -> str:
+    """Why a tensor cannot be the parameter of this shape; empty if it can."""
+    if tuple(tensor.shape) != shape:
+        return f"has shape {tuple(tensor.shape)}, expected {shape}"
+    if not tensor.is_floating_point() or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        return (
+            f"holds {tensor.dtype} ({tensor.layout}, {tensor.device}),"
+            " expected floating-point numbers in a plain dense array"
+        )
+    if bad := int((~torch.isfinite(tensor.float())).sum()):
+        return f"holds {bad} numbers that are not finite: its training diverged, or the file is damaged"
+    return ""

@@ -41,7 +41,7 @@ def resolve_devices(name: str) -> list[torch.device]:
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for products of bf16 matrices (emulation is slower than float32)."""
+    """Whether the device has instructions for products of bf16 matrices (emulation is slower than fp32)."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere brought bf16 tensor cores
     # x86: AVX512_BF16 (Zen 4, Cooper Lake) or AMX (Sapphire Rapids); Arm: BF16 of Armv8.6.

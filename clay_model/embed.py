@@ -148,16 +148,20 @@ class Embedder:
 
 def _check_pixels(pixels: ArrayLike | Tensor) -> Tensor:
     """The pixels as a float32 tensor, or an error that says what is wrong with them."""
-    tensor = pixels if isinstance(pixels, Tensor) else torch.as_tensor(np.asarray(pixels))
-    if tensor.is_complex():
-        raise TypeError(f"pixels are {tensor.dtype}, expected real numbers")
+    given = pixels if isinstance(pixels, Tensor) else np.asarray(pixels)
+    real = not given.is_complex() if isinstance(given, Tensor) else given.dtype.kind in "biuf"
+    if not real:
+        raise TypeError(f"pixels are {given.dtype}, expected real numbers")
     expected = (len(BANDS), CHIP_SIZE, CHIP_SIZE)
-    if tuple(tensor.shape[1:]) != expected or tensor.ndim != 4:
+    if given.ndim != 4 or tuple(given.shape[1:]) != expected:
         raise ValueError(
-            f"pixels have shape {tuple(tensor.shape)}, expected (B, {', '.join(map(str, expected))}):"
+            f"pixels have shape {tuple(given.shape)}, expected (B, {', '.join(map(str, expected))}):"
             f" chips, bands ({' '.join(BANDS)}), rows, columns"
         )
-    tensor = tensor.to(torch.float32)
+    if not isinstance(given, Tensor):
+        # PyTorch takes neither flipped, foreign-endian nor read-only arrays: copied only where need be.
+        given = torch.from_numpy(np.require(given, np.float32, ["C", "W"]))
+    tensor = given.to(torch.float32)
     finite = torch.isfinite(tensor)
     if not finite.all():
         chip, band = (int(index) for index in (~finite).nonzero()[0][:2])
@@ -173,7 +177,7 @@ def load_encoder(path: str | Path, device: str = "auto", precision: str = "fp32"
 
     Args:
         path: A local Lightning checkpoint of Clay v0.
-        device: `auto` (a CUDA device if there is one), `cpu`, `cuda`, `cuda:0`. Of several the first is taken.
+        device: `auto` (a CUDA device if there is one), `cpu`, `cuda`, `cuda:0`. The first of several.
         precision: `fp32`, `bf16`, or `auto`: bf16 where the device multiplies it natively.
 
     Returns:

@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
 from torch import Tensor, nn
 
 from clay_model.encodings import token_encoding
-from clay_model.spec import BAND_GROUPS, DEVIATION, HEAD_DIM, MEAN, PATCH_SIZE, Dimensions
+from clay_model.spec import BAND_GROUPS, DEVIATION, GRID, HEAD_DIM, MEAN, PATCH_SIZE, Dimensions
 
 AttentionKernel = Callable[[Tensor, int], Tensor]
 """(B, N, 3*H*E) queries, keys and values of H heads side by side → (B, N, H*E)."""
@@ -57,8 +57,12 @@ class PatchEmbedding(nn.Module):
         """(B, C, 512, 512) normalised pixels → (B, L, D)."""
         # Views by number: indexing by a list would copy the list to a GPU and wait for it.
         group = torch.stack([pixels[:, band] for band in self.bands], dim=1)  # (B, bands, 512, 512)
-        patches = self.proj(group.to(self.proj.weight.dtype))  # (B, D, 16, 16)
-        return self.norm(patches.flatten(2).transpose(1, 2).float())  # (B, L, D)
+        # A convolution whose stride is its kernel, as the matrix product that it is: PyTorch lets CUDA round
+        # float32 to TF32 in convolutions, unless told otherwise for the whole process, but not in products.
+        patches = group.unflatten(3, (GRID, PATCH_SIZE)).unflatten(2, (GRID, PATCH_SIZE))
+        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, L, bands * 32 * 32)
+        weight = self.proj.weight.flatten(1)  # (D, bands * 32 * 32)
+        return self.norm(F.linear(patches.to(weight.dtype), weight, self.proj.bias).float())  # (B, L, D)
 
 
 class PatchEmbeddings(nn.ModuleDict):
@@ -143,9 +147,13 @@ class Encoder(nn.Module):
         self.date_embedding = nn.Linear(3, dim)
         self.layers = nn.ModuleList(Layer(dimensions) for _ in range(dimensions.depth))
         self.norm = nn.LayerNorm(dim)
-        # Not learned and not in the checkpoint, hence not persistent.
-        self.register_buffer("mean", torch.tensor(MEAN).view(-1, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(DEVIATION).view(-1, 1, 1), persistent=False)
+        # Not learned and not in the checkpoint, hence not persistent. On the CPU even while the weights are
+        # built on the meta device, where computing them would first import PyTorch's compiler, for a second.
+        mean, deviation = (
+            torch.tensor(values, dtype=torch.float32, device="cpu") for values in (MEAN, DEVIATION)
+        )
+        self.register_buffer("mean", mean.view(-1, 1, 1), persistent=False)
+        self.register_buffer("deviation", deviation.view(-1, 1, 1), persistent=False)
         self.register_buffer("token_encoding", token_encoding(dim), persistent=False)
 
     def to_precision(self, dtype: torch.dtype) -> "Encoder":

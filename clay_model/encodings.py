@@ -24,7 +24,7 @@ FIRST_YEAR, YEARS = 2012, 18
 
 def _frequencies(count: int) -> Tensor:
     """(count,) float32 frequencies 1 / TEMPERATURE^(i / (count - 1))."""
-    exponents = torch.arange(count, dtype=torch.float32) / (count - 1)
+    exponents = torch.arange(count, dtype=torch.float32, device="cpu") / (count - 1)
     return 1.0 / TEMPERATURE**exponents
 
 
@@ -37,7 +37,8 @@ def position_encoding(dim: int) -> Tensor:
     Returns:
         (L, dim) float32, patches row by row; a quarter each of sin x, cos x, sin y, cos y.
     """
-    row, column = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
+    steps = torch.arange(GRID, device="cpu")
+    row, column = torch.meshgrid(steps, steps, indexing="ij")
     frequencies = _frequencies(dim // 4)
     x = column.reshape(-1, 1) * frequencies
     y = row.reshape(-1, 1) * frequencies
@@ -53,7 +54,7 @@ def group_encoding(dim: int) -> Tensor:
     Returns:
         (G, dim) float32; half sine, half cosine.
     """
-    angles = torch.arange(len(BAND_GROUPS)).reshape(-1, 1) * _frequencies(dim // 2)
+    angles = torch.arange(len(BAND_GROUPS), device="cpu").reshape(-1, 1) * _frequencies(dim // 2)
     return torch.cat((angles.sin(), angles.cos()), dim=1)
 
 
@@ -90,7 +91,7 @@ def encode_places(lonlat: ArrayLike) -> Tensor:
         (B, 2) float32.
 
     Raises:
-        ValueError: If the shape is another, or a longitude is outside -180..180 or a latitude outside -90..90.
+        ValueError: If the shape is another, or a longitude is outside ±180 or a latitude outside ±90.
     """
     degrees = np.asarray(lonlat, dtype=np.float64)
     if degrees.ndim != 2 or degrees.shape[1] != 2:
@@ -125,7 +126,7 @@ def encode_dates(dates: Sequence[datetime.date]) -> Tensor:
         TypeError: If an element is no date.
     """
     for row, date in enumerate(dates):
-        if not isinstance(date, datetime.date):
+        if not isinstance(date, datetime.date) or date != date:  # pandas' NaT calls itself a date
             raise TypeError(f"dates[{row}] is {date!r}, expected a datetime.date")
     turns = np.array(
         [((d.year - FIRST_YEAR) / YEARS, (d.month - 1) / 11, (d.day - 1) / 30) for d in dates],
