@@ -1,0 +1,28 @@
+"""Checkpoints and encoders that many tests share: each is made once a session, when first asked for."""
+
+from pathlib import Path
+
+import pytest
+
+from clay_assets_tests.checkpoints import lightning_checkpoint, write_checkpoint
+from clay_model import Embedder, load_encoder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `tiny` checkpoint of the recipe, 30 MB, in the file format of Lightning."""
+    path = tmp_path_factory.mktemp("checkpoints") / "clay-tiny.ckpt"
+    return write_checkpoint(path, lightning_checkpoint("tiny"))
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `small` checkpoint of the recipe, 360 MB, in the file format of Lightning."""
+    path = tmp_path_factory.mktemp("checkpoints") / "clay-small-70MT-1100T-10E.ckpt"
+    return write_checkpoint(path, lightning_checkpoint("small"))
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tiny_checkpoint: Path) -> Embedder:
+    """The `tiny` recipe model on the CPU in float32."""
+    return load_encoder(tiny_checkpoint, device="cpu", precision="fp32")

@@ -1,0 +1,92 @@
+"""What the published Clay v0 code computes: the cases, their pixels, and the numbers to come to.
+
+Where they are from, and under what licence: `README.md` beside this file.
+"""
+
+import datetime
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pyproj import Transformer
+
+from clay_assets_tests.recipe import chip_pixels
+
+FOLDER = Path(__file__).parent
+MARGIN = 144
+"""Pixels on each side of a real chip that mirror its centre."""
+
+
+@dataclass(frozen=True)
+class GoldenChip:
+    """One chip, and what the reference derived from its file.
+
+    Attributes:
+        name: Of a recipe chip, the name of its pixels; of a real one, its MGRS tile.
+        file_name: As in the bucket.
+        date: Acquisition date.
+        epsg: Code of its UTM zone.
+        left: Easting of the left edge, metres.
+        top: Northing of the upper edge, metres.
+        place: Latitude and longitude as fed to the network.
+        timestep: Year, month and day as fed to the network.
+        footprint: WKT polygon in OGC:CRS84.
+        real: Whether its pixels are an image of the Earth, not the recipe's.
+    """
+
+    name: str
+    file_name: str
+    date: datetime.date
+    epsg: int
+    left: float
+    top: float
+    place: tuple[float, float]
+    timestep: tuple[float, float, float]
+    footprint: str
+    real: bool
+
+    @property
+    def lonlat(self) -> tuple[float, float]:
+        """Longitude and latitude of its centre in WGS 84, degrees."""
+        to_degrees = Transformer.from_crs(self.epsg, "OGC:CRS84", always_xy=True)
+        longitude, latitude = to_degrees.transform(self.left + 2560, self.top - 2560)
+        return longitude, latitude
+
+    def pixels(self) -> NDArray[np.float32]:
+        """(13, 512, 512) in physical units, bands in the order of the network."""
+        if not self.real:
+            return chip_pixels(self.name)
+        with np.load(FOLDER / "real_chips.npz") as arrays:
+            centre = [arrays[f"{self.name}_{part}"] for part in ("optical", "sar", "dem")]
+        pixels = np.concatenate([part.astype(np.float32) for part in centre])
+        return np.pad(pixels, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)), mode="symmetric")
+
+
+@cache
+def expected() -> dict[str, NDArray[np.floating]]:
+    """The reference's numbers by name; `README.md` says which are which."""
+    with np.load(FOLDER / "expected.npz") as arrays:
+        return dict(arrays)
+
+
+def _chips(kind: str) -> tuple[GoldenChip, ...]:
+    cases = json.loads((FOLDER / "cases.json").read_text())[kind]
+    return tuple(
+        GoldenChip(
+            **case
+            | {
+                "date": datetime.date.fromisoformat(case["date"]),
+                "place": tuple(case["place"]),
+                "timestep": tuple(case["timestep"]),
+                "real": kind == "real",
+            }
+        )
+        for case in cases
+    )
+
+
+RECIPE_CHIPS = _chips("recipe")
+REAL_CHIPS = _chips("real")
