@@ -70,8 +70,8 @@ def _first_line(error: Exception) -> str:
 def _check_zip(path: Path) -> None:
     """Refuse what is no zip archive, and an archive whose parts are compressed.
 
-    PyTorch maps tensors from where they lie in the file: of a compressed part it would take the compressed
-    bytes for numbers, and say nothing.
+    PyTorch maps tensors from where they lie in the file: of a compressed part it takes the compressed bytes
+    for numbers, and notices only where the file ends too soon for one of them.
     """
     compressed = None
     try:
