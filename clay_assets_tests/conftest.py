@@ -7,6 +7,8 @@ import pytest
 
 from clay_assets_tests.s3_server import S3Bucket, client, serving
 
+pytest_plugins = ["clay_assets_tests.fixtures_model"]
+
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
