@@ -12,6 +12,8 @@ import dagster as dg
 
 # Backfill policies are in beta since 1.5 and say so once per asset and process.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
+# A backfill of the job goes by the smaller of the two policies, as it should.
+warnings.filterwarnings("ignore", message="Asset job .* with varying BackfillPolicies")
 
 from clay_assets.assets.chip_embeddings import build_chip_embeddings  # noqa: E402
 from clay_assets.assets.chip_inventory import build_chip_inventory  # noqa: E402

@@ -4,7 +4,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +16,7 @@ CHIP_SUFFIXES = (".tif", ".tiff")
 
 
 class InventoryMissing(LookupError):
-    """A tile has no inventory yet."""
+    """A tile has no inventory yet, or none that can be read."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def list_chips(store: Store, tile: str) -> Inventory:
 
 def _order(chip: StoredObject) -> tuple[date, int, str]:
     try:
-        name = ChipName.parse(PurePosixPath(chip.url).name)
+        name = ChipName.parse(chip.url)
     except ChipRejected:
         return date.max, 0, chip.url
     return name.date, name.number, chip.url
@@ -85,15 +84,18 @@ def read_inventory(store: Store, tile: str) -> list[StoredObject]:
     """The inventory of a tile, as it was written.
 
     Raises:
-        InventoryMissing: If there is none.
-        StorageError: If it cannot be read.
+        InventoryMissing: If there is none, or it is damaged.
+        StorageError: If it cannot be fetched.
     """
+    where = store.url(inventory_key(tile))
     try:
-        data = store.read(inventory_key(tile))
+        rows = pq.read_table(io.BytesIO(store.read(inventory_key(tile))), schema=INVENTORY).to_pylist()
     except ObjectMissing:
         raise InventoryMissing(
-            f"tile {tile} has no inventory at {store.url(inventory_key(tile))}:"
-            " materialize chip_inventory first"
+            f"tile {tile} has no inventory at {where}: materialize chip_inventory first"
         ) from None
-    rows = pq.read_table(io.BytesIO(data), schema=INVENTORY).to_pylist()
+    except (pa.ArrowException, OSError) as error:  # pyarrow's words for bytes that are no Parquet file
+        raise InventoryMissing(
+            f"the inventory of tile {tile} at {where} is damaged ({error}): materialize chip_inventory again"
+        ) from error
     return [StoredObject(row["source_url"], row["size"], row["etag"]) for row in rows]
