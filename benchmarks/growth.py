@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measure import Measured, measure
-from clay_assets.demo import write_untrained_checkpoint
+from clay_assets.demo.checkpoint import write_untrained_checkpoint
 from clay_assets_tests.geotiffs import chip_bytes, chip_name, chip_pixels
 
 DATE = "2020-06-15"

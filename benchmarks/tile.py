@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.measure import Measured, measure
-from clay_assets.demo import write_chips_of_tile, write_untrained_checkpoint
+from clay_assets.demo.checkpoint import write_untrained_checkpoint
+from clay_assets.demo.chips import write_chips_of_tile
 from clay_assets_tests.s3_server import S3Bucket, client, serving
 
 TILE = "27WXN"

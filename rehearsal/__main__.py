@@ -14,7 +14,7 @@ from pathlib import Path
 import botocore.session
 import pyarrow.parquet as pq
 
-from clay_assets.demo import write_untrained_checkpoint
+from clay_assets.demo.checkpoint import write_untrained_checkpoint
 from clay_assets.storage import S3Options, Store
 from rehearsal import servers
 from rehearsal.dagster_api import ASSETS, DagsterApi
@@ -79,7 +79,7 @@ class Rehearsal:
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith(("CLAY_", "AWS_"))},
             "DAGSTER_HOME": str(home),
-            "DAGSTER_POSTGRES_URL": f"postgresql://dagster@127.0.0.1:{postgres_port}/dagster",
+            "DAGSTER_POSTGRES_URL": f"postgresql+psycopg2://dagster@127.0.0.1:{postgres_port}/dagster",
             "DAGSTER_LOGS_BUCKET": "logs",
             "AWS_ENDPOINT_URL_S3": endpoint,
             "AWS_REGION": "us-east-1",
@@ -105,6 +105,10 @@ class Rehearsal:
         backfill = self.api.launch_backfill(self.cast.tiles, title)
         status = self.api.wait_for_backfill(backfill, BACKFILL_TIMEOUT_S)
         self.say(f"backfill “{title}” has ended: {status}")
+        if not self.api.failure_reasons(backfill):  # two tiles are meant to fail
+            raise SystemExit(
+                "FAILED: no tile says why it failed\n" + "\n".join(self.api.step_errors(backfill))
+            )
         return backfill
 
     def verify_statuses(self) -> None:

@@ -1,5 +1,6 @@
 """What the Dagster UI asks of its webserver, asked by a script: GraphQL."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ FAILURES = """query($filter: RunsFilter!) {
     runId
     eventConnection { events {
       __typename
-      ... on ExecutionStepFailureEvent { failureMetadata { metadataEntries {
+      ... on ExecutionStepFailureEvent { error { message errorChain { error { message } } } failureMetadata { metadataEntries {
         label ... on TableMetadataEntry { table { records } }
       } } }
     } }
@@ -128,18 +129,30 @@ class DagsterApi:
         found = self.ask(MATERIALIZATIONS, key={"path": [asset]}, partitions=list(tiles))
         return list(found["assetMaterializations"])
 
+    def step_errors(self, backfill: str) -> list[str]:
+        """The message of each step that failed in a backfill's runs."""
+        errors = [event["error"] for event in self._failed_steps(backfill) if event.get("error")]
+        return [
+            part["message"]
+            for error in errors
+            for part in (error, *(link["error"] for link in error["errorChain"]))
+        ]
+
     def failure_reasons(self, backfill: str) -> dict[str, str]:
         """Why tiles failed in a backfill's runs, by tile."""
-        selected = {"tags": [{"key": "dagster/backfill", "value": backfill}], "statuses": ["FAILURE"]}
         reasons = {}
-        for run in self.ask(FAILURES, filter=selected)["results"]:
-            for event in run["eventConnection"]["events"]:
-                entries = (event.get("failureMetadata") or {}).get("metadataEntries", [])
-                for entry in entries:
-                    if entry["label"] == "failed_tiles" and "table" in entry:
-                        rows = [_as_dict(record) for record in entry["table"]["records"]]
-                        reasons |= {row["tile"]: row["error"] for row in rows}
+        for event in self._failed_steps(backfill):
+            for entry in (event.get("failureMetadata") or {}).get("metadataEntries", []):
+                if entry["label"] == "failed_tiles" and "table" in entry:
+                    rows = [_as_dict(record) for record in entry["table"]["records"]]
+                    reasons |= {row["tile"]: row["error"] for row in rows}
         return reasons
+
+    def _failed_steps(self, backfill: str) -> list[dict[str, Any]]:
+        selected = {"tags": [{"key": "dagster/backfill", "value": backfill}], "statuses": ["FAILURE"]}
+        runs = self.ask(FAILURES, filter=selected)["results"]
+        events = [event for run in runs for event in run["eventConnection"]["events"]]
+        return [event for event in events if event["__typename"] == "ExecutionStepFailureEvent"]
 
     def schedule_tick(self, schedule: str) -> dict[str, Any]:
         """What a schedule would request now: its run requests, or why it requests none."""
@@ -151,8 +164,6 @@ class DagsterApi:
 
 
 def _as_dict(record: object) -> dict[str, str]:
-    import json
-
     parsed = json.loads(record) if isinstance(record, str) else record
     assert isinstance(parsed, dict)  # noqa: S101 - what Dagster's schema promises
     return parsed.get("data", parsed)

@@ -20,7 +20,7 @@ ROWS = {"TG": 46, "TH": 47, "UQ": 54, "UR": 55, "US": 56, "UT": 57, "UU": 58, "U
 """Latitude band and row letter → northing of the tile's south edge, 100 km."""
 
 DATES = ("2020-06-15", "2020-09-08")
-CHIPS = 3
+CHIPS = 2
 """Chips of a tile on each date."""
 
 

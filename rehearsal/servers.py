@@ -22,18 +22,18 @@ class MissingPackage(RuntimeError):
 
 
 def find_program(name: str, package: str, *folders: str) -> Path:
-    """A program on the PATH or in one of the folders.
+    """A program in one of the folders, or on the PATH.
 
     Raises:
         MissingPackage: If there is none.
     """
-    path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, folders)])
+    path = os.pathsep.join([*folders, os.environ.get("PATH", "")])
     found = shutil.which(name, path=path)
     if found is None:
         raise MissingPackage(
             f"{name} is not installed: `apt-get install {package}` (the rehearsal installs nothing)"
         )
-    return Path(found).resolve()
+    return Path(found)
 
 
 def postgres_folders() -> list[str]:
