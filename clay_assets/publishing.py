@@ -35,7 +35,7 @@ SOFTWARE = ("torch", "rasterio", "pyarrow", "numpy")
 
 
 class ResultsMissing(LookupError):
-    """A tile has no finished results to publish."""
+    """A tile has no results to publish, or unfinished ones."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int) -> Publ
         The file that lies there now.
 
     Raises:
-        ResultsMissing: If the tile's chips have not been embedded.
+        ResultsMissing: If the tile's chips have not been embedded, or not all of them.
         NoUsableChips: If none of them could be.
         StorageError: If a store refuses.
     """
@@ -91,6 +91,11 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int) -> Publ
         )
     with results:
         header = results.header
+        if header.left:
+            raise ResultsMissing(
+                f"tile {tile} has results for {header.summary.chips} of its"
+                f" {header.summary.chips + header.left} chips: materialize chip_embeddings to its end first"
+            )
         if not header.summary.embedded:
             raise NoUsableChips(f"tile {tile}: none of its {header.summary.chips} chips could be embedded")
         narrow = results.columns(["source_url", "date", "geometry", "reason"])

@@ -61,7 +61,8 @@ def build_chip_embeddings(
         encoder: ClayEncoder,
     ) -> dg.MaterializeResult:
         """One vector for each chip, or the reason why there is none. Chips that are current are not read."""
-        from clay_assets.embedding import embed_tile, embedding_run, plan_tiles
+        from clay_assets.embedding import embed_tile, embedding_run
+        from clay_assets.planning import plan_tiles
 
         store = work.store()
         with TileLedger(context) as ledger:
@@ -94,7 +95,7 @@ def describe(header: "ResultsHeader", work: "Store", tile: str, *, reused: bool)
         "chips encoded in this run": 0 if reused else summary.encoded,
         "chips per second": round(summary.chips_per_second, 3),
         "seconds": round(summary.seconds, 3),
-        "bytes read": summary.bytes_read,
+        "bytes read": 0 if reused else summary.bytes_read,
         "device": making.device,
         "level": making.fingerprint.level,
         "precision": making.fingerprint.precision,

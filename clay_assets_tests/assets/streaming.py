@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clay_assets.storage import StoredObject
 from clay_assets_tests.geotiffs import chip_bytes, chip_name
-from clay_model import Embedder, Level
+from clay_model import Dimensions, Embedder, Level, embedding_shape
 
 TILES = [f"27W{column}{row}" for column in "XYZ" for row in "ABCDEFGHJKLMNPQRSTUV"]
 """Codes of 60 tiles."""
@@ -74,15 +74,22 @@ class MeanEmbedder(Embedder):
         self._pause = pause
         self._error = error
 
+    @property
+    def dimensions(self) -> Dimensions:
+        """Of a network as wide as the vectors."""
+        return Dimensions(dim=4, depth=1, heads=1, mlp_ratio=1)
+
     def encode(self, pixels: Tensor, places: Tensor, dates: Tensor, level: Level) -> Tensor:  # noqa: ARG002
-        """(B, 4)."""
+        """The same at every place, in the level's shape."""
         if self._most is not None and len(pixels) > self._most:
             raise torch.cuda.OutOfMemoryError(f"no memory for {len(pixels)} chips")
         if self._error is not None:
             raise self._error
         time.sleep(self._pause)
         self.batches.append(len(pixels))
-        return pixels[:, 0, ::64, ::64].mean(dim=(1, 2))[:, None].repeat(1, 4)
+        shape = embedding_shape(level, 4)
+        means = pixels[:, 0, ::64, ::64].mean(dim=(1, 2))
+        return means.reshape(-1, *[1] * len(shape)).repeat(1, *shape)
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:

@@ -1,0 +1,93 @@
+"""What is left to do of each tile: its inventory, compared with the results of earlier runs.
+
+Not here: doing it (`embedding`), or looking at tiles from outside of a run (`tile_state`).
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from clay_assets.inventory import read_inventory
+from clay_assets.storage import StorageError, Store, StoredObject
+from clay_assets.tables import Fingerprint, chips_digest
+from clay_assets.tile_results import ResultsHeader, TileResults
+
+LOOKUPS = 16
+"""Tiles whose state is looked up at a time: each takes two or three small requests."""
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """What is left to do of a tile.
+
+    Attributes:
+        tile: MGRS code.
+        chips: Its inventory.
+        header: Of its results in the store; None where there are none that hold.
+        kept: Rows of those results that still hold, in the file's order.
+        todo: Chips to embed, in the order of the inventory.
+        problem: Why the tile cannot be planned; it is raised when the tile's turn comes.
+    """
+
+    tile: str
+    chips: Sequence[StoredObject] = ()
+    header: ResultsHeader | None = None
+    kept: Sequence[int] = ()
+    todo: Sequence[StoredObject] = ()
+    problem: Exception | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the results in the store are complete as they are."""
+        return self.header is not None and self.header.digest == chips_digest(self.chips) and not self.todo
+
+
+def plan_tiles(
+    work: Store, tiles: Sequence[str], fingerprint: Fingerprint, *, force: bool = False
+) -> dict[str, TilePlan]:
+    """Look up many tiles at once.
+
+    Args:
+        work: Store of inventories and results.
+        tiles: MGRS codes.
+        fingerprint: Of the vectors wanted; results of another are stale.
+        force: Embed every chip again, whatever is there.
+
+    Returns:
+        A plan for each tile, in the order given; one that could not be looked up says why in `problem`.
+
+    Raises:
+        StorageError: If the trouble is systemic: no other tile would fare better.
+    """
+
+    def plan(tile: str) -> TilePlan:
+        try:
+            return _plan_tile(work, tile, fingerprint, force=force)
+        except StorageError as error:
+            if error.systemic:
+                raise
+            return TilePlan(tile, problem=error)
+        except LookupError as error:
+            return TilePlan(tile, problem=error)
+
+    with ThreadPoolExecutor(LOOKUPS, thread_name_prefix="plan") as pool:
+        return dict(zip(tiles, pool.map(plan, tiles), strict=True))
+
+
+def _plan_tile(work: Store, tile: str, fingerprint: Fingerprint, *, force: bool) -> TilePlan:
+    chips = read_inventory(work, tile)
+    results = None if force else TileResults.open(work, tile)
+    if results is None:
+        return TilePlan(tile, chips, todo=chips)
+    with results:
+        header = results.header
+        if header.making.fingerprint != fingerprint:
+            return TilePlan(tile, chips, todo=chips)
+        if header.digest == chips_digest(chips):
+            return TilePlan(tile, chips, header)
+        table = results.columns(["source_url", "etag"])
+    found = zip(table["source_url"].to_pylist(), table["etag"].to_pylist(), strict=True)
+    rows = {key: row for row, key in enumerate(found)}
+    kept = sorted(rows[chip.url, chip.etag] for chip in chips if (chip.url, chip.etag) in rows)
+    todo = [chip for chip in chips if (chip.url, chip.etag) not in rows]
+    return TilePlan(tile, chips, header, kept, todo)

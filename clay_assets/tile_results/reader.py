@@ -1,0 +1,128 @@
+"""Reading a results file: from S3, only the parts that are asked for are fetched."""
+
+import functools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clay_assets.geoparquet.footer import damaged
+from clay_assets.storage import ObjectMissing, Store
+from clay_assets.tables import results_schema
+from clay_assets.tile_results.header import ResultsHeader
+
+GROUPS_HELD = 4
+"""Row groups kept while rows are taken: rows of earlier runs and of the last one alternate when sorted."""
+
+
+def results_key(tile: str) -> str:
+    """Key of a tile's results in the work store."""
+    return f"chip_embeddings/{tile}.parquet"
+
+
+class TileResults:
+    """An open results file. Use as a context manager.
+
+    Attributes:
+        header: What the file says of itself.
+    """
+
+    def __init__(self, source: BinaryIO) -> None:
+        """Read the footer.
+
+        Args:
+            source: The file, which is closed with this.
+
+        Raises:
+            OSError, KeyError, TypeError, ValueError: If this is no results file, or another version's.
+        """
+        self._source = source
+        self._file = pq.ParquetFile(source)
+        self.header = ResultsHeader.from_metadata(self._file.metadata.metadata or {})
+        expected = results_schema(self.header.making.width)
+        if self._file.schema_arrow != expected:
+            raise ValueError(f"got the columns {self._file.schema_arrow}, expected {expected}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        self._source.close()
+
+    @classmethod
+    def open(cls, store: Store, tile: str) -> Self | None:
+        """The results of a tile, or None where there are none, or none that this version can read.
+
+        A file that cannot be read is ours alone and is rebuilt from the chips: it is as good as none.
+
+        Raises:
+            StorageError: If the store refuses.
+        """
+        try:
+            source = store.open(results_key(tile))
+        except ObjectMissing:
+            return None
+        try:
+            return cls(source)
+        except (KeyError, TypeError, ValueError):  # among them pyarrow's for what is no Parquet file
+            source.close()
+            return None
+        except OSError as error:
+            source.close()
+            damaged(error)  # raises what is an error of the disk
+            return None
+
+    @property
+    def rows(self) -> int:
+        """Rows in the file, as its footer counts them."""
+        return int(self._file.metadata.num_rows)
+
+    def nulls(self, name: str) -> int:
+        """Rows without a value in a column, as the footer counts them; the column must not be nested."""
+        metadata = self._file.metadata
+        index = metadata.schema.names.index(name)
+        groups = [metadata.row_group(group).column(index) for group in range(metadata.num_row_groups)]
+        return sum(group.statistics.null_count for group in groups)
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Some columns of all rows, in the file's order."""
+        return self._file.read(columns=list(names))
+
+    def sample(self, names: Sequence[str], max_bytes: int) -> Iterator[pa.Table]:
+        """Some columns, a row group at a time: all of them, or some spread evenly over the file.
+
+        Args:
+            names: Columns.
+            max_bytes: Of vectors, about, in all that is read; one row group is read in any case.
+        """
+        groups = self._file.num_row_groups
+        stride = max(1, math.ceil(4 * self.header.making.width * self.rows / max_bytes))
+        for group in range(0, groups, stride):
+            yield self._file.read_row_group(group, columns=list(names))
+
+    def take(self, rows: Iterable[int]) -> Iterator[pa.Table]:
+        """Rows in the order asked for, in tables of neighbours; holds at most `GROUPS_HELD` row groups."""
+        sizes = [self._file.metadata.row_group(index).num_rows for index in range(self._file.num_row_groups)]
+        starts = np.concatenate(([0], np.cumsum(sizes))).astype(int)
+        read = functools.lru_cache(GROUPS_HELD)(self._file.read_row_group)
+        held, pending = -1, list[int]()
+        for row in rows:
+            group = int(np.searchsorted(starts, row, side="right")) - 1
+            if group != held and pending:
+                yield read(held).take(pending)
+                pending = []
+            held = group
+            pending.append(row - int(starts[group]))
+        if pending:
+            yield read(held).take(pending)
