@@ -80,9 +80,7 @@ def tiles_of(requests: Sequence[dg.RunRequest] | str) -> list[list[str]]:
 
 def seen(*states: State) -> list[TileState]:
     """Neighbours in these states."""
-    return [
-        TileState(f"T{index:02}", state, 1, 1, 1, 1, listed="x") for index, state in enumerate(states)
-    ]
+    return [TileState(f"T{index:02}", state, 1, 1, 1, 1, listed="x") for index, state in enumerate(states)]
 
 
 def planned(states: Sequence[TileState], under_way: Sequence[str] = (), tiles_per_run: int = 64) -> list[str]:
@@ -96,7 +94,7 @@ def test_neighbours_make_a_range_and_gaps_are_not_bridged() -> None:
 
 
 def test_ranges_are_cut_at_the_number_of_tiles_of_a_run() -> None:
-    states = seen(*["new"] * 5)
+    states = seen("new", "new", "new", "new", "new")
     assert planned(states, tiles_per_run=2) == ["embed T00 T01", "embed T02 T03", "embed T04"]
     assert planned(states, tiles_per_run=0) == ["embed T00 T01 T02 T03 T04"]
 
@@ -203,7 +201,9 @@ def test_a_requested_run_publishes_what_an_unlucky_run_left_and_the_next_tick_is
     assert published == set(TILES[:3])
     checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
     assert checks == {"file_readable_and_valid": True, "geometry_inside_the_tile": True}
-    assert location.schedule_tick() == f"looked at 6 tiles under {location.folder / 'chips'}: 3 current, 3 empty"
+    assert (
+        location.schedule_tick() == f"looked at 6 tiles under {location.folder / 'chips'}: 3 current, 3 empty"
+    )
 
 
 def test_runs_to_embed_are_of_all_three_assets(location: Location) -> None:
@@ -231,7 +231,7 @@ def test_both_are_off_until_switched_on_and_the_cron_is_told_in_words(location: 
     assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
     minute, hour, *rest = DAILY.split()
     assert (schedule.cron_schedule, rest) == (DAILY, ["*", "*", "*"])
-    assert DAILY_IN_WORDS == f"Every day at {hour:0>2}:{minute:0>2} {schedule.execution_timezone}"
+    assert f"Every day at {hour:0>2}:{minute:0>2} {schedule.execution_timezone}" == DAILY_IN_WORDS
     assert (schedule.description or "").startswith(DAILY_IN_WORDS)
     assert sensor.minimum_interval_seconds == 600
     assert (sensor.description or "").startswith("Every 10 minutes")

@@ -98,7 +98,9 @@ def test_results_made_with_other_settings_are_stale(tmp_path: Path, wanted: Want
     assert (stale.state, stale.detail, stale.todo) == ("stale", detail, 3)
 
 
-def test_new_chips_in_a_stale_tile_are_new_imagery_and_all_its_chips_are_to_be_embedded(tmp_path: Path) -> None:
+def test_new_chips_in_a_stale_tile_are_new_imagery_and_all_its_chips_are_to_be_embedded(
+    tmp_path: Path,
+) -> None:
     stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
     put_chips(stores, "27WXN", [1, 2, 3])
     MadeUp(fingerprint=embedded_at_level("patch")).store(stores, "27WXN")
