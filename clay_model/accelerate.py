@@ -1,18 +1,30 @@
 """The same encoder, done faster: what each kind of device does best.
 
 `accelerate` swaps parts of a plain `Encoder` in place; it changes no name, no shape and no formula, and the
-tests hold its results to those of the plain path. The parts are in `kernels`; what was measured, and what was
-tried without success, is in `docs/performance.md`.
+tests hold its results to those of the plain path. The parts are in `kernels`. How many chips a device does
+well to be given at a time is decided here too. What was measured, and what was tried without success, is in
+`docs/performance.md`.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from clay_model.encoder import Encoder, Layer
-from clay_model.kernels.attention import SCALE, headwise_attention
+from clay_model.kernels.attention import headwise_attention
 from clay_model.kernels.packed import PackedLinear, packing_works
 from clay_model.kernels.patches import PackedPatchEmbeddings
-from clay_model.spec import Precision
+from clay_model.spec import BAND_GROUPS, BANDS, CHIP_SIZE, EXTRA_TOKENS, PATCHES, Dimensions, Precision
+
+if TYPE_CHECKING:
+    from clay_model.embed import Embedder
+
+LARGEST_BATCH = 64
+"""Chips: on a large GPU more would only make the last batch of a tile wait longer."""
+
+MEMORY_SHARE = 0.6
+"""Of a GPU's free memory, what a batch may take; the rest is for fragments and the next batch's pixels."""
 
 
 def accelerate(encoder: Encoder, device: torch.device, precision: Precision) -> None:
@@ -37,18 +49,58 @@ def accelerate(encoder: Encoder, device: torch.device, precision: Precision) -> 
 def _pack_layer(layer: Layer, headwise: bool) -> None:
     """Hand a layer's linear maps to oneDNN and, if `headwise`, its attention to `headwise_attention`."""
     attention, mlp = layer.attention, layer.mlp
-    to_qkv = attention.to_qkv.weight
     if headwise:
-        to_qkv = _with_scaled_queries(to_qkv)
         attention.kernel = headwise_attention
-    attention.add_module("to_qkv", PackedLinear(to_qkv))
+    attention.add_module("to_qkv", PackedLinear(attention.to_qkv.weight))
     attention.add_module("to_out", PackedLinear(attention.to_out.weight, attention.to_out.bias))
     mlp.add_module("expand", PackedLinear(mlp.expand.weight, mlp.expand.bias, gelu=True))
     mlp.add_module("gelu", nn.Identity())
     mlp.add_module("contract", PackedLinear(mlp.contract.weight, mlp.contract.bias))
 
 
-def _with_scaled_queries(to_qkv: Tensor) -> Tensor:
-    """(3*H*E, D) with the scores' factor in the rows that make queries; exact, being a power of two."""
-    queries = len(to_qkv) // 3
-    return torch.cat((to_qkv[:queries] * SCALE, to_qkv[queries:]))
+def chips_at_once(device: torch.device) -> int | None:
+    """How many chips of a batch go through the network together; None for all.
+
+    One on the CPU: its 1,538 tokens fill the matrix units as well as those of eight chips, and its
+    activations stay in the caches. A vector then cannot depend on what else was in the batch.
+    """
+    return 1 if device.type == "cpu" else None
+
+
+def auto_batch_size(embedder: "Embedder") -> int:
+    """How many chips to hand to `Embedder.encode` at a time.
+
+    On CUDA as many as a share of the memory free now holds, up to `LARGEST_BATCH`; an estimate, so callers
+    still halve the batch when memory runs out.
+
+    Args:
+        embedder: The embedder on its device.
+
+    Returns:
+        At least 1; 1 on the CPU, which gains nothing from more.
+    """
+    if embedder.device.type != "cuda":
+        return 1
+    free, _ = torch.cuda.mem_get_info(embedder.device)
+    return fitting_batch(free, embedder.dimensions, embedder.precision)
+
+
+def fitting_batch(free: int, dimensions: Dimensions, precision: Precision) -> int:
+    """Chips whose activations fit a GPU's memory.
+
+    Args:
+        free: Bytes.
+        dimensions: The network's size.
+        precision: What its matrix products are done in.
+
+    Returns:
+        1 to `LARGEST_BATCH`.
+    """
+    width = 2 if precision == "bf16" else 4  # bytes of a number
+    pixels = 3 * 4 * len(BANDS) * CHIP_SIZE**2  # as they came, normalised, and a group's share copied
+    stream = 4 * 4 * dimensions.dim  # a token before, inside and after a norm, and its sum, in float32
+    attention = 5 * width * dimensions.attention_dim  # queries, keys, values, their mixture, a copy of it
+    mlp = 2 * width * dimensions.mlp_dim  # before and after the GELU
+    tokens = len(BAND_GROUPS) * PATCHES + EXTRA_TOKENS
+    chip = pixels + tokens * (stream + max(attention, mlp))
+    return max(1, min(LARGEST_BATCH, int(MEMORY_SHARE * free) // chip))

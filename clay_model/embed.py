@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from clay_model.accelerate import accelerate
+from clay_model.accelerate import accelerate, chips_at_once
 from clay_model.checkpoint import read_checkpoint
 from clay_model.device import resolve_devices, resolve_precision
 from clay_model.encoder import Encoder
@@ -87,6 +87,7 @@ class Embedder:
         if precision == "bf16":
             encoder.to_precision(torch.bfloat16)
         self.encoder = encoder.to(device).eval()
+        self._chips_at_once = chips_at_once(device) if fast else None
         if fast:
             accelerate(self.encoder, device, precision)
 
@@ -119,14 +120,12 @@ class Embedder:
             ValueError: If a shape, a coordinate or the level is wrong, or a pixel is not finite.
             TypeError: If the pixels are complex, or a date is no date.
         """
-        shape = embedding_shape(level, self.dimensions.dim)
+        embedding_shape(level, self.dimensions.dim)  # refuses an unknown level before any work
         tensor = _check_pixels(pixels)
         places, times = encode_places(lonlat), encode_dates(dates)
         for name, count in (("lonlat", len(places)), ("dates", len(times))):
             if count != len(tensor):
                 raise ValueError(f"{name} has {count} rows for {len(tensor)} chips, expected one row a chip")
-        if not len(tensor):
-            return np.empty((0, *shape), dtype=np.float32)
         return self.encode(tensor, places, times, level).cpu().numpy()
 
     @torch.inference_mode()
@@ -142,8 +141,11 @@ class Embedder:
         Returns:
             float32 on the embedder's device; shapes as in `embed`. On CUDA it may still be computing.
         """
-        inputs = (part.to(self.device, non_blocking=True) for part in (pixels, places, dates))
-        return pool(self.encoder(*inputs), level).float()
+        if not len(pixels):
+            return torch.empty((0, *embedding_shape(level, self.dimensions.dim)), device=self.device)
+        inputs = [part.to(self.device, non_blocking=True) for part in (pixels, places, dates)]
+        steps = zip(*(part.split(self._chips_at_once or len(part)) for part in inputs), strict=True)
+        return torch.cat([pool(self.encoder(*step), level).float() for step in steps])
 
 
 def _check_pixels(pixels: ArrayLike | Tensor) -> Tensor:

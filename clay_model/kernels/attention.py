@@ -1,8 +1,15 @@
-"""Attention on the CPU in bf16: one head at a time, two matrix products and a softmax.
+"""Attention on the CPU in bf16: one head at a time, two matrix products with an exponential between them.
 
 PyTorch's flash kernel for the CPU works in small blocks, which leaves bf16 units half idle. A chip's scores
-for one head are 4.7 MB in bf16, so they stay in the last-level cache between the three steps.
+for one head are 4.7 MB in bf16, so they stay in the last-level cache from one step to the next.
+
+A softmax subtracts each row's maximum only to keep its exponentials in range. Here they are taken as they
+are, in one pass instead of three, and a row is divided by its sum at the end, when it is 64 wide and not
+1538. The sums then tell whether anything left the range; a head that did is done again with the softmax.
+Scores are rounded to bf16 in both, as under autocast, which the network was trained with.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -10,26 +17,54 @@ from torch import Tensor
 from clay_model.spec import HEAD_DIM
 
 SCALE = HEAD_DIM**-0.5
-"""What scores are multiplied by before the softmax: a power of two, so exact in any precision."""
+"""What a query times a key is multiplied by to give a score."""
+
+SMALLEST_SUM, LARGEST_SUM = 2.0**-90, 2.0**64
+"""Sums of exponentials between which nothing was lost.
+
+The smallest normal number of bf16 is 2^-126: all 2^11 terms of a row, lost below it, are under 2^-25 of such
+a sum. The largest is almost 2^128: values of up to 2^63 can still be weighted.
+"""
 
 
 def headwise_attention(qkv: Tensor, heads: int) -> Tensor:
-    """Softmax attention whose queries were multiplied by `SCALE` beforehand.
+    """Softmax attention, head by head; takes and gives what `encoder.plain_attention` does.
 
     Args:
-        qkv: (B, N, 3*H*E) scaled queries, keys and values, each with its heads side by side.
+        qkv: (B, N, 3*H*E) bf16 queries, keys and values on the CPU, each with its heads side by side.
         heads: H.
 
     Returns:
         (B, N, H*E) in the dtype of `qkv`.
     """
     batch, tokens, _ = qkv.shape
-    query, key, value = qkv.view(batch, tokens, 3, heads, HEAD_DIM).unbind(2)  # each (B, N, H, E)
     mixed = qkv.new_empty(batch, tokens, heads, HEAD_DIM)
-    scores = qkv.new_empty(tokens, tokens)  # one buffer for all heads: fresh memory costs page faults
+    # One buffer for the scores of all heads: it stays cached, and fresh memory would cost page faults.
+    scores = qkv.new_empty(tokens, tokens)
+    weighted = qkv.new_empty(heads, tokens, HEAD_DIM)
+    sums = qkv.new_empty(heads, tokens, 1)
     for chip in range(batch):
-        for head in range(heads):
-            torch.mm(query[chip, :, head], key[chip, :, head].t(), out=scores)
-            torch._softmax(scores, -1, False, out=scores)
-            mixed[chip, :, head] = scores @ value[chip, :, head].contiguous()
+        parts = qkv[chip].view(tokens, 3, heads, HEAD_DIM).permute(1, 2, 0, 3)
+        query, key, value = parts  # each (H, N, E)
+        value = value.contiguous()  # strided values would halve the rate of their product
+        for head, (q, k, v) in enumerate(zip(query, key, value, strict=True)):
+            torch.addmm(scores, q, k.t(), beta=0, alpha=SCALE * math.log2(math.e), out=scores)
+            torch.sum(scores.exp2_(), dim=1, keepdim=True, out=sums[head])
+            torch.mm(scores, v, out=weighted[head])
+        for head in _heads_out_of_range(sums):
+            torch.addmm(scores, query[head], key[head].t(), beta=0, alpha=SCALE, out=scores)
+            torch.mm(torch.softmax(scores, dim=1), value[head], out=weighted[head])
+            sums[head] = 1
+        torch.div(weighted.transpose(0, 1), sums.transpose(0, 1), out=mixed[chip])
     return mixed.view(batch, tokens, heads * HEAD_DIM)
+
+
+def _heads_out_of_range(sums: Tensor) -> list[int]:
+    """Heads with a row whose exponentials left the range of bf16; NaN, which is in no range, included.
+
+    Args:
+        sums: (H, N, 1) sums of exponentials.
+    """
+    smallest, largest = sums.flatten(1).aminmax(dim=1)
+    good = (smallest >= SMALLEST_SUM) & (largest <= LARGEST_SUM)
+    return (~good).nonzero().flatten().tolist()

@@ -1,0 +1,238 @@
+"""The fast path against the plain one: same weights, same chips, the largest difference printed."""
+
+import copy
+import datetime
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import Tensor
+
+from clay_model import SIZES, Dimensions, Embedder, Encoder, Level, ModelSize, Precision
+from clay_model.accelerate import LARGEST_BATCH, auto_batch_size, fitting_batch
+from clay_model.encoder import Attention, plain_attention
+from clay_model.encodings import encode_dates, encode_places
+from clay_model.kernels.attention import headwise_attention
+from clay_model.kernels.packed import PackedLinear, packing_works
+from clay_model.spec import BAND_GROUPS, BANDS, CHIP_SIZE, DEVIATION, EXTRA_TOKENS, HEAD_DIM, MEAN, PATCHES
+
+BOUND: dict[Precision, float] = {"fp32": 1e-5, "bf16": 1e-2}
+"""Largest relative distance of any one vector to the plain path's in float32."""
+
+TOKENS = len(BAND_GROUPS) * PATCHES + EXTRA_TOKENS
+CPU = torch.device("cpu")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+
+
+def random_encoder(dimensions: Dimensions, seed: int = 0) -> Encoder:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Encoder(dimensions).requires_grad_(False)
+
+
+def shallow(size: ModelSize, depth: int = 2) -> Dimensions:
+    full = SIZES[size]
+    return Dimensions(dim=full.dim, depth=depth, heads=full.heads, mlp_ratio=full.mlp_ratio)
+
+
+def chips(count: int, seed: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels with every band's own mean and deviation, places and dates of `count` chips."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(count, len(BANDS), CHIP_SIZE, CHIP_SIZE, generator=generator)
+    pixels = noise * torch.tensor(DEVIATION).view(-1, 1, 1) + torch.tensor(MEAN).view(-1, 1, 1)
+    places = (
+        encode_places([(10.0 * chip - 20, 50.0) for chip in range(count)]) if count else torch.empty(0, 2)
+    )
+    dates = encode_dates([datetime.date(2020, 6, 1 + chip) for chip in range(count)])
+    return pixels, places, dates
+
+
+def both_paths(encoder: Encoder, precision: Precision) -> tuple[Embedder, Embedder]:
+    """(fast, plain) embedders of the same weights."""
+    fast = Embedder(copy.deepcopy(encoder), CPU, precision)
+    return fast, Embedder(copy.deepcopy(encoder), CPU, precision, fast=False)
+
+
+def largest_distance(got: Tensor, wanted: Tensor) -> float:
+    """Largest relative L2 distance of any one vector (last axis)."""
+    assert got.shape == wanted.shape
+    assert torch.isfinite(got).all()
+    wanted = wanted.double()
+    distance = (got.double() - wanted).norm(dim=-1) / wanted.norm(dim=-1)
+    return float(distance.max())
+
+
+def attention_under_autocast(qkv: Tensor, heads: int) -> Tensor:
+    """As the original computes it in bf16: scores rounded to bf16, a softmax in float32, weights in bf16."""
+    query, key, value = qkv.unflatten(2, (3, heads, HEAD_DIM)).permute(2, 0, 3, 1, 4)
+    scores = (query @ key.transpose(-1, -2)) * HEAD_DIM**-0.5
+    return (scores.float().softmax(-1).bfloat16() @ value).transpose(1, 2).flatten(2)
+
+
+def qkv_with_scores_of(spread: float, heads: int = 3) -> Tensor:
+    """(1, N, 3*H*E) bf16 whose scores have a standard deviation of `spread`."""
+    generator = torch.Generator().manual_seed(2)
+    qkv = torch.randn(1, TOKENS, 3, heads, HEAD_DIM, generator=generator)
+    qkv[:, :, :2] *= spread**0.5
+    return qkv.flatten(2).bfloat16()
+
+
+@pytest.mark.parametrize(("size", "depth"), [("tiny", 4), ("small", 2), ("medium", 1), ("large", 1)])
+def test_fast_path_agrees_with_the_plain_one_in_every_size(size: ModelSize, depth: int) -> None:
+    encoder = random_encoder(shallow(size, depth))
+    inputs = chips(1)
+    fast, plain = both_paths(encoder, "fp32")
+    exact = plain.encode(*inputs, "group")
+    distance = largest_distance(fast.encode(*inputs, "group"), exact)
+    fast, plain = both_paths(encoder, "bf16")
+    distance_bf16 = largest_distance(fast.encode(*inputs, "group"), exact)
+    plain_bf16 = largest_distance(plain.encode(*inputs, "group"), exact)
+    print(f"\n{size}: fp32 {distance:.1e}, bf16 {distance_bf16:.1e} (the plain path's {plain_bf16:.1e})")
+    assert distance < BOUND["fp32"]
+    assert distance_bf16 < min(BOUND["bf16"], 1.5 * plain_bf16)
+
+
+@pytest.mark.skipif(not packing_works(torch.bfloat16), reason="this PyTorch or processor has no packed bf16")
+def test_fast_path_is_in_use_where_its_operators_work() -> None:
+    fast, plain = both_paths(random_encoder(shallow("tiny", depth=1)), "bf16")
+    packed = [type(module).__name__ for module in fast.encoder.modules()].count("PackedLinear")
+    assert packed == 4 + 6  # four linear maps of a layer, six patch embeddings
+    assert not any(isinstance(module, PackedLinear) for module in plain.encoder.modules())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("level", ["mean", "patch", "group"])
+def test_batch_size_changes_no_bit_of_a_vector_on_the_cpu(precision: Precision, level: Level) -> None:
+    fast, _ = both_paths(random_encoder(shallow("tiny", depth=1)), precision)
+    pixels, places, dates = chips(3)
+    together = fast.encode(pixels, places, dates, level)
+    alone = [
+        fast.encode(pixels[one : one + 1], places[one : one + 1], dates[one : one + 1], level)
+        for one in range(3)
+    ]
+    assert torch.equal(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_no_chips_give_no_vectors(precision: Precision) -> None:
+    for embedder in both_paths(random_encoder(shallow("tiny", depth=1)), precision):
+        assert embedder.encode(*chips(0), "patch").shape == (0, 16, 16, 256)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_strided_pixels_give_the_same_vectors(precision: Precision) -> None:
+    fast, _ = both_paths(random_encoder(shallow("tiny")), precision)
+    pixels, places, dates = chips(2)
+    interleaved = pixels.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # as many GeoTIFFs decode
+    every_other = torch.stack((pixels, pixels + 1), dim=1).flatten(0, 1)[::2]
+    wanted = fast.encode(pixels, places, dates, "mean")
+    for strided in (interleaved, every_other):
+        assert not strided.is_contiguous()
+        assert torch.equal(fast.encode(strided, places, dates, "mean"), wanted)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_pixels_and_weights_are_left_as_they_were(precision: Precision) -> None:
+    fast, _ = both_paths(random_encoder(shallow("tiny")), precision)
+    inputs = chips(1)
+    before = [part.clone() for part in inputs]
+    first = fast.encode(*inputs, "mean")
+    assert torch.equal(first, fast.encode(*inputs, "mean"))
+    assert all(torch.equal(part, copy_) for part, copy_ in zip(inputs, before, strict=True))
+
+
+@pytest.mark.parametrize("gain", [8.0, 100.0], ids=["peaked softmax", "saturated softmax"])
+def test_large_scores_cost_no_more_than_they_did_the_original(gain: float) -> None:
+    encoder = random_encoder(shallow("tiny", depth=1))
+    for name, parameter in encoder.named_parameters():
+        if name.endswith("to_qkv.weight"):
+            parameter[: 2 * 4 * HEAD_DIM] *= gain  # queries and keys
+    inputs = chips(1)
+    fast, plain = both_paths(encoder, "fp32")
+    exact = plain.encode(*inputs, "group")
+    distance = largest_distance(fast.encode(*inputs, "group"), exact)
+    fast, plain = both_paths(encoder, "bf16")
+    for module in plain.encoder.modules():
+        if isinstance(module, Attention):
+            module.kernel = attention_under_autocast
+    distance_bf16 = largest_distance(fast.encode(*inputs, "group"), exact)
+    original_bf16 = largest_distance(plain.encode(*inputs, "group"), exact)
+    print(f"\nx {gain:g}: fp32 {distance:.1e}, bf16 {distance_bf16:.1e} (the original's {original_bf16:.1e})")
+    # Which of two nearly equal largest scores wins is decided by rounding once the softmax saturates.
+    assert distance < 1e-3
+    assert distance_bf16 < 1.5 * original_bf16
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 4.0, 30.0, 3000.0])
+def test_headwise_attention_is_no_worse_than_the_softmax_of_bf16_scores(spread: float) -> None:
+    qkv = qkv_with_scores_of(spread)
+    exact = plain_attention(qkv.float(), 3)
+    mine, theirs = (
+        float((kernel(qkv, 3) - exact).norm() / exact.norm())
+        for kernel in (headwise_attention, attention_under_autocast)
+    )
+    print(f"\nscores of ±{spread:g}: head by head {mine:.1e}, matmul and softmax {theirs:.1e}")
+    assert mine < 1.5 * theirs
+
+
+@pytest.mark.parametrize("offset", [-3000.0, -90.0, -60.0, 0.0, 60.0, 90.0, 3000.0])
+def test_scores_that_share_an_offset_weigh_all_keys_alike(offset: float) -> None:
+    qkv = torch.zeros(1, TOKENS, 3, 2, HEAD_DIM)
+    qkv[:, :, 0] = 1.0
+    qkv[:, :, 1] = offset * HEAD_DIM**0.5 / HEAD_DIM  # so each score is `offset`
+    qkv[:, :, 2] = torch.arange(TOKENS).view(1, -1, 1, 1) % 4
+    mixed = headwise_attention(qkv.flatten(2).bfloat16(), 2)
+    assert torch.allclose(mixed.float(), qkv[:, :, 2].mean().expand_as(mixed), rtol=1e-2)
+
+
+def test_only_the_head_that_leaves_the_range_is_done_again() -> None:
+    qkv = qkv_with_scores_of(1.0).view(1, TOKENS, 3, 3, HEAD_DIM)
+    wanted = headwise_attention(qkv.flatten(2), 3).unflatten(2, (3, HEAD_DIM))
+    large = qkv.clone()
+    large[:, :, :2, 1] *= 64
+    mixed = headwise_attention(large.flatten(2), 3).unflatten(2, (3, HEAD_DIM))
+    assert torch.equal(mixed[:, :, ::2], wanted[:, :, ::2])
+    exact = plain_attention(large.float().flatten(2), 3).unflatten(2, (3, HEAD_DIM))
+    assert torch.isfinite(mixed).all()
+    assert (mixed[:, :, 1] - exact[:, :, 1]).norm() < 0.2 * exact[:, :, 1].norm()
+
+
+def test_a_broken_weight_gives_nan_and_not_a_plausible_vector() -> None:
+    qkv = qkv_with_scores_of(1.0)
+    qkv[0, 7, 0] = torch.nan
+    assert headwise_attention(qkv, 3)[0, 7].isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_linear_takes_strided_rows(dtype: torch.dtype) -> None:
+    if not packing_works(dtype):
+        pytest.skip("this PyTorch or processor has no packed operators")
+    generator = torch.Generator().manual_seed(3)
+    wide, weight = (torch.randn(*shape, generator=generator).to(dtype) for shape in ((5, 128), (32, 64)))
+    result = PackedLinear(weight)(wide[:, ::2])
+    assert largest_distance(result, wide[:, ::2].double() @ weight.double().T) < BOUND["bf16"]
+
+
+def test_two_embedders_in_two_threads_do_not_disturb_each_other() -> None:
+    embedders = [both_paths(random_encoder(shallow("tiny"), seed), "bf16")[0] for seed in (0, 1)]
+    inputs = chips(1)
+    wanted = [embedder.encode(*inputs, "group") for embedder in embedders]
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [(which, pool.submit(embedders[which].encode, *inputs, "group")) for which in (0, 1, 0, 1) * 3]
+        for which, job in jobs:
+            assert torch.equal(job.result(), wanted[which])
+    assert not torch.equal(wanted[0], wanted[1])
+
+
+def test_batch_size_follows_the_free_memory_of_a_gpu() -> None:
+    small, gigabyte = SIZES["small"], 2**30
+    sizes = [fitting_batch(free * gigabyte, small, "bf16") for free in (0, 1, 4, 80)]
+    assert sizes[0] == 1
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == LARGEST_BATCH
+    assert fitting_batch(4 * gigabyte, small, "fp32") < sizes[2]
+    assert fitting_batch(4 * gigabyte, SIZES["large"], "bf16") < sizes[2]
+
+
+def test_batch_size_on_the_cpu_is_one_chip(tiny_encoder: Embedder) -> None:
+    assert auto_batch_size(tiny_encoder) == 1
