@@ -8,6 +8,7 @@ PyTorch nor Dagster: an answer should not take longer than asking the bucket.
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.command == "tiles":
             print_tiles(Store(parsed.where, S3Options(use_unsigned_session=parsed.anonymous)))
         else:
-            print_estimate(Settings.from_environment(), parsed.tiles)
+            print_estimate(_settings(), parsed.tiles)
         sys.stdout.flush()
     except (StorageError, ManifestError, SettingsError) as error:
         print(f"clay: {error}", file=sys.stderr)
@@ -46,6 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `clay tiles … | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _settings() -> Settings:
+    """The settings; a warning about them is told like everything else."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        settings = Settings.from_environment()
+    for warning in told:
+        print(f"clay: {warning.message}", file=sys.stderr)
+    return settings
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -206,7 +206,7 @@ def _look(stores: TileStores, tile: str, wanted: Wanted, files: list[StoredObjec
         header = results.header
         seen = replace(new, embedded=inputs_of(header), rate=_rate(header))
         differences = wanted.differences(header.making.fingerprint)
-        if header.digest != new.listed:
+        if header.digest != new.listed or header.left:
             return _changed(seen, chips, results, differences)
     if differences:
         return replace(seen, state="stale", detail=differences)
@@ -229,6 +229,7 @@ def _changed(
     counts["removed"] = len(known.keys() - {chip.url for chip in chips})
     detail = ", ".join(f"{counts[kind]} {kind}" for kind in ("new", "changed", "removed") if counts[kind])
     todo = chips if differences else differing
+    detail = detail or "unfinished"  # and since then exactly the unfinished chips were removed
     return replace(
         seen,
         state="changed",
