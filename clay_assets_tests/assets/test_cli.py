@@ -214,18 +214,12 @@ def test_the_command_imports_neither_dagster_nor_torch(stores: TileStores) -> No
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.usefixtures("stores")
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    for index in range(3000):
-        Path(f"data/chips/{index % 60 + 1:02}WX{'ABCDEFGHJKLMNPQRSTUV'[index % 20]}").mkdir(exist_ok=True)
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {sys.executable} -m clay_assets tiles data/chips | head -1"],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_a_reader_that_has_seen_enough_is_no_error(stores: TileStores) -> None:
+    put_chips(stores, "27WXN", [1])
+    # `true` is gone before the first line is written.
+    pipeline = f"set -o pipefail; {sys.executable} -m clay_assets tiles data/chips | true"
+    done = subprocess.run(["/bin/bash", "-c", pipeline], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "01WXA\n"
 
 
 def test_help_names_both_commands() -> None:
