@@ -1,0 +1,160 @@
+"""Decoders of chips, in chips per second and core: ours, plain rasterio, tifffile, and the limit.
+
+Chips are as the bucket has them (float32, deflate, strips of one row, bands interleaved, directory at the
+end) and in tiles. Bands have the resolution of their sources, 10, 20 and 30 m, which makes 7 MB, as real land
+does in that layout; or all 10 m, which makes 9 MB. The limit is libdeflate inflating the same blocks into one
+small buffer and nothing else. Decoders take turns and medians of their CPU time are compared, so that other
+work on the machine hits all alike.
+"""
+
+import argparse
+import io
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import imagecodecs
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from clay_assets.chips import read_chip
+from clay_assets.chips.directory import find_blocks
+from clay_assets.chips.geotiff import read_header, read_samples
+from clay_assets_tests.geotiffs import chip_bytes, chip_name, read_with_rasterio
+from clay_model.spec import BANDS, CHIP_SIZE
+
+REFLECTANCE = (600, 800, 700, 1100, 2200, 2600, 2700, 2800, 1900, 1200)
+"""Typical of vegetated land, for B02 to B12, x 10,000."""
+
+COARSE = {2: ("B05", "B06", "B07", "B8A", "B11", "B12"), 3: ("dem",)}
+"""Bands whose source has pixels of 20 and 30 m: each stands two or three times in a row."""
+
+LAYOUTS = {
+    "strips, as the bucket has them": "as the bucket has them",
+    "tiles of 256, predictor": "tiles with a predictor",
+    "tiles of 512, bands apart": "bands apart in one tile each",
+}
+
+Decoder = Callable[[bytes], object]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=11, help="times that each decoder reads each chip")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the last rows")
+    arguments = parser.parse_args()
+    print(f"{'':42}" + "".join(f"{name:>19}" for name in DECODERS) + f"{'limit':>9}{'ours : rasterio':>17}")
+    rows = []
+    for pixels, what in ((land(coarse=True), "as sources are"), (land(coarse=False), "all bands 10 m")):
+        files = {layout: chip_bytes(pixels, layout=name) for layout, name in LAYOUTS.items()}
+        for layout, data in files.items():
+            assert np.array_equal(read_chip(data, chip_name()).pixels, pixels)  # noqa: S101
+            rates = _one_thread(data, arguments.rounds)
+            rows.append(_row(f"{layout}, {len(data) / 1e6:.1f} MB", 1, rates))
+        data = files["strips, as the bucket has them"]
+        rates = _many_threads(data, arguments.rounds // 2 + 1, arguments.threads)
+        rows.append(_row(f"{what}, {arguments.threads} threads at once", arguments.threads, rates))
+    print(json.dumps({"benchmark": "decode", "unit": "chips per second and core", "rows": rows}))
+
+
+def land(*, coarse: bool, seed: int = 0) -> NDArray[np.float32]:
+    """(13, 512, 512) in the bands' units: smooth over half a kilometre, with texture on top."""
+    random = np.random.default_rng(seed)
+    corners = random.standard_normal((len(BANDS), 10, 10))
+    cell, part = np.divmod(np.linspace(0, 8.999, CHIP_SIZE), 1)
+    cell = cell.astype(int)
+    rows = corners[:, cell] * (1 - part[:, None]) + corners[:, cell + 1] * part[:, None]
+    smooth = rows[:, :, cell] * (1 - part) + rows[:, :, cell + 1] * part
+    texture = random.standard_normal(smooth.shape)
+    optical = np.rint(np.reshape(REFLECTANCE, (10, 1, 1)) * (1 + 0.3 * smooth[:10]) + 20 * texture[:10])
+    radar = np.reshape((0.02, 0.08), (2, 1, 1)) * np.exp(0.5 * smooth[10:12] + 0.3 * texture[10:12])
+    height = 300 + 150 * smooth[12:] + texture[12:]
+    pixels = np.concatenate([optical.clip(1, 20_000), radar, height]).astype(np.float32)
+    for factor, bands in COARSE.items() if coarse else ():
+        source = np.arange(CHIP_SIZE) // factor * factor
+        for band in map(BANDS.index, bands):
+            pixels[band] = pixels[band][np.ix_(source, source)]
+    return pixels
+
+
+def _with_tifffile(data: bytes) -> object:
+    return tifffile.imread(io.BytesIO(data), maxworkers=1)
+
+
+def _samples(data: bytes) -> NDArray[np.float32]:
+    return read_samples(data, read_header(data))
+
+
+def _bands_apart(data: bytes) -> object:
+    return np.ascontiguousarray(_samples(data))
+
+
+def _everything(data: bytes) -> object:
+    return read_chip(data, chip_name())
+
+
+DECODERS: Mapping[str, Decoder] = {
+    "rasterio": read_with_rasterio,
+    "tifffile": _with_tifffile,
+    "ours": _samples,
+    "ours, bands apart": _bands_apart,
+    "ours, read_chip": _everything,
+}
+
+
+def _limit(data: bytes) -> Decoder:
+    """Inflates the blocks of that file, each over the one before."""
+    blocks = find_blocks(data)
+    ends = blocks.offsets + blocks.counts
+    streams = [data[start:end] for start, end in zip(blocks.offsets, ends, strict=True)]
+    buffer = memoryview(bytearray(len(BANDS) * CHIP_SIZE**2 * 4))
+
+    def inflate(_: bytes) -> None:
+        for stream in streams:
+            imagecodecs.deflate_decode(stream, out=buffer)
+
+    return inflate
+
+
+def _one_thread(data: bytes, rounds: int) -> dict[str, float]:
+    """Chips per second of CPU time, by decoder."""
+    decoders = {**DECODERS, "limit": _limit(data)}
+    seconds: dict[str, list[float]] = {name: [] for name in decoders}
+    for _ in range(rounds):
+        for name, decode in decoders.items():
+            started = time.thread_time()
+            decode(data)
+            seconds[name].append(time.thread_time() - started)
+    return {name: 1 / statistics.median(times) for name, times in seconds.items()}
+
+
+def _many_threads(data: bytes, rounds: int, threads: int) -> dict[str, float]:
+    """Chips per second of wall time and core, by decoder, with all threads decoding at once."""
+    rates: dict[str, list[float]] = {name: [] for name in DECODERS}
+    chips = 4 * threads
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(rounds):
+            for name, decode in DECODERS.items():
+                started = time.perf_counter()
+                # Not the pixels: all would be kept until the last are there.
+                list(pool.map(lambda _, decode=decode: decode(data) is None, range(chips)))
+                rates[name].append(chips / (time.perf_counter() - started))
+    cores = min(threads, os.cpu_count() or 1)
+    return {name: statistics.median(values) / cores for name, values in rates.items()}
+
+
+def _row(what: str, threads: int, rates: Mapping[str, float]) -> dict[str, object]:
+    """Print a row of the table, and return it for the JSON."""
+    limit = f"{rates['limit']:9.1f}" if "limit" in rates else f"{'':9}"
+    ratio = rates["ours"] / rates["rasterio"]
+    print(f"{what:42}" + "".join(f"{rates[name]:19.1f}" for name in DECODERS) + f"{limit}{ratio:15.2f} x")
+    return {"what": what, "threads": threads, "ours_to_rasterio": ratio, **rates}
+
+
+if __name__ == "__main__":
+    main()

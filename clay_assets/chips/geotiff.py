@@ -1,0 +1,156 @@
+"""One GeoTIFF in memory: its bytes in, header and samples out. Nothing else is ever opened.
+
+GDAL reads the header (0.6 ms), because what a GeoTIFF says about its place is GDAL's trade. The samples of
+a deflated file it does not read: it takes every block apart into bands, locks its block cache for each, and
+verifies no checksum (`deflate` does better). It does read the samples of all other files.
+
+Not here: what a chip must look like (`rejection`).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError, CPLE_OutOfMemoryError  # not public, yet its readers raise them
+from rasterio.errors import CRSError, RasterioError
+from rasterio.io import MemoryFile
+from rasterio.session import DummySession
+
+from clay_assets.chips.deflate import inflate
+from clay_assets.chips.directory import Blocks, GeoTiffError, find_blocks, find_directory
+
+NAME_IN_MEMORY = "chip.tif"
+"""What messages call a file, whichever it is: two of the same kind read the same."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a GeoTIFF says of itself before any sample is decoded.
+
+    Attributes:
+        width: Columns.
+        height: Rows.
+        dtypes: NumPy's name of the sample type of each band.
+        descriptions: Name of each band, None where the file gives none.
+        compression: GDAL's name of the codec in capitals, "NONE" without one.
+        interleaved: Whether the samples of a pixel lie together, rather than each band on its own.
+        block: Rows and columns of a strip or tile, the unit of compression.
+        crs: Coordinate reference system as WKT; "" where there is none.
+        transform: From (column, row) to the CRS's coordinates; the identity where the file gives none.
+        tags: Metadata of the file as a whole.
+    """
+
+    width: int
+    height: int
+    dtypes: tuple[str, ...]
+    descriptions: tuple[str | None, ...]
+    compression: str
+    interleaved: bool
+    block: tuple[int, int]
+    crs: str
+    transform: Affine
+    tags: Mapping[str, str]
+
+
+def read_header(data: bytes) -> Header:
+    """Read what a GeoTIFF says of itself; no sample is decoded.
+
+    Args:
+        data: The whole file.
+
+    Raises:
+        NotTiffError: If the bytes are no TIFF.
+        GeoTiffError: If the directory is missing or damaged.
+    """
+    find_directory(data)  # no TIFF, no GDAL
+    with _opened(data) as dataset:
+        structure = dataset.tags(ns="IMAGE_STRUCTURE")
+        return Header(
+            width=dataset.width,
+            height=dataset.height,
+            dtypes=tuple(dataset.dtypes),
+            descriptions=tuple(dataset.descriptions),
+            compression=structure.get("COMPRESSION", "NONE").upper(),
+            interleaved=structure.get("INTERLEAVE") == "PIXEL",
+            block=max(dataset.block_shapes, default=(0, 0)),
+            crs=dataset.crs.to_wkt() if dataset.crs else "",
+            transform=dataset.transform,
+            tags=dataset.tags(),
+        )
+
+
+def read_samples(data: bytes, header: Header) -> NDArray[Any]:
+    """Decode all samples of a GeoTIFF.
+
+    This allocates what the header asks for: the caller must have found its sizes bearable.
+
+    Args:
+        data: The whole file.
+        header: What `read_header` said of it; all bands of one sample type.
+
+    Returns:
+        (bands, height, width) in the file's sample type. Where the file interleaves its pixels, a view of
+        (height, width, bands): whoever copies it next takes the bands apart in passing.
+
+    Raises:
+        GeoTiffError: If a block is missing or damaged.
+    """
+    if header.compression != "DEFLATE":
+        return _read_samples_with_gdal(data)
+    blocks = find_blocks(data)
+    if _needs_gdal(header, blocks):
+        return _read_samples_with_gdal(data)
+    bands = len(header.dtypes)
+    planes, width = (1, bands) if header.interleaved else (bands, 1)
+    samples = np.empty((planes, header.height, header.width, width), header.dtypes[0])
+    inflate(data, blocks, header.block, samples)
+    return samples.transpose(0, 3, 1, 2).reshape(bands, header.height, header.width)
+
+
+def _needs_gdal(header: Header, blocks: Blocks) -> bool:
+    """Whether a file is written in a way that only GDAL knows: omitted blocks, samples of 12 bits, ..."""
+    dtype = np.dtype(header.dtypes[0])
+    predictors = (1, 2, 3) if dtype == np.float32 else (1, 2)
+    omitted = not blocks.counts.all()
+    return omitted or blocks.bits != 8 * dtype.itemsize or blocks.predictor not in predictors
+
+
+def _read_samples_with_gdal(data: bytes) -> NDArray[Any]:
+    try:
+        with _opened(data) as dataset:
+            samples: NDArray[Any] = dataset.read()
+            return samples
+    except GeoTiffError as error:
+        # Sizes are bearable here, so that this is no fault of the file.
+        if isinstance(_innermost(error), CPLE_OutOfMemoryError):
+            raise MemoryError(str(error)) from error
+        raise
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[rasterio.DatasetReader]:
+    """The bytes as a dataset of GDAL's GTiff driver, and of no other.
+
+    No sibling file is looked for. `DummySession` keeps rasterio from starting an AWS session for every chip
+    wherever AWS keys stand in the environment.
+    """
+    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+    with rasterio.Env(session=DummySession(), **options), MemoryFile(data, filename=NAME_IN_MEMORY) as file:
+        try:
+            with file.open(driver="GTiff") as dataset:
+                yield dataset
+        except (RasterioError, CPLE_BaseError, CRSError, UnicodeDecodeError) as error:
+            message = " ".join(str(_innermost(error)).split())
+            raise GeoTiffError(f"GDAL: {message.replace(file.name, NAME_IN_MEMORY)}") from error
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What went wrong first: rasterio wraps it in "see previous exception for details"."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

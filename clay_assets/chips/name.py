@@ -1,0 +1,57 @@
+"""What a chip's file name says: tile, date, version, number.
+
+Names are all the inventory has, before any chip is read. What the file itself says is compared in
+`rejection`.
+"""
+
+import datetime
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from clay_assets.chips.rejection import ChipRejected, quoted
+
+TILE_PATTERN = r"(?:0[1-9]|[1-5][0-9]|60)[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V]"
+"""A tile of the Military Grid Reference System, 100 km wide: UTM zone, latitude band, column, row."""
+
+CHIP_NAME = re.compile(rf"claytile_({TILE_PATTERN})_([0-9]{{8}})_v([0-9]{{2,}})_([0-9]{{4,}})\.tif")
+
+
+@dataclass(frozen=True)
+class ChipName:
+    """What a chip's file name says.
+
+    Attributes:
+        tile: MGRS tile, e.g. 27WXN.
+        date: Day of acquisition.
+        version: Of the chips' own processing, e.g. 02.
+        number: Position within tile and date.
+    """
+
+    tile: str
+    date: datetime.date
+    version: str
+    number: int
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Read a chip's file name; folders before it do not matter.
+
+        Raises:
+            ChipRejected: With reason `name`.
+        """
+        base = name.rsplit("/", 1)[-1]
+        match = CHIP_NAME.fullmatch(base)
+        if match is None:
+            raise ChipRejected(
+                "name",
+                f"is named {quoted(base)}, expected claytile_{{MGRS}}_{{YYYYMMDD}}_v{{VV}}_{{NNNN}}.tif",
+            )
+        tile, day, version, number = match.groups()
+        try:
+            date = datetime.date.fromisoformat(day)
+        except ValueError as error:
+            raise ChipRejected(
+                "name", f"is named {quoted(base)}, expected a day of the calendar: {error}"
+            ) from error
+        return cls(tile=tile, date=date, version=version, number=int(number))

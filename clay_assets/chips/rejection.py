@@ -1,0 +1,138 @@
+"""What a file's header may say against it, and the words for every refusal.
+
+All that can be told from the header is told at once, before a single sample is decoded: no header, however
+hostile, decides how much memory is taken. Damage and bad pixels only show later, in `reading`.
+"""
+
+import datetime
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+
+from clay_assets.chips.geotiff import Header
+from clay_model.spec import BANDS, CHIP_SIZE
+
+COMPRESSIONS = ("NONE", "DEFLATE", "LZW", "ZSTD", "PACKBITS")
+"""Codecs accepted, by GDAL's names: all lossless, and common."""
+
+BLOCK_SIDE = 1024
+"""Longest side of a strip or tile in pixels, twice a chip's: 54 MB of float32 if all bands lie together."""
+
+BLOCK_AREA = 256
+"""Fewest pixels of a strip or tile: a chip in millions of tiny blocks would take minutes."""
+
+Reason = Literal["name", "format", "corrupt", "size", "bands", "type", "layout", "date", "crs", "nonfinite"]
+"""Why a file is no chip.
+
+| reason | the file |
+|---|---|
+| name | is not called as chips are |
+| format | is no TIFF |
+| corrupt | cannot be read to its end |
+| size | is not 512 x 512 pixels |
+| bands | has not the 13 bands |
+| type | has samples that are neither float32 nor integers |
+| layout | has a codec or blocks that are not accepted |
+| date | has no date, or another than its name |
+| crs | has no place on Earth |
+| nonfinite | has pixels that are NaN or infinite |
+"""
+
+
+class ChipRejected(Exception):
+    """This file cannot be embedded: `reason` says why in a word, the message in a line."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
+
+
+def quoted(text: str, longest: int = 60) -> str:
+    """Text from a file, fit for one line of a message."""
+    return repr(text if len(text) <= longest else f"{text[: longest - 1]}…")
+
+
+def check_header(header: Header, date: datetime.date) -> None:
+    """Refuse a file by its header.
+
+    Args:
+        header: What the file says of itself.
+        date: What its name says.
+
+    Raises:
+        ChipRejected: With the first reason found, and a message that names them all.
+    """
+    found = [
+        *_shape(header),
+        *_bands(header),
+        *_storage(header),
+        *_date(header, date),
+        *_georeference(header),
+    ]
+    if found:
+        raise ChipRejected(found[0][0], "; ".join(message for _, message in found))
+
+
+def band_order(descriptions: Sequence[str | None]) -> list[int]:
+    """Where each of `BANDS` stands in a file: by name where it names its bands, by position where not.
+
+    Raises:
+        KeyError: If it names some, but not all of them; `check_header` has refused such a file.
+    """
+    if not any(descriptions):
+        return [*range(len(BANDS))]
+    positions = {(text or "").strip().casefold(): index for index, text in enumerate(descriptions)}
+    return [positions[band.casefold()] for band in BANDS]
+
+
+def _shape(header: Header) -> Iterator[tuple[Reason, str]]:
+    if (header.width, header.height) != (CHIP_SIZE, CHIP_SIZE):
+        yield "size", f"has {header.width} x {header.height} pixels, expected {CHIP_SIZE} x {CHIP_SIZE}"
+
+
+def _bands(header: Header) -> Iterator[tuple[Reason, str]]:
+    if len(header.dtypes) != len(BANDS):
+        yield "bands", f"has {len(header.dtypes)} bands, expected {len(BANDS)}"
+    elif any(header.descriptions):
+        names = [(text or "").strip() for text in header.descriptions]
+        known = {name.casefold() for name in names}
+        missing = [band for band in BANDS if band.casefold() not in known]
+        if missing:  # 13 names for 13 bands: one that stands twice leaves another out
+            got, expected = quoted(", ".join(names), 200), ", ".join(BANDS)
+            yield (
+                "bands",
+                f"has no band named {', '.join(missing)} among {got}, expected {expected}, each once",
+            )
+
+
+def _storage(header: Header) -> Iterator[tuple[Reason, str]]:
+    types = sorted(set(header.dtypes))
+    if types != ["float32"] and (len(types) != 1 or np.dtype(types[0]).kind not in "iu"):
+        yield "type", f"has samples of type {' and '.join(types)}, expected float32 or one integer type"
+    if header.compression not in COMPRESSIONS:
+        expected = ", ".join(COMPRESSIONS)
+        yield "layout", f"is compressed by {quoted(header.compression)}, expected one of {expected}"
+    rows, columns = header.block
+    if max(rows, columns) > BLOCK_SIDE or rows * columns < BLOCK_AREA:
+        expected = f"sides of at most {BLOCK_SIDE:,} and at least {BLOCK_AREA} pixels in all"
+        yield "layout", f"has blocks of {columns:,} x {rows:,} pixels, expected {expected}"
+
+
+def _date(header: Header, date: datetime.date) -> Iterator[tuple[Reason, str]]:
+    tag = header.tags.get("date")
+    if tag is None:
+        yield "date", f"has no tag `date`, expected {date} as in its name"
+    elif tag != date.isoformat():
+        yield "date", f"has {quoted(tag)} as its tag `date`, expected {date} as in its name"
+
+
+def _georeference(header: Header) -> Iterator[tuple[Reason, str]]:
+    if not header.crs:
+        yield "crs", "has no coordinate reference system, expected one, such as a UTM zone"
+    transform = header.transform
+    if transform.is_identity:
+        yield "crs", "has no geotransform, expected an origin and a pixel size"
+    elif not all(map(math.isfinite, transform)) or transform.is_degenerate:
+        yield "crs", f"has geotransform {tuple(transform)[:6]}, expected finite numbers that span a plane"

@@ -1,0 +1,262 @@
+"""Reading chips: pixels held to rasterio, places to pyproj and to what the published code computed."""
+
+import dataclasses
+import datetime
+import math
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyproj
+import pytest
+import shapely
+
+from clay_assets.chips import Chip, ChipName, ChipRejected, read_chip
+from clay_assets_tests.geotiffs import (
+    BAD_CHIPS,
+    LAYOUTS,
+    SWAPPED,
+    chip_bytes,
+    chip_name,
+    chip_pixels,
+    directory_offset,
+    good_chip,
+    read_with_rasterio,
+)
+from clay_model.spec import BANDS
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+@dataclasses.dataclass(frozen=True)
+class GoldenPlace:
+    """A chip's place, and what the published code made of it.
+
+    Attributes:
+        latlon: (sin(lat), atan2(cos(lon), sin(lon))) of the centre, as the network is fed.
+        footprint: WKT of the bounds in OGC:CRS84.
+    """
+
+    name: str
+    crs: str
+    origin: tuple[float, float]
+    latlon: tuple[float, float]
+    footprint: str
+
+
+GOLDEN_PLACES = [
+    GoldenPlace(
+        "claytile_27WXN_20200615_v02_0001.tif",
+        "EPSG:32627",
+        (600_000, 7_700_040),
+        (0.9358572363853455, 1.8917869329452515),
+        "POLYGON ((-18.329221854274312 69.34316153367622, -18.323538673407473 69.38902700672006,"
+        " -18.453733963568684 69.39098507295552, -18.459141433281914 69.34511486629152,"
+        " -18.329221854274312 69.34316153367622))",
+    ),
+    GoldenPlace(
+        "claytile_27WXN_20200229_v02_0200.tif",
+        "EPSG:32627",
+        (645_080, 7_648_840),
+        (0.9328774213790894, 1.8731797933578491),
+        "POLYGON ((-17.265618862527848 68.86359463456131, -17.25787248231595 68.90941496818189,"
+        " -17.38511169769662 68.91216365149359, -17.392596106555903 68.86633680320655,"
+        " -17.265618862527848 68.86359463456131))",
+    ),
+    GoldenPlace(
+        "claytile_60HTE_20171231_v02_0007.tif",
+        "EPSG:32760",
+        (209_760, 5_900_020),
+        (-0.6021637916564941, -1.4619957208633423),
+        "POLYGON ((173.79395298970448 -37.04884525147852, 173.7958910058868 -37.002763962874134,"
+        " 173.73843777759532 -37.00119748780455, 173.7364651597094 -37.04727616994733,"
+        " 173.79395298970448 -37.04884525147852))",
+    ),
+    GoldenPlace(
+        "claytile_33MVV_20230101_v02_0120.tif",
+        "EPSG:32733",
+        (499_980, 9_990_220),
+        (-0.0019485513912513852, 1.308598518371582),
+        "POLYGON ((15.045832533540725 -0.134804928151963, 15.04583246182144 -0.0884826987402969,"
+        " 14.99982026483629 -0.0884827272399333, 14.999820264555035 -0.1348049715716977,"
+        " 15.045832533540725 -0.134804928151963))",
+    ),
+]
+
+
+def corners(polygon: shapely.Geometry) -> np.ndarray:
+    return np.asarray(shapely.get_coordinates(polygon))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pixels_are_bit_for_bit_what_rasterio_reads_in_every_layout(layout: str) -> None:
+    data = chip_bytes(layout=layout)
+    chip = read_chip(data, chip_name())
+    assert chip.pixels.shape == (13, 512, 512)
+    assert chip.pixels.dtype == np.float32
+    assert np.array_equal(chip.pixels.view(np.uint32), read_with_rasterio(data).view(np.uint32))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "int32", "uint32", "int64"])
+@pytest.mark.parametrize("options", [{}, {"predictor": 2}, {"predictor": 2, "endianness": "big"}], ids=str)
+def test_integer_samples_become_the_same_numbers_in_float32(dtype: str, options: dict[str, Any]) -> None:
+    pixels = chip_pixels(dtype)
+    pixels[0, 0, :2] = np.iinfo(dtype).min, np.iinfo(dtype).max
+    chip = read_chip(chip_bytes(pixels, **options), chip_name())
+    assert chip.pixels.dtype == np.float32
+    assert np.array_equal(chip.pixels, pixels.astype(np.float32))
+
+
+@pytest.mark.parametrize("predictor", [2, 3])
+@pytest.mark.parametrize("endianness", ["little", "big"])
+@pytest.mark.parametrize("layout", ["as the bucket has them", "overhanging tiles", "bands apart in strips"])
+def test_predictors_of_float32_are_undone(layout: str, endianness: str, predictor: int) -> None:
+    noise = np.random.default_rng(0).standard_normal((13, 512, 512), dtype=np.float32)
+    data = chip_bytes(noise, layout=layout, predictor=predictor, endianness=endianness, zlevel=1)
+    assert np.array_equal(read_chip(data, chip_name()).pixels, noise)
+
+
+def test_blocks_that_a_file_leaves_out_are_zero() -> None:
+    pixels = chip_pixels()
+    pixels[:, 100:300] = 0
+    data = chip_bytes(pixels, layout="sparse")
+    assert len(data) < len(chip_bytes(pixels))
+    assert np.array_equal(read_chip(data, chip_name()).pixels, pixels)
+
+
+def test_samples_of_fewer_bits_than_their_type_are_read() -> None:
+    pixels = chip_pixels("uint16")
+    assert np.array_equal(read_chip(chip_bytes(pixels, nbits=12), chip_name()).pixels, pixels)
+
+
+def test_the_bucket_layout_of_these_tests_is_the_buckets() -> None:
+    data = good_chip()
+    assert directory_offset(data) > 0.9 * len(data)
+
+
+def test_interleaved_pixels_are_not_copied_a_second_time() -> None:
+    chip = read_chip(good_chip(), chip_name())
+    assert chip.pixels.transpose(1, 2, 0).flags.c_contiguous
+
+
+def test_bands_without_names_are_taken_by_position() -> None:
+    assert np.array_equal(read_chip(chip_bytes(), chip_name()).pixels, chip_pixels())
+
+
+@pytest.mark.parametrize("layout", ["as the bucket has them", "bands apart in strips"])
+def test_a_permutation_of_named_bands_is_put_in_order(layout: str) -> None:
+    chip = read_chip(chip_bytes(bands=SWAPPED, layout=layout), chip_name())
+    expected = chip_pixels()[[SWAPPED.index(band) for band in BANDS]]
+    assert not np.array_equal(expected, chip_pixels())
+    assert np.array_equal(chip.pixels, expected)
+
+
+def test_case_and_blanks_around_a_band_name_do_not_matter() -> None:
+    names = tuple(f" {name.swapcase()}" for name in SWAPPED)
+    by_case = read_chip(chip_bytes(bands=names), chip_name())
+    assert np.array_equal(by_case.pixels, read_chip(chip_bytes(bands=SWAPPED), chip_name()).pixels)
+
+
+def test_a_nodata_value_does_not_matter_by_itself() -> None:
+    assert np.array_equal(read_chip(chip_bytes(nodata=0), chip_name()).pixels, chip_pixels())
+    assert np.array_equal(read_chip(chip_bytes(nodata=math.nan), chip_name()).pixels, chip_pixels())
+
+
+def test_finite_pixels_whose_sum_overflows_are_accepted() -> None:
+    pixels = np.full((13, 512, 512), 3e38, np.float32)
+    assert np.array_equal(read_chip(chip_bytes(pixels), chip_name()).pixels, pixels)
+
+
+@pytest.mark.parametrize("place", GOLDEN_PLACES, ids=lambda place: place.name)
+def test_centre_and_footprint_are_those_of_the_published_code(place: GoldenPlace) -> None:
+    date = ChipName.parse(place.name).date
+    chip = read_chip(chip_bytes(crs=place.crs, origin=place.origin, date=str(date)), place.name)
+    assert chip.date == date
+    longitude, latitude = map(math.radians, chip.lonlat)
+    fed = (math.sin(latitude), math.atan2(math.cos(longitude), math.sin(longitude)))
+    assert fed == pytest.approx(place.latlon, abs=1e-6)
+    footprint, expected = shapely.from_wkb(chip.footprint), shapely.from_wkt(place.footprint)
+    assert np.allclose(corners(footprint), corners(expected), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("crs", "origin"),
+    [
+        pytest.param("EPSG:3857", (-2_000_000.5, 6_000_000.25), id="another projection"),
+        pytest.param("EPSG:5514", (-700_000, -1_000_000), id="axes that point south and west"),
+        pytest.param("ESRI:54009", (1_000_000, 2_000_000), id="no EPSG code"),
+    ],
+)
+def test_bounds_in_any_reference_system_are_reprojected_corner_by_corner(
+    crs: str, origin: tuple[float, float]
+) -> None:
+    size = 5120
+    chip = read_chip(chip_bytes(crs=crs, origin=origin), chip_name())
+    west, north = origin
+    to_crs84 = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+    expected = shapely.transform(
+        shapely.box(west, north - size, west + size, north), to_crs84.transform, interleaved=False
+    )
+    assert np.allclose(corners(shapely.from_wkb(chip.footprint)), corners(expected), rtol=0, atol=1e-7)
+    centre = to_crs84.transform(west + size / 2, north - size / 2)
+    assert chip.lonlat == pytest.approx(centre, abs=1e-7)
+
+
+@pytest.mark.parametrize("kind", BAD_CHIPS)
+def test_a_bad_chip_is_refused_with_its_reason(kind: str) -> None:
+    bad = BAD_CHIPS[kind]
+    with pytest.raises(ChipRejected, match=bad.phrase) as refusal:
+        read_chip(bad.make(), chip_name())
+    assert refusal.value.reason == bad.reason
+    assert "\n" not in str(refusal.value)
+
+
+def test_everything_wrong_with_a_header_is_said_at_once() -> None:
+    data = chip_bytes(chip_pixels("float64", size=256, bands=2), crs=None, date="2021-06-15")
+    with pytest.raises(ChipRejected) as refusal:
+        read_chip(data, chip_name())
+    for phrase in ("256 x 256", "2 bands", "float64", "'2021-06-15'", "no coordinate reference system"):
+        assert phrase in str(refusal.value)
+
+
+def test_a_chip_name_is_taken_apart() -> None:
+    name = ChipName.parse("s3://clay-tiles-02/02/27WXN/2020-06-15/claytile_27WXN_20200615_v02_0120.tif")
+    assert name == ChipName("27WXN", datetime.date(2020, 6, 15), "02", 120)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("claytile_27WXN_20200615_v02_0001.tiff", id="another suffix"),
+        pytest.param("claytile_27WXN_20200615_v02.tif", id="no number"),
+        pytest.param("claytile_61WXN_20200615_v02_0001.tif", id="no such UTM zone"),
+        pytest.param("claytile_27WXN_20200230_v02_0001.tif", id="no such day"),
+        pytest.param("claytile_27WXN_20200615_v02_0001.tif\n", id="a line break"),
+        pytest.param("claytile_27WXN_20200615_v02_٠٠٠١.tif", id="digits, but not ASCII"),
+        pytest.param("B02.tif", id="another file"),
+    ],
+)
+def test_a_file_not_named_like_a_chip_is_refused(name: str) -> None:
+    with pytest.raises(ChipRejected, match=r"is named .*, expected") as refusal:
+        read_chip(good_chip(), name)
+    assert refusal.value.reason == "name"
+
+
+def test_the_date_of_the_file_name_decides_which_tag_is_right() -> None:
+    with pytest.raises(ChipRejected, match="'2020-06-15' as its tag `date`, expected 2020-06-16") as refusal:
+        read_chip(good_chip(), chip_name(date="2020-06-16"))
+    assert refusal.value.reason == "date"
+
+
+def test_threads_read_the_same_as_one() -> None:
+    files = [chip_bytes(layout=layout) for layout in LAYOUTS]
+    expected = [read_chip(data, chip_name()) for data in files]
+
+    def read(index: int) -> Chip:
+        return read_chip(files[index % len(files)], chip_name())
+
+    with ThreadPoolExecutor(8) as pool:
+        for index, chip in enumerate(pool.map(read, range(4 * len(files)))):
+            alike = expected[index % len(files)]
+            assert np.array_equal(chip.pixels, alike.pixels)
+            assert (chip.lonlat, chip.footprint) == (alike.lonlat, alike.footprint)
