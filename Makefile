@@ -19,7 +19,13 @@ $(VENV)/installed-bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@touch $@
 
-demo: $(VENV)/installed  ## embed chips of two tiles that it makes itself, and show the result
+# What the demo materializes is kept, so that `dagster dev` shows it afterwards.
+.dagster/dagster.yaml: deploy/dagster.yaml
+	@mkdir -p .dagster
+	@cp $< $@
+
+demo: export DAGSTER_HOME := $(CURDIR)/.dagster
+demo: $(VENV)/installed .dagster/dagster.yaml  ## embed chips of two tiles that it makes itself, and show the result
 	@$(BIN)/python -m clay_assets.demo make
 	@for tile in 18HYB 27WXN; do \
 		$(BIN)/dagster asset materialize -m clay_assets.definitions --select '*' --partition $$tile \
@@ -43,4 +49,4 @@ rehearsal: $(VENV)/installed  ## run a backfill with PostgreSQL, S3, webserver a
 	$(BIN)/python -m rehearsal
 
 clean:  ## remove the virtual environment and what the demo made
-	rm -rf $(VENV) data checkpoints build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .dagster data checkpoints build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -53,6 +53,10 @@ class Peer(nn.Module):
         encoder: A plain float32 encoder; its weights are copied.
     """
 
+    encoding: Tensor
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         dimensions = encoder.dimensions

@@ -18,6 +18,12 @@ class CheckpointMissing(StorageError):
     systemic = True
 
 
+class CheckpointChanged(StorageError):
+    """The checkpoint is no longer the one that a run was planned for."""
+
+    systemic = True
+
+
 @dataclass(frozen=True)
 class LocalCheckpoint:
     """A checkpoint on this machine's disk.

@@ -19,7 +19,7 @@ from clay_assets.stream import ChipStream
 from clay_assets.tables import Fingerprint, chips_digest
 from clay_assets.tally import Tally, count_reasons
 from clay_assets.tile_results import Making, ResultsHeader, ResultsWriter, TileResults, TileSummary
-from clay_model import Embedder, embedding_shape
+from clay_model import Embedder, Level, embedding_shape
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class EmbeddingRun:
 
 @contextmanager
 def embedding_run(
-    plans: Mapping[str, TilePlan], chips: Store, encoder: ClayEncoder
+    plans: Mapping[str, TilePlan], chips: Store, encoder: ClayEncoder, fingerprint: Fingerprint
 ) -> Iterator[EmbeddingRun]:
     """Start embedding what the plans left to do; the network is loaded only if there is something.
 
@@ -59,18 +59,19 @@ def embedding_run(
         plans: Of the run's tiles, in the order in which they will be taken.
         chips: Store of chips.
         encoder: Gives the network, one copy a device.
+        fingerprint: That the plans were made for.
 
     Yields:
         The run, for `embed_tile`. Everything it started is stopped at the end, also in the middle.
 
     Raises:
         CheckpointError: If the file is no checkpoint of Clay v0.
-        StorageError: If the checkpoint cannot be had.
+        StorageError: If the checkpoint cannot be had, or was replaced since the plans were made.
         SettingError: If a setting means nothing.
     """
     todo = {tile: plan.todo for tile, plan in plans.items()}
     count = sum(len(part) for part in todo.values())
-    embedders = encoder.embedders() if count else ()
+    embedders = encoder.embedders(fingerprint) if count else ()
     stream = ChipStream(
         todo,
         read=chips.read,
@@ -78,16 +79,16 @@ def embedding_run(
         level=encoder.chosen_level(),
         batch_size=encoder.chips_per_batch(embedders) if embedders else 1,
     )
-    making = _making(encoder.fingerprint(), embedders, encoder) if embedders else None
+    making = _making(fingerprint, embedders, encoder.chosen_level()) if embedders else None
     with stream, Progress(count) as progress:
         yield EmbeddingRun(stream, progress, making)
 
 
-def _making(fingerprint: Fingerprint, embedders: Sequence[Embedder], encoder: ClayEncoder) -> Making:
+def _making(fingerprint: Fingerprint, embedders: Sequence[Embedder], level: Level) -> Making:
     first = embedders[0]
     return Making(
         fingerprint=fingerprint,
-        shape=embedding_shape(encoder.chosen_level(), first.dimensions.dim),
+        shape=embedding_shape(level, first.dimensions.dim),
         model=f"clay-v0-{first.model_size}",
         untrained=first.untrained,
         device=", ".join(str(embedder.device) for embedder in embedders),

@@ -39,6 +39,7 @@ class TileLedger:
                 allow_retries=False,
             )
         self._context = context
+        self._provenance = _provenance(context)
         self._done: dict[str, Mapping[str, Any]] = {}
         self._failed: dict[str, str] = {}
         self._alike: list[str] = []
@@ -97,7 +98,9 @@ class TileLedger:
         # The step fails, and Dagster would record nothing: what is finished is recorded here.
         for tile, metadata in self._done.items():
             self._context.log_event(
-                dg.AssetMaterialization(self._context.asset_key, partition=tile, metadata=metadata)
+                dg.AssetMaterialization(
+                    self._context.asset_key, partition=tile, metadata=metadata, tags=self._provenance
+                )
             )
         if error is None:
             raise dg.Failure(
@@ -113,6 +116,24 @@ class TileLedger:
             "failed_tiles": dg.MetadataValue.table(table) if table else dg.MetadataValue.null(),
             "finished": dg.MetadataValue.int(len(self._done)),
         }
+
+
+def _provenance(context: dg.AssetExecutionContext) -> dict[str, str]:
+    """The tags by which Dagster tells fresh from stale, as it writes them itself when a step succeeds.
+
+    Taken before the work begins: whatever comes upstream meanwhile then shows as new.
+    """
+    asset = context.assets_def
+    code_version = asset.code_versions_by_key[context.asset_key] or context.run_id
+    tags = {"dagster/code_version": code_version, "dagster/data_version": context.run_id}
+    for key in asset.asset_deps[context.asset_key]:
+        latest = context.instance.fetch_materializations(key, limit=1).records
+        event = latest[0].asset_materialization if latest else None
+        version = (event.tags or {}).get("dagster/data_version") if event else None
+        name = key.to_user_string()
+        tags[f"dagster/input_data_version/{name}"] = version or "INITIAL"
+        tags[f"dagster/input_event_pointer/{name}"] = str(latest[0].storage_id) if latest else "NULL"
+    return tags
 
 
 def _is_a_bug(error: Exception) -> bool:

@@ -66,8 +66,9 @@ def build_chip_embeddings(
 
         store = work.store()
         with TileLedger(context) as ledger:
-            plans = plan_tiles(store, ledger.tiles, encoder.fingerprint(), force=config.force)
-            with embedding_run(plans, chips.store(), encoder) as run:
+            fingerprint = encoder.fingerprint()
+            plans = plan_tiles(store, ledger.tiles, fingerprint, force=config.force)
+            with embedding_run(plans, chips.store(), encoder, fingerprint) as run:
                 for tile, plan in plans.items():
                     with ledger.tile(tile) as metadata:
                         header = embed_tile(plan, run, store)

@@ -4,7 +4,9 @@ Only what Dagster has to do with it; the listing itself is in `clay_assets.inven
 https://docs.dagster.io/guides/build/assets/defining-assets
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -41,16 +43,26 @@ def build_chip_inventory(
         context: dg.AssetExecutionContext, chips: ObjectStore, work: ObjectStore
     ) -> dg.MaterializeResult:
         """What chips there are of a tile: URL, size and ETag of each, from a listing; no chip is read."""
-        with TileLedger(context) as ledger, ThreadPoolExecutor(LISTERS, thread_name_prefix="list") as pool:
-            listings = {
-                tile: pool.submit(_take_inventory, chips.store(), work.store(), tile) for tile in ledger.tiles
-            }
+        with (
+            TileLedger(context) as ledger,
+            _listings(chips.store(), work.store(), ledger.tiles) as listings,
+        ):
             for tile, listing in listings.items():
                 with ledger.tile(tile) as metadata:
                     metadata |= _metadata(tile, listing.result(), work.store())
         return dg.MaterializeResult()
 
     return chip_inventory
+
+
+@contextmanager
+def _listings(chips: Store, work: Store, tiles: Sequence[str]) -> Iterator[dict[str, Future[Inventory]]]:
+    """Inventories of many tiles, on their way; those not begun when the block ends are not taken at all."""
+    pool = ThreadPoolExecutor(LISTERS, thread_name_prefix="list")
+    try:
+        yield {tile: pool.submit(_take_inventory, chips, work, tile) for tile in tiles}
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _take_inventory(chips: Store, work: Store, tile: str) -> Inventory:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
-from clay_assets.checkpoint_cache import LocalCheckpoint, cache_folder, fetch_checkpoint
+from clay_assets.checkpoint_cache import CheckpointChanged, LocalCheckpoint, cache_folder, fetch_checkpoint
 from clay_assets.resources.object_store import ObjectStore
 from clay_assets.tables import Fingerprint
 from clay_model.spec import LEVELS, PREPROCESSING_VERSION, Level
@@ -86,17 +86,24 @@ class ClayEncoder(dg.ConfigurableResource):
             preprocessing=PREPROCESSING_VERSION,
         )
 
-    def embedders(self) -> Sequence["Embedder"]:
+    def embedders(self, wanted: Fingerprint) -> Sequence["Embedder"]:
         """The network on each device; loaded at the first call in a process.
 
+        Args:
+            wanted: As `fingerprint` gave it when the run was planned.
+
         Raises:
+            CheckpointChanged: If the checkpoint was replaced since.
             CheckpointError: If the file is no checkpoint of Clay v0.
             StorageError: If the checkpoint cannot be had.
-            SettingError: If a setting means nothing.
         """
         checkpoint = self.local_checkpoint()
-        precision = self.fingerprint().precision
-        return _load(checkpoint.path, checkpoint.sha256, self.device, precision)
+        if checkpoint.sha256 != wanted.checkpoint_sha256:
+            raise CheckpointChanged(
+                f"{checkpoint.source} was replaced while the run began: its SHA-256 was"
+                f" {wanted.checkpoint_sha256} and is {checkpoint.sha256} now. Run again"
+            )
+        return _load(checkpoint.path, checkpoint.sha256, self.device, wanted.precision)
 
     def chips_per_batch(self, embedders: Sequence["Embedder"]) -> int:
         """Chips per forward pass on each of these.

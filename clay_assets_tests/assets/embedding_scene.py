@@ -2,16 +2,18 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pydantic import PrivateAttr
 
-from clay_assets.embedding import embed_tile, embedding_run
+from clay_assets.embedding import EmbeddingRun, embed_tile, embedding_run
 from clay_assets.inventory import list_chips, write_inventory
 from clay_assets.planning import TilePlan, plan_tiles
 from clay_assets.resources.encoder import ClayEncoder
 from clay_assets.resources.object_store import ObjectStore
 from clay_assets.storage import Store, StoredObject
+from clay_assets.tables import Fingerprint
 from clay_assets.tile_results import ResultsHeader, TileResults
 from clay_assets_tests.assets.streaming import MeanEmbedder, chip_of_value, number_of, within
 from clay_assets_tests.geotiffs import chip_name
@@ -31,7 +33,7 @@ class MeanEncoder(ClayEncoder):
         """Times that somebody wanted the network."""
         return self._asked
 
-    def embedders(self) -> Sequence[Embedder]:
+    def embedders(self, wanted: Fingerprint) -> Sequence[Embedder]:  # noqa: ARG002
         """One network."""
         self._asked += 1
         return [MeanEmbedder()]
@@ -87,6 +89,11 @@ class Scene:
         """List a tile's chips."""
         write_inventory(self.work, tile, list_chips(self.chips, tile).chips)
 
+    def run(self, plans: Mapping[str, TilePlan]) -> AbstractContextManager[EmbeddingRun]:
+        """Start embedding what plans left to do."""
+        encoder = self.encoder()
+        return embedding_run(plans, self.chips, encoder, encoder.fingerprint())
+
     def plans(self, *tiles: str, **settings: str) -> dict[str, TilePlan]:
         """What is left to do of tiles under some settings."""
         return plan_tiles(self.work, tiles or ["27WXN"], self.encoder(**settings).fingerprint())
@@ -96,10 +103,11 @@ class Scene:
     ) -> ResultsHeader:
         """Plan a tile and embed it."""
         encoder = encoder or self.encoder()
-        plans = plan_tiles(self.work, [tile], encoder.fingerprint(), force=force)
+        fingerprint = encoder.fingerprint()
+        plans = plan_tiles(self.work, [tile], fingerprint, force=force)
 
         def work() -> ResultsHeader:
-            with embedding_run(plans, self.chips, encoder) as run:
+            with embedding_run(plans, self.chips, encoder, fingerprint) as run:
                 return embed_tile(plans[tile], run, self.work)
 
         return within(PATIENCE, work)

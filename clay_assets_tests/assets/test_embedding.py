@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pyproj import Transformer
 
-from clay_assets.embedding import embed_tile, embedding_run
+from clay_assets.embedding import embed_tile
 from clay_assets.inventory import InventoryMissing, inventory_key, write_inventory
 from clay_assets.outcomes import NoUsableChips
 from clay_assets.planning import TilePlan, plan_tiles
@@ -242,7 +242,7 @@ def test_tiles_that_cannot_be_planned_fail_in_their_turn_and_hold_up_no_other(sc
     plans = scene.plans("27WXM", "27WXP", "27WXN")
 
     def work() -> ResultsHeader:
-        with embedding_run(plans, scene.chips, scene.encoder()) as run:
+        with scene.run(plans) as run:
             with pytest.raises(
                 InventoryMissing, match=r"27WXM has no inventory at .*materialize chip_inventory first"
             ):
@@ -266,7 +266,7 @@ def test_results_that_another_run_replaced_fail_their_tile_and_hold_up_no_other(
     scene.embed("27WXN")  # the other run
 
     def work() -> ResultsHeader:
-        with embedding_run(plans, scene.chips, scene.encoder()) as run:
+        with scene.run(plans) as run:
             with pytest.raises(LookupError, match="another run stored results of tile 27WXN"):
                 embed_tile(plans["27WXN"], run, scene.work)
             return embed_tile(plans["27WXP"], run, scene.work)
@@ -313,7 +313,7 @@ def test_a_tile_s_chips_are_fetched_while_the_one_before_is_stored(scene: Scene)
     work_store = SlowStore(scene.root / "work")
 
     def work() -> list[int]:
-        with embedding_run(plans, scene.chips, scene.encoder()) as run:
+        with scene.run(plans) as run:
             return [embed_tile(plan, run, work_store).summary.embedded for plan in plans.values()]
 
     assert within(PATIENCE, work) == [2, 2]
@@ -322,10 +322,10 @@ def test_a_tile_s_chips_are_fetched_while_the_one_before_is_stored(scene: Scene)
 def test_the_run_says_what_it_did_in_one_line(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: 20, 3: 30})
     plans = scene.plans()
-    with embedding_run(plans, scene.chips, scene.encoder()) as run:
+    with scene.run(plans) as run:
         embed_tile(plans["27WXN"], run, scene.work)
     done = run.in_words()
-    with embedding_run(scene.plans(), scene.chips, scene.encoder()) as run:
+    with scene.run(scene.plans()) as run:
         nothing = run.in_words()
 
     assert done.startswith("clay-v0-means at fp32 on cpu: 2 batches, the encoder waited ")

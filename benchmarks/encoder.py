@@ -1,0 +1,236 @@
+"""The encoder alone: chips per second, as a fraction of what matrix products allow, beside the original's.
+
+What bounds the encoder is the rate at which the device multiplies matrices, so that rate is measured too,
+at the network's own shapes. The peer (`benchmarks.peer`) is the network as the original built it, with the
+same weights. Everything takes turns in rounds, so that other work on the machine hits all alike, and the
+fastest round of each is compared with the fastest of the others; the median tells how disturbed the run was.
+"""
+
+import argparse
+import datetime
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from benchmarks.gemm import network_products, square_product
+from benchmarks.peer import Peer, embed_with_peer
+from clay_model import SIZES, Embedder, Encoder, Precision
+from clay_model.device import resolve_devices
+from clay_model.encodings import encode_dates, encode_places
+from clay_model.spec import BANDS, CHIP_SIZE, DEVIATION, MEAN
+
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass
+class Contestant:
+    """Something that is timed.
+
+    Attributes:
+        what: `ours`, `peer` or a matrix product.
+        precision: What its matrix products are done in.
+        batch: Chips at a time.
+        flops: Floating-point operations of one call.
+        run: One call.
+        seconds: What each call took.
+    """
+
+    what: str
+    precision: Precision
+    batch: int
+    flops: float
+    run: Callable[[], object]
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Operations per second in the fastest round."""
+        return self.flops / min(self.seconds)
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = _arguments()
+    device = resolve_devices(arguments.device)[0]
+    batches = arguments.batches or ([1, 2] if device.type == "cpu" else [1, 16, 64])
+    torch.manual_seed(0)
+    encoder = Encoder(SIZES[arguments.size]).requires_grad_(False)
+    contestants = list(_contestants(encoder, device, batches))
+    distances = _agreement(contestants)
+    rounds = _take_turns(contestants, device, arguments.seconds)
+    rows = [_row(one, contestants) for one in contestants if one.what in ("ours", "peer")]
+    print(f"{arguments.size} on {_name(device)}, PyTorch {torch.__version__}, {rounds} rounds")
+    print(f"{'':20}{'batch':>6}{'chips/s':>10}{'s/chip':>9}{'median':>9}{'GFLOP/s':>10}{'of limit':>10}")
+    for row in rows:
+        print(
+            f"{row['what']:6}{row['precision']:14}{row['batch']:6}{row['chips_per_s']:10.3f}"
+            f"{row['s_per_chip']:9.4f}{row['median_s_per_chip']:9.4f}{row['gflops']:10.0f}{row['of_limit']:10.1%}"
+        )
+    summary = {precision: _summary(precision, rows, contestants) for precision in DTYPES}
+    for precision, facts in summary.items():
+        print(
+            f"{precision}: limit {facts['limit_gflops']:.0f} GFLOP/s ({facts['limit_is']}),"
+            f" ours {facts['of_limit']:.1%} of it and {facts['times_peer']:.2f} times the peer"
+        )
+    print("vectors, relative distance to the peer's in float32: ", end="")
+    print(", ".join(f"{what} {distance:.1e}" for what, distance in distances.items()))
+    print(
+        json.dumps(
+            {
+                "benchmark": "encoder",
+                "device": _name(device),
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+                "size": arguments.size,
+                "rounds": rounds,
+                "rows": rows,
+                "summary": summary,
+                "distance_to_peer_fp32": distances,
+            }
+        )
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--size", default="small", choices=SIZES)
+    parser.add_argument("--batches", type=int, nargs="+", help="chips at a time; default: by device")
+    parser.add_argument("--seconds", type=float, default=100.0, help="how long rounds are begun")
+    return parser.parse_args()
+
+
+def _contestants(encoder: Encoder, device: torch.device, batches: list[int]) -> Iterator[Contestant]:
+    """Ours in both precisions and all batches, the peer likewise (on the CPU one chip at a time), products."""
+    dimensions = encoder.dimensions
+    chips = {batch: _chips(batch, device) for batch in batches}
+    peer = Peer(encoder).to(device)
+    for precision, dtype in DTYPES.items():
+        embedder = Embedder(_copy(encoder), device, precision)
+        for batch, inputs in chips.items():
+            flops = float(batch * dimensions.flops)
+            run = _bind(embedder.encode, *inputs, "mean")
+            yield Contestant("ours", precision, batch, flops, run)
+            if device.type == "cuda" or batch == batches[0]:  # on the CPU larger batches slow the peer down
+                run = _bind(embed_with_peer, peer, *inputs, precision == "bf16")
+                yield Contestant("peer", precision, batch, flops, run)
+        products = list(network_products(dimensions, dtype, device, batches[0]))
+        if device.type == "cuda":
+            products += [
+                *network_products(dimensions, dtype, device, batches[-1]),
+                square_product(dtype, device),
+            ]
+        for what, flops, run in products:
+            yield Contestant(what, precision, 0, flops, run)
+
+
+def _copy(encoder: Encoder) -> Encoder:
+    """An encoder with the same weights: an `Embedder` takes over the one that it is given."""
+    copied = Encoder(encoder.dimensions).requires_grad_(False)
+    copied.load_state_dict(encoder.state_dict())
+    return copied
+
+
+def _bind(function: Callable[..., object], *inputs: object) -> Callable[[], object]:
+    return lambda: function(*inputs)
+
+
+def _chips(count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pixels with every band's own mean and deviation, places and dates."""
+    deviation, mean = (torch.tensor(values).view(-1, 1, 1) for values in (DEVIATION, MEAN))
+    pixels = torch.randn(count, len(BANDS), CHIP_SIZE, CHIP_SIZE) * deviation + mean
+    places = encode_places([(10.0, 50.0)] * count)
+    dates = encode_dates([datetime.date(2020, 6, 15)] * count)
+    return pixels.to(device), places.to(device), dates.to(device)
+
+
+def _agreement(contestants: list[Contestant]) -> dict[str, float]:
+    """Relative distance of the first chip's vector to that of the peer in float32; warms everything up."""
+    vectors: dict[str, torch.Tensor] = {}
+    for one in contestants:
+        result = one.run()
+        if isinstance(result, torch.Tensor) and one.batch:
+            vectors.setdefault(f"{one.what} {one.precision}", result[0].double().cpu())
+    reference = vectors.pop("peer fp32")
+    return {what: float((vector - reference).norm() / reference.norm()) for what, vector in vectors.items()}
+
+
+def _take_turns(contestants: list[Contestant], device: torch.device, seconds: float) -> int:
+    """Time everything once a round, until the time is up; returns the number of rounds."""
+    end = time.perf_counter() + seconds
+    while True:
+        for one in contestants:
+            _wait(device)
+            started = time.perf_counter()
+            one.run()
+            _wait(device)
+            one.seconds.append(time.perf_counter() - started)
+        if time.perf_counter() > end:
+            return len(contestants[0].seconds)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _limit(precision: Precision, contestants: list[Contestant]) -> Contestant:
+    """The fastest matrix product."""
+    products = [one for one in contestants if one.precision == precision and not one.batch]
+    return max(products, key=lambda one: one.rate)
+
+
+def _row(one: Contestant, contestants: list[Contestant]) -> dict[str, str | int | float]:
+    best, median = min(one.seconds) / one.batch, statistics.median(one.seconds) / one.batch
+    return {
+        "what": one.what,
+        "precision": one.precision,
+        "batch": one.batch,
+        "chips_per_s": 1 / best,
+        "s_per_chip": best,
+        "median_s_per_chip": median,
+        "gflops": one.rate / 1e9,
+        "of_limit": one.rate / _limit(one.precision, contestants).rate,
+    }
+
+
+def _summary(
+    precision: Precision, rows: list[dict[str, str | int | float]], contestants: list[Contestant]
+) -> dict[str, str | float]:
+    """The best of ours against the limit and against the best of the peer."""
+    limit = _limit(precision, contestants)
+    ours, peer = (
+        max(float(row["chips_per_s"]) for row in rows if (row["what"], row["precision"]) == (what, precision))
+        for what in ("ours", "peer")
+    )
+    of_limit = max(
+        float(row["of_limit"]) for row in rows if (row["what"], row["precision"]) == ("ours", precision)
+    )
+    return {
+        "limit_gflops": limit.rate / 1e9,
+        "limit_is": limit.what,
+        "of_limit": of_limit,
+        "times_peer": ours / peer,
+    }
+
+
+def _name(device: torch.device) -> str:
+    """What a person calls the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = facts.get("model name", platform.processor() or platform.machine())
+    family = f" family {facts['cpu family']} model {facts['model']}" if "cpu family" in facts else ""
+    return f"{torch.get_num_threads()} threads of {name}{family}"
+
+
+if __name__ == "__main__":
+    main()

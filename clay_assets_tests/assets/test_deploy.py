@@ -1,0 +1,129 @@
+import importlib
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._config import process_config
+from dagster._core.instance.ref import InstanceRef
+from dagster._serdes.config_class import ConfigurableClassData
+from dagster._utils.env import environ
+
+from clay_assets.assets.chip_embeddings import GPU_POOL
+from clay_assets_tests.s3_server import S3Bucket
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+FILES = ("dagster.yaml", "dagster-production.yaml")
+
+ENVIRONMENT = {
+    "DAGSTER_POSTGRES_URL": "postgresql://dagster:secret@127.0.0.1:1/dagster",
+    "DAGSTER_LOGS_BUCKET": "logs",
+}
+
+
+@pytest.fixture
+def production(tmp_path: Path) -> Iterator[InstanceRef]:
+    """The production settings as Dagster reads them from a DAGSTER_HOME, before it connects to anything."""
+    shutil.copy(DEPLOY / "dagster-production.yaml", tmp_path / "dagster.yaml")
+    with environ(ENVIRONMENT):
+        yield InstanceRef.from_dir(str(tmp_path))
+
+
+def test_the_settings_for_one_box_make_an_instance_with_these_limits(tmp_path: Path) -> None:
+    shutil.copy(DEPLOY / "dagster.yaml", tmp_path / "dagster.yaml")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert type(instance.run_storage).__module__.startswith("dagster._core.storage")
+        assert (tmp_path / "history" / "runs.db").exists()
+        assert not instance.telemetry_enabled
+        assert not instance.nux_enabled
+        assert instance.run_monitoring_enabled
+        assert instance.run_retries_enabled
+        assert instance.run_retries_max_retries == 2
+        assert not instance.run_retries_retry_on_asset_or_op_failure
+        pools = instance.get_concurrency_config().pool_config
+        assert pools.default_pool_limit == 1
+        assert pools.pool_granularity is not None
+        assert pools.pool_granularity.value == "op"
+        assert instance.get_concurrency_config().run_queue_config is not None
+        assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 2  # type: ignore[union-attr]
+        instance.event_log_storage.initialize_concurrency_limit_to_default(GPU_POOL)
+        assert instance.event_log_storage.get_concurrency_info(GPU_POOL).slot_count == 1
+
+
+def test_every_part_of_the_production_settings_is_accepted_by_the_class_it_configures(
+    production: InstanceRef,
+) -> None:
+    found = [getattr(production, name) for name in dir(production) if name.endswith("_data")]
+    parts = [part for part in found if isinstance(part, ConfigurableClassData)]
+    names = {part.class_name for part in parts}
+    assert names >= {"DagsterPostgresStorage", "S3ComputeLogManager", "QueuedRunCoordinator"}
+    for part in parts:
+        values_of(part)
+
+
+def test_production_reads_its_database_and_its_bucket_from_the_environment(production: InstanceRef) -> None:
+    assert values_of(production.storage_data)["postgres_url"] == ENVIRONMENT["DAGSTER_POSTGRES_URL"]
+    assert values_of(production.compute_logs_data)["bucket"] == "logs"
+
+
+def test_production_limits_runs_and_retries_only_dead_ones(production: InstanceRef) -> None:
+    settings: Any = production.settings
+    assert settings["concurrency"]["pools"] == {"granularity": "op", "default_limit": 1}
+    assert settings["concurrency"]["runs"]["max_concurrent_runs"] == 8
+    assert settings["run_retries"] == {
+        "enabled": True,
+        "max_retries": 2,
+        "retry_on_asset_or_op_failure": False,
+    }
+    assert settings["run_monitoring"]["enabled"]
+    assert settings["telemetry"] == {"enabled": False}
+
+
+def test_production_logs_go_to_a_bucket_at_the_endpoint_that_the_environment_names(
+    production: InstanceRef, bucket: S3Bucket
+) -> None:
+    logs = production.compute_logs_data
+    assert logs is not None
+    with environ({**bucket.environment, "DAGSTER_LOGS_BUCKET": bucket.name}):
+        manager = logs.rehydrate(as_type=type_of(logs))
+        with manager.capture_logs(["run", "compute_logs", "step"]):
+            print("27WXN: 12 of 480 chips", flush=True)
+        manager.dispose()
+    keys = [found.url.removeprefix(bucket.uri()) for found in bucket.store().list()]
+    assert "/dagster/storage/run/compute_logs/step.out" in keys
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_line_with_a_value_is_explained_right_above(name: str) -> None:
+    lines = [line.strip() for line in (DEPLOY / name).read_text().splitlines()]
+    values = [
+        (above, line)
+        for above, line in pairwise(lines)
+        if not line.startswith("#") and line.partition(":")[2].strip()
+    ]
+    assert len(values) > 8
+    assert [line for above, line in values if not above.startswith("#")] == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_misspelt_key_would_be_refused(name: str, tmp_path: Path) -> None:
+    text = (DEPLOY / name).read_text().replace("max_retries", "max_retrys")
+    (tmp_path / "dagster.yaml").write_text(text)
+    with environ(ENVIRONMENT), pytest.raises(dg.DagsterInvalidConfigError, match="max_retrys"):
+        InstanceRef.from_dir(str(tmp_path))
+
+
+def values_of(part: ConfigurableClassData | None) -> dict[str, Any]:
+    """What the class that a part configures makes of its settings; environment variables are read."""
+    assert part is not None
+    checked = process_config(type_of(part).config_type(), part.config_dict)
+    assert checked.success, [error.message for error in checked.errors or ()]
+    return dict(checked.value or {})
+
+
+def type_of(part: ConfigurableClassData) -> Any:  # noqa: ANN401 - one of many classes
+    """The class that a part configures."""
+    return getattr(importlib.import_module(part.module_name), part.class_name)
