@@ -87,7 +87,7 @@ def _materialize(home: Path, root: Path, tiles: Sequence[str], *selection: str) 
         "DAGSTER_HOME": str(dagster_home),
         "XDG_CACHE_HOME": str(root / "cache"),
     }
-    command = [Path(sys.executable).parent / "dagster", "asset", "materialize"]
+    command = [str(Path(sys.executable).parent / "dagster"), "asset", "materialize"]
     command += ["-m", "clay_assets.definitions", "--select", "*"]
     return measure([*command, *selection], cwd=home, environment=environment)
 

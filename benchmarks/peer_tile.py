@@ -56,8 +56,9 @@ def _day(text: str) -> datetime.date:
 
 
 def _collate(items: list[Item]) -> tuple[Tensor, Tensor, Tensor, list[Item]]:
-    pixels, places, dates = (torch.stack([item[part] for item in items]) for part in range(3))
-    return pixels, places, dates, [(item[0][:0, :0, :0], *item[1:]) for item in items]
+    pixels, places, dates, *_ = zip(*items, strict=True)
+    rows = [(item[0][:0], *item[1:]) for item in items]  # the pixels are in the batch already
+    return torch.stack(pixels), torch.stack(places), torch.stack(dates), rows
 
 
 def _urls(chips: str) -> list[str]:
@@ -88,7 +89,7 @@ def main() -> None:
     )
     vectors, rows = [], []
     for pixels, places, dates, items in loader:
-        batch = (part.to(device) for part in (pixels, places, dates))
+        batch = (pixels.to(device), places.to(device), dates.to(device))
         vectors.append(embed_with_peer(peer, *batch, bf16=not arguments.fp32).float().cpu())
         rows += items
     frame = geopandas.GeoDataFrame(

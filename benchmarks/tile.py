@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,27 @@ from clay_assets_tests.s3_server import S3Bucket, client, serving
 
 TILE = "27WXN"
 WAITED = re.compile(r"the encoder waited ([\d.]+) s of ([\d.]+) s")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pipeline on one place of chips.
+
+    Attributes:
+        what: Which.
+        wall_s: Seconds from the start of the process to its end.
+        chips_per_s: Chips by those.
+        cpu_s: CPU seconds.
+        peak_mb: Peak memory, MB.
+        waited: Share of its time that the encoder waited after the first batch; None where nobody counted.
+    """
+
+    what: str
+    wall_s: float
+    chips_per_s: float
+    cpu_s: float
+    peak_mb: int
+    waited: float | None
 
 
 def main() -> None:
@@ -49,16 +71,14 @@ def main() -> None:
         ]
     print(f"{'':16}{'wall':>9}{'chips/s':>9}{'CPU':>9}{'peak':>9}{'waited':>8}")
     for row in rows:
-        waited = "" if row["waited"] is None else f"{100 * row['waited']:7.1f}%"
+        waited = "" if row.waited is None else f"{100 * row.waited:7.1f}%"
         print(
-            f"{row['what']:16}{row['wall_s']:7.1f} s{row['chips_per_s']:9.3f}{row['cpu_s']:7.0f} s"
-            f"{row['peak_mb']:6.0f} MB{waited}"
+            f"{row.what:16}{row.wall_s:7.1f} s{row.chips_per_s:9.3f}{row.cpu_s:7.0f} s"
+            f"{row.peak_mb:6.0f} MB{waited}"
         )
     for ours, peer in zip(rows[::2], rows[1::2], strict=True):
-        print(
-            f"{ours['what']}: {ours['chips_per_s'] / peer['chips_per_s']:.2f} times the peer's chips a second"
-        )
-    print(json.dumps({"benchmark": "tile", "chips": arguments.chips, "rows": rows}))
+        print(f"{ours.what}: {ours.chips_per_s / peer.chips_per_s:.2f} times the peer's chips a second")
+    print(json.dumps({"benchmark": "tile", "chips": arguments.chips, "rows": [asdict(row) for row in rows]}))
 
 
 def _on_s3(chips: Path, endpoint: str) -> tuple[str, Mapping[str, str]]:
@@ -70,9 +90,7 @@ def _on_s3(chips: Path, endpoint: str) -> tuple[str, Mapping[str, str]]:
     return bucket.uri(), bucket.environment
 
 
-def _compare(
-    name: str, uri: str, variables: Mapping[str, str], root: Path, count: int
-) -> list[dict[str, str | float | None]]:
+def _compare(name: str, uri: str, variables: Mapping[str, str], root: Path, count: int) -> list[Row]:
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("CLAY_", "AWS_"))},
         **variables,
@@ -83,12 +101,13 @@ def _compare(
     home = root / f"home-{name}"
     home.mkdir()
     (home / "tiles.txt").write_text(f"{TILE}\n")
-    ours = [Path(sys.executable).parent / "dagster", "asset", "materialize"]
+    ours = [str(Path(sys.executable).parent / "dagster"), "asset", "materialize"]
     ours += ["-m", "clay_assets.definitions", "--select", "*", "--partition", TILE]
     measured = measure(ours, cwd=home, environment=environment)
     peer_file = root / f"peer-{name}.parquet"
     project = Path(__file__).resolve().parent.parent
-    peer = [sys.executable, "-m", "benchmarks.peer_tile", f"{uri}/{TILE}", root / "small.ckpt", peer_file]
+    peer = [sys.executable, "-m", "benchmarks.peer_tile", f"{uri}/{TILE}"]
+    peer += [str(root / "small.ckpt"), str(peer_file)]
     if " fp32 " in measured.output:
         peer.append("--fp32")
     peer_measured = measure(peer, cwd=project, environment=environment)
@@ -100,15 +119,15 @@ def _compare(
     return [_row(f"ours, {name}", measured, count, share), _row(f"peer, {name}", peer_measured, count, None)]
 
 
-def _row(what: str, measured: Measured, count: int, waited: float | None) -> dict[str, str | float | None]:
-    return {
-        "what": what,
-        "wall_s": round(measured.wall, 2),
-        "chips_per_s": round(count / measured.wall, 4),
-        "cpu_s": round(measured.cpu, 1),
-        "peak_mb": round(measured.peak_mb),
-        "waited": waited,
-    }
+def _row(what: str, measured: Measured, count: int, waited: float | None) -> Row:
+    return Row(
+        what,
+        round(measured.wall, 2),
+        round(count / measured.wall, 4),
+        round(measured.cpu, 1),
+        round(measured.peak_mb),
+        waited,
+    )
 
 
 def _agree(ours: Path, peer: Path) -> None:

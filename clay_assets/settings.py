@@ -42,7 +42,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
-        """Take the variables that are set and not empty; warn of one that begins with CLAY_ and is not known."""
+        """Take the variables that are set and not empty; warn of an unknown one that begins with CLAY_."""
         ours = {name: value for name, value in environment.items() if name.startswith("CLAY_") and value}
         unknown = sorted(set(ours) - set(DEFAULTS))
         if unknown:  # perhaps misspelt, perhaps another program's

@@ -48,9 +48,10 @@ FAILURES = """query($filter: RunsFilter!) {
     runId
     eventConnection { events {
       __typename
-      ... on ExecutionStepFailureEvent { error { message errorChain { error { message } } } failureMetadata { metadataEntries {
-        label ... on TableMetadataEntry { table { records } }
-      } } }
+      ... on ExecutionStepFailureEvent {
+        error { message errorChain { error { message } } }
+        failureMetadata { metadataEntries { label ... on TableMetadataEntry { table { records } } } }
+      }
     } }
   } } }
 }"""
@@ -68,6 +69,9 @@ TICK = """mutation($selector: ScheduleSelector!, $timestamp: Float) {
 }"""
 
 
+Json = str | float | Sequence["Json"] | Mapping[str, "Json"]
+
+
 @dataclass(frozen=True)
 class DagsterApi:
     """A running webserver.
@@ -78,7 +82,7 @@ class DagsterApi:
 
     url: str
 
-    def ask(self, query: str, **variables: object) -> dict[str, Any]:
+    def ask(self, query: str, **variables: Json) -> dict[str, Any]:
         """Send one GraphQL request; returns the value of its one field.
 
         Raises:
@@ -140,7 +144,7 @@ class DagsterApi:
 
     def failure_reasons(self, backfill: str) -> dict[str, str]:
         """Why tiles failed in a backfill's runs, by tile."""
-        reasons = {}
+        reasons: dict[str, str] = {}
         for event in self._failed_steps(backfill):
             for entry in (event.get("failureMetadata") or {}).get("metadataEntries", []):
                 if entry["label"] == "failed_tiles" and "table" in entry:

@@ -124,7 +124,7 @@ def browsing() -> Iterator[Page]:
     """A headless browser for the length of the block; yields its tab."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="chromium-") as profile:
-        command = [chromium(), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic"]
+        command = [str(chromium()), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic"]
         command += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
         command += ["--disable-sync", "--hide-scrollbars", f"--user-data-dir={profile}/data"]
         command += [f"--remote-debugging-port={port}", "about:blank"]

@@ -136,7 +136,8 @@ def postgres(scratch: Path) -> Iterator[int]:
         cwd=data,
         user=user if os.geteuid() == 0 else None,
     )
-    command = [server, "-D", data, "-p", str(port), "-k", data, "-c", "listen_addresses=127.0.0.1"]
+    command = [str(server), "-D", str(data), "-p", str(port), "-k", str(data)]
+    command += ["-c", "listen_addresses=127.0.0.1"]
     # Nothing here must survive a power cut.
     command += ["-c", "fsync=off", "-c", "max_connections=200"]
     with running(
@@ -177,8 +178,16 @@ def dagster(scratch: Path, environment: Mapping[str, str], project: Path) -> Ite
     """`dagster-webserver` and `dagster-daemon` over the project's workspace; yields the webserver's URL."""
     port, programs = free_port(), Path(sys.executable).parent
     workspace = project / "workspace.yaml"
-    webserver = [programs / "dagster-webserver", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)]
-    daemon = [programs / "dagster-daemon", "run", "-w", workspace]
+    webserver = [
+        str(programs / "dagster-webserver"),
+        "-w",
+        str(workspace),
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
+    daemon = [str(programs / "dagster-daemon"), "run", "-w", str(workspace)]
     daemon_log = scratch / "daemon.log"
     with (
         running(

@@ -47,7 +47,7 @@ def _make_project(home: Path, checkpoint: Path) -> dict[str, str]:
 
 def _start(home: Path, environment: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
     command = [
-        Path(sys.executable).parent / "dagster",
+        str(Path(sys.executable).parent / "dagster"),
         "asset",
         "materialize",
         "-m",
