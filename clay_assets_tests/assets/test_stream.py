@@ -1,4 +1,5 @@
 import gc
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -153,7 +154,9 @@ def test_pixels_in_memory_are_bounded_also_while_tiles_fail() -> None:
 
     within(PATIENCE, work)
 
-    assert 2 <= max(seen) <= 4 + 3
+    # A fetcher that takes a file's bands apart holds them twice for a moment; so many do that at once.
+    decoders = os.cpu_count() or 1
+    assert 2 <= max(seen) <= 4 + 3 + decoders
 
 
 def test_no_pixels_are_kept_while_the_encoder_waits() -> None:
