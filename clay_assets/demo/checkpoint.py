@@ -53,7 +53,7 @@ def write_untrained_checkpoint(path: Path, model_size: ModelSize = "small", seed
     import torch  # here, because to find that nothing is to be done takes no torch, which takes seconds
 
     shapes = _shapes(model_size)
-    content_of_file = {
+    checkpoint = {
         "epoch": 0,
         "global_step": 0,
         "pytorch-lightning_version": "2.1.2",
@@ -62,9 +62,12 @@ def write_untrained_checkpoint(path: Path, model_size: ModelSize = "small", seed
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with partial.open("wb") as file:  # given a path, torch would write its name into the archive
-        torch.save(content_of_file, file)
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:  # given a path, torch would write its name into the archive
+            torch.save(checkpoint, file)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)  # what an interruption leaves
     return True
 
 

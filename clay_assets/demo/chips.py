@@ -155,26 +155,29 @@ def _write(path: Path, pixels: Floats, scene: Scene, season: Season, place: Plac
     west = scene.west + place.column * CHIP_SIZE * PIXEL
     north = scene.north - place.row * CHIP_SIZE * PIXEL
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with rasterio.open(
-        partial,
-        "w",
-        driver="GTiff",
-        width=CHIP_SIZE,
-        height=CHIP_SIZE,
-        count=len(BANDS),
-        dtype="float32",
-        crs=f"EPSG:{scene.epsg}",
-        transform=Affine(PIXEL, 0, west, 0, -PIXEL, north),
-        interleave="pixel",
-        compress="deflate",
-        zlevel=1,  # a third larger than the default's files, in a third of its time
-        **_LAYOUTS[layout],
-    ) as chip:
-        chip.write(pixels)
-        chip.descriptions = BANDS
-        chip.update_tags(
-            date=season.date.isoformat(),
-            recipe=_recipe(scene, layout),
-            source="an invented landscape of the demo, not an observation",
-        )
-    partial.replace(path)
+    try:
+        with rasterio.open(
+            partial,
+            "w",
+            driver="GTiff",
+            width=CHIP_SIZE,
+            height=CHIP_SIZE,
+            count=len(BANDS),
+            dtype="float32",
+            crs=f"EPSG:{scene.epsg}",
+            transform=Affine(PIXEL, 0, west, 0, -PIXEL, north),
+            interleave="pixel",
+            compress="deflate",
+            zlevel=1,  # 3 % larger than at the default of 6, in two thirds of the time
+            **_LAYOUTS[layout],
+        ) as chip:
+            chip.write(pixels)
+            chip.descriptions = BANDS
+            chip.update_tags(
+                date=season.date.isoformat(),
+                recipe=_recipe(scene, layout),
+                source="an invented landscape of the demo, not an observation",
+            )
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)  # what an interruption leaves

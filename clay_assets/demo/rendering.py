@@ -6,6 +6,7 @@ Not here: where the covers lie (see `cover`), and how pixels are written (see `c
 """
 
 import datetime
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,10 +117,10 @@ def _reflectance(
 
 def _light(relief: Relief, season: Season) -> Floats:
     """Light on each slope, as a multiple of that on level ground; some of it comes from all of the sky."""
-    azimuth, elevation = np.radians(season.sun_azimuth), np.radians(season.sun_elevation)
-    uphill = np.sin(azimuth) * relief.rise_east + np.cos(azimuth) * relief.rise_north
-    towards_sun = (np.sin(elevation) - np.cos(elevation) * uphill) / np.sqrt(1 + relief.slope**2)
-    light: Floats = (0.25 + 0.75 * np.clip(towards_sun / np.sin(elevation), 0, 1.8)).astype(np.float32)
+    azimuth, elevation = math.radians(season.sun_azimuth), math.radians(season.sun_elevation)
+    uphill = math.sin(azimuth) * relief.rise_east + math.cos(azimuth) * relief.rise_north
+    towards_sun = (1 - uphill / math.tan(elevation)) / np.sqrt(1 + relief.slope**2)
+    light: Floats = (0.25 + 0.75 * np.clip(towards_sun, 0, 1.8)).astype(np.float32)
     return light
 
 
