@@ -19,7 +19,7 @@ $(VENV)/installed-bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@touch $@
 
-# What the demo materializes is kept, so that `dagster dev` shows it afterwards.
+# Its own chips and checkpoint, whatever CLAY_ variables are set. What it materializes is kept, so that `dagster dev` shows it afterwards.
 .dagster/dagster.yaml: deploy/dagster.yaml
 	@mkdir -p .dagster
 	@cp $< $@
@@ -28,7 +28,8 @@ demo: export DAGSTER_HOME := $(CURDIR)/.dagster
 demo: $(VENV)/installed .dagster/dagster.yaml  ## embed chips of two tiles that it makes itself, and show the result
 	@$(BIN)/python -m clay_assets.demo make
 	@for tile in 18HYB 27WXN; do \
-		$(BIN)/dagster asset materialize -m clay_assets.definitions --select '*' --partition $$tile \
+		env $$(env | sed -n 's/^\(CLAY_[A-Z_]*\)=.*/-u \1/p') \
+			$(BIN)/dagster asset materialize -m clay_assets.definitions --select '*' --partition $$tile \
 			> data/$$tile.log 2>&1 || { cat data/$$tile.log; exit 1; }; \
 		grep -oE 'tile $$tile: .*|$$tile: [0-9]+ of .*' data/$$tile.log; \
 	done

@@ -24,7 +24,7 @@ HEAD = 3
 NEXT = """\
 Next:
   1. See the assets and run more of them in a browser, at http://localhost:3000
-       {bin}dagster dev
+       DAGSTER_HOME=$PWD/.dagster {bin}dagster dev
   2. Real chips and the released weights, with your AWS credentials in the environment
        export CLAY_CHECKPOINT=s3://clay-model-ckpt/v0/clay-small-70MT-1100T-10E.ckpt
        export CLAY_CHIPS_URI=s3://clay-tiles-02/02
