@@ -31,7 +31,7 @@ demo: $(VENV)/installed .dagster/dagster.yaml  ## embed chips of two tiles that 
 		env $$(env | sed -n 's/^\(CLAY_[A-Z_]*\)=.*/-u \1/p') \
 			$(BIN)/dagster asset materialize -m clay_assets.definitions --select '*' --partition $$tile \
 			> data/$$tile.log 2>&1 || { cat data/$$tile.log; exit 1; }; \
-		grep -oE 'tile $$tile: .*|$$tile: [0-9]+ of .*' data/$$tile.log; \
+		grep -oE "tile $$tile: .*" data/$$tile.log; \
 	done
 	@$(BIN)/python -m clay_assets.demo show
 
