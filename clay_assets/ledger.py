@@ -124,8 +124,8 @@ def _provenance(context: dg.AssetExecutionContext) -> dict[str, str]:
     Taken before the work begins: whatever comes upstream meanwhile then shows as new.
     """
     asset = context.assets_def
-    code_version = asset.code_versions_by_key[context.asset_key] or context.run_id
-    tags = {"dagster/code_version": code_version, "dagster/data_version": context.run_id}
+    code_version = asset.code_versions_by_key[context.asset_key] or context.run.run_id
+    tags = {"dagster/code_version": code_version, "dagster/data_version": context.run.run_id}
     for key in asset.asset_deps[context.asset_key]:
         latest = context.instance.fetch_materializations(key, limit=1).records
         event = latest[0].asset_materialization if latest else None

@@ -1,0 +1,57 @@
+"""`dagster asset materialize`, run as a user runs it: a process of its own in a folder of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+OURS = ("CLAY_", "AWS_", "DAGSTER_")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended.
+
+    Attributes:
+        status: Its exit status.
+        output: What it printed, both streams.
+    """
+
+    status: int
+    output: str
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """This process's environment without any setting of ours, and with a cache in `home`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    return {**kept, "XDG_CACHE_HOME": str(home / "cache")}
+
+
+def materialize(
+    home: Path, tiles: Sequence[str], settings: Mapping[str, str], *selection: str, timeout: float = 240
+) -> Finished:
+    """Materialize all assets, without DAGSTER_HOME.
+
+    Args:
+        home: Working directory; the manifest is written there.
+        tiles: The manifest.
+        settings: CLAY_ and AWS_ variables.
+        *selection: `--partition` or `--partition-range` and its value.
+        timeout: Seconds after which the command has failed.
+    """
+    (home / "tiles.txt").write_text("\n".join(tiles) + "\n")
+    program = str(Path(sys.executable).parent / "dagster")
+    command = [program, "asset", "materialize", "-m", "clay_assets.definitions", "--select", "*", *selection]
+    done = subprocess.run(
+        command,
+        cwd=home,
+        env={**clean_environment(home), **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout)
