@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Where the rehearsal saves its screenshots.
+PICTURES ?= docs
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench rehearsal clean
 
@@ -47,7 +50,7 @@ bench: $(VENV)/installed-bench  ## measure the encoder, whole tiles, growth and 
 	$(BIN)/python -m benchmarks
 
 rehearsal: $(VENV)/installed  ## run a backfill with PostgreSQL, S3, webserver and daemon on loopback
-	$(BIN)/python -m rehearsal
+	$(BIN)/python -m rehearsal --pictures $(PICTURES)
 
 clean:  ## remove the virtual environment and what the demo made
 	rm -rf $(VENV) .dagster data checkpoints build *.egg-info .mypy_cache .ruff_cache .pytest_cache

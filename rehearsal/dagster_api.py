@@ -106,7 +106,11 @@ class DagsterApi:
     def launch_backfill(self, tiles: Sequence[str], title: str) -> str:
         """Launch a backfill of all three assets, as the UI's dialog does; returns its id."""
         selection: list[Json] = [{"path": [asset]} for asset in ASSETS]
-        parameters: dict[str, Json] = {"assetSelection": selection, "partitionNames": list(tiles), "title": title}
+        parameters: dict[str, Json] = {
+            "assetSelection": selection,
+            "partitionNames": list(tiles),
+            "title": title,
+        }
         return str(self.ask(LAUNCH, params=parameters)["backfillId"])
 
     def wait_for_backfill(self, backfill: str, timeout_s: float) -> str:
@@ -153,7 +157,10 @@ class DagsterApi:
         return reasons
 
     def _failed_steps(self, backfill: str) -> list[dict[str, Any]]:
-        selected: dict[str, Json] = {"tags": [{"key": "dagster/backfill", "value": backfill}], "statuses": ["FAILURE"]}
+        selected: dict[str, Json] = {
+            "tags": [{"key": "dagster/backfill", "value": backfill}],
+            "statuses": ["FAILURE"],
+        }
         runs = self.ask(FAILURES, filter=selected)["results"]
         events = [event for run in runs for event in run["eventConnection"]["events"]]
         return [event for event in events if event["__typename"] == "ExecutionStepFailureEvent"]
