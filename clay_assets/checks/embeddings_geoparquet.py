@@ -66,6 +66,7 @@ class FileFacts:
         bytes: Size of the file.
         overhang: Of the footprint that reaches out of the tile the furthest, metres.
         outside: Footprints that reach out by more than `MAX_OVERHANG`.
+        lost: Why the tile itself lies nowhere; "" where it does not.
     """
 
     tile: str
@@ -74,6 +75,7 @@ class FileFacts:
     bytes: int
     overhang: float
     outside: int
+    lost: str = ""
 
 
 def build_embeddings_geoparquet_checks(manifest: Sequence[str], version: int) -> dg.AssetChecksDefinition:
@@ -137,9 +139,12 @@ def _look(tile: str, file: StoredObject, source: BinaryIO, faults: list[str]) ->
         column = pa.chunked_array([], pa.binary())
     footprints = shapely.from_wkb(column.to_numpy(), on_invalid="ignore")
     footprints = footprints[~shapely.is_missing(footprints)]
-    beyond = overhang(tile, footprints) if len(footprints) else np.zeros(1)
+    try:
+        beyond = overhang(tile, footprints)
+    except ValueError as error:  # the code names no tile
+        return FileFacts(tile, faults, len(footprints), file.size, np.inf, len(footprints), lost=str(error))
     outside = int((beyond > MAX_OVERHANG).sum())
-    return FileFacts(tile, faults, len(footprints), file.size, float(beyond.max()), outside)
+    return FileFacts(tile, faults, len(footprints), file.size, float(beyond.max(initial=0)), outside)
 
 
 def _valid(facts: Sequence[FileFacts], verdict: Verdict) -> None:
@@ -152,7 +157,9 @@ def _valid(facts: Sequence[FileFacts], verdict: Verdict) -> None:
 
 def _inside(facts: Sequence[FileFacts], verdict: Verdict) -> None:
     for look in facts:
-        if look.outside:
+        if look.lost:
+            verdict.faults[look.tile] = look.lost
+        elif look.outside:
             reach = f"{look.overhang / 1000:,.1f} km" if np.isfinite(look.overhang) else "beyond its UTM zone"
             verdict.faults[look.tile] = (
                 f"{look.outside} of {look.rows} footprints outside, the furthest by {reach}"

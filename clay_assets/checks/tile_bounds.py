@@ -6,6 +6,7 @@ exception: the code names the zone in which the tile is gridded.
 """
 
 import functools
+import threading
 
 import numpy as np
 import pyproj
@@ -48,10 +49,13 @@ def tile_bounds(tile: str) -> Bounds:
         tile: MGRS code such as 27WXN.
 
     Raises:
-        ValueError: If there is no such square in that zone.
+        ValueError: If there is no such column of squares in that zone.
     """
     zone, band, column, row = int(tile[:2]), tile[2], tile[3], tile[4]
-    west = (COLUMNS[(zone - 1) % 3].index(column) + 1) * SQUARE
+    columns = COLUMNS[(zone - 1) % 3]
+    if column not in columns:
+        raise ValueError(f"{tile} names no tile: zone {zone} has the columns {columns}, got {column}")
+    west = (columns.index(column) + 1) * SQUARE
     south = (ROWS.index(row) - (0 if zone % 2 else 5)) % len(ROWS) * SQUARE
     south += round((_band_centre(band) - (south + SQUARE / 2)) / CYCLE) * CYCLE
     north = south + SQUARE
@@ -63,8 +67,21 @@ def _band_centre(band: str) -> float:
     """Northing of the middle of a latitude band, at its zone's central meridian."""
     index = BANDS.index(band)
     latitude = -80 + 8 * index + (6 if band == "X" else 4)
-    to_utm = pyproj.Transformer.from_crs("OGC:CRS84", utm_zone(f"31{band}"), always_xy=True)
-    return float(to_utm.transform(3, latitude)[1])
+    return float(_to_utm.transformer(f"31{band}").transform(3, latitude)[1])
+
+
+class _Transformers(threading.local):
+    """One transformer for each zone and thread: making one takes 4 ms, none may be shared."""
+
+    def __init__(self) -> None:
+        self.transformer = functools.lru_cache(maxsize=8)(self._make)
+
+    @staticmethod
+    def _make(zone: str) -> pyproj.Transformer:
+        return pyproj.Transformer.from_crs("OGC:CRS84", utm_zone(zone), always_xy=True)
+
+
+_to_utm = _Transformers()
 
 
 def overhang(tile: str, footprints: NDArray[np.object_]) -> NDArray[np.float64]:
@@ -76,11 +93,13 @@ def overhang(tile: str, footprints: NDArray[np.object_]) -> NDArray[np.float64]:
 
     Returns:
         (N,) metres; 0 for a footprint inside, infinity for one that the tile's zone cannot show.
+
+    Raises:
+        ValueError: If the code names no tile.
     """
-    to_utm = pyproj.Transformer.from_crs("OGC:CRS84", utm_zone(tile), always_xy=True)
-    corners, owners = shapely.get_coordinates(footprints, return_index=True)
-    x, y = to_utm.transform(corners[:, 0], corners[:, 1])
     west, south, east, north = tile_bounds(tile)
+    corners, owners = shapely.get_coordinates(footprints, return_index=True)
+    x, y = _to_utm.transformer(tile[:3]).transform(corners[:, 0], corners[:, 1])
     beyond = np.maximum.reduce([west - x, x - east, south - y, y - north, np.zeros(len(x))])
     furthest = np.zeros(len(footprints))
     np.maximum.at(furthest, owners, np.where(np.isfinite(beyond), beyond, np.inf))

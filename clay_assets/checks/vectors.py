@@ -20,8 +20,8 @@ from clay_model.spec import SIZES, Level, ModelSize, embedding_shape
 MAX_BYTES = 64 * 2**20
 """Of vectors read a tile: all of 21,845 chips at level mean, 81 at patch, 13 at group, spread evenly."""
 
-MAX_COMPARED = 256
-"""Chips compared with one another: 32,640 pairs."""
+MAX_COMPARED = 128
+"""Chips compared with one another: 8,128 pairs."""
 
 Vectors = NDArray[np.float32]
 

@@ -97,7 +97,7 @@ class MadeUp:
             seconds=self.seconds,
             encoded=len(embedded),
             bytes_read=sum(chip.size for chip in chips),
-            bounds=[],
+            bounds=_bounds([outcome.footprint for outcome in embedded]),
         )
         with ResultsWriter(making.width) as writer:
             for outcome in outcomes:
@@ -115,6 +115,10 @@ class MadeUp:
             wkb, thumbnail = self.place(tile, name.number), bytes(3 * THUMBNAIL_SIZE**2)
             outcomes.append(Embedded(chip, name.date, wkb, vectors[index], thumbnail))
         return outcomes
+
+
+def _bounds(footprints: list[bytes]) -> list[float]:
+    return [float(edge) for edge in shapely.total_bounds(shapely.from_wkb(footprints))] if footprints else []
 
 
 def finish(stores: TileStores, tile: str, made_up: MadeUp | None = None, *, chips: int = 3) -> None:
