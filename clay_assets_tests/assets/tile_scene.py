@@ -72,6 +72,7 @@ class MadeUp:
         seconds: That it is said to have taken.
         model: Name of the network.
         place: Gives a chip's footprint.
+        left: Chips that the run is said to have left undone.
     """
 
     fingerprint: Fingerprint = FINGERPRINT
@@ -81,6 +82,7 @@ class MadeUp:
     seconds: float = 2.0
     model: str = "clay-v0-small"
     place: Callable[[str, int], bytes] = footprint
+    left: int = 0
 
     def store(self, stores: TileStores, tile: str) -> None:
         """List the tile's chips and store results for them."""
@@ -102,7 +104,7 @@ class MadeUp:
         with ResultsWriter(making.width) as writer:
             for outcome in outcomes:
                 writer.add(outcome)
-            writer.store(stores.work, tile, ResultsHeader(making, chips_digest(chips), summary))
+            writer.store(stores.work, tile, ResultsHeader(making, chips_digest(chips), summary, self.left))
 
     def _outcomes(self, tile: str, chips: Sequence[StoredObject]) -> list[Outcome]:
         vectors = self.vectors(len(chips))
