@@ -107,7 +107,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _contestants(encoder: Encoder, device: torch.device, batches: list[int]) -> Iterator[Contestant]:
-    """Ours in both precisions and all batches, the peer likewise (on the CPU one chip at a time), products."""
+    """Ours in both precisions, the peer likewise (on the CPU with the smallest batch), and products."""
     dimensions = encoder.dimensions
     chips = {batch: _chips(batch, device) for batch in batches}
     peer = Peer(encoder).to(device)

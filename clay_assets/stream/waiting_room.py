@@ -59,7 +59,7 @@ class WaitingRoom:
         """Bring a chip that was announced; None if nothing came of it."""
         with self._changed:
             self._on_their_way -= 1
-            if chip is not None:
+            if chip is not None and not self._closed:
                 self._ready.append(chip)
             self._changed.notify_all()
 

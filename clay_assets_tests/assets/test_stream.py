@@ -59,7 +59,7 @@ def value(outcome: Outcome) -> float:
 
 def pixels_alive() -> int:
     """Decoded chips in memory."""
-    gc.collect()  # what errors of earlier tests hold
+    gc.collect()  # what errors that were raised still hold
     objects = (thing for thing in gc.get_objects() if type(thing) is Tensor)
     return sum(tuple(thing.shape) == (13, 512, 512) for thing in objects)
 
