@@ -1,8 +1,8 @@
 """Cost against work: time per chip and peak memory must stay flat, overhead per tile is stated.
 
-Runs `dagster asset materialize` over tiles of 50 to 5,000 chips, and over 1 to 500 tiles of one chip, with
-the `tiny` network, so that everything but the encoder shows. The second run over the 500 tiles finds them
-current.
+Runs `dagster asset materialize` over tiles of many chips and over many tiles of one chip, with the `tiny`
+network, so that everything but the encoder shows. A second run over the same tiles finds them current. The
+whole range takes a quarter of an hour: `--chips 50 500 5000 --tiles 1 50 500`.
 """
 
 import argparse
@@ -24,8 +24,8 @@ TILE = "27WXN"
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--chips", type=int, nargs="+", default=[50, 500, 5000])
-    parser.add_argument("--tiles", type=int, nargs="+", default=[1, 50, 500])
+    parser.add_argument("--chips", type=int, nargs="+", default=[50, 500])
+    parser.add_argument("--tiles", type=int, nargs="+", default=[1, 50])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="clay-growth-") as folder:
         root = Path(folder)
