@@ -28,6 +28,10 @@ from clay_model import Embedder, Level
 FETCHERS = 16
 """Chips fetched at a time: 16 x 9 MB in 100 ms each are 1.4 GB/s, above what a host's network gives."""
 
+MAX_CHIP_BYTES = 64 * 2**20
+"""Of a file, in bytes. A chip of 13.6 MB of float32 pixels is not larger than twice that in any layout; an
+object that claims more would only fill memory, once for each fetcher."""
+
 
 class ChipStream:
     """Embeds the chips of many tiles, in order, through one pipeline.
@@ -177,6 +181,11 @@ class ChipStream:
     def _prepare(self, tile: str, source: StoredObject, outcome: Future[Outcome]) -> ReadyChip | None:
         """A chip fetched and decoded; None if the outcome is known already, or nobody waits for it."""
         try:
+            if source.size > MAX_CHIP_BYTES:
+                raise ChipRejected(
+                    "layout",
+                    f"has {source.size:,} bytes, expected at most {MAX_CHIP_BYTES:,}: it is not fetched",
+                )
             data = b"" if tile in self._given_up else self._read(source)
             with self._decoders:
                 if tile not in self._given_up:

@@ -107,6 +107,23 @@ def test_a_chip_that_cannot_be_used_is_skipped_with_its_reason_and_the_others_go
     assert "expected a TIFF" in second.detail
 
 
+def test_an_object_far_too_large_for_a_chip_is_skipped_without_being_fetched() -> None:
+    huge = StoredObject("s3://chips/27WXN/claytile_27WXN_20200615_v02_0001.tif", 100 * 2**30, "etag")
+
+    def read(_: StoredObject) -> bytes:
+        raise AssertionError("it was fetched")
+
+    stream = ChipStream(
+        {"27WXN": [huge]}, read=read, embedders=[MeanEmbedder()], level="mean", batch_size=1, fetchers=2
+    )
+    with stream:
+        (outcome,) = stream.results("27WXN")
+
+    assert isinstance(outcome, Skipped)
+    assert (outcome.reason, outcome.chip) == ("layout", huge)
+    assert "107,374,182,400 bytes, expected at most 67,108,864" in outcome.detail
+
+
 def test_no_more_chips_are_under_way_than_there_are_slots() -> None:
     started, taken, most = 0, 0, 0
     lock = threading.Lock()
