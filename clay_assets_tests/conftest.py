@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from clay_assets_tests.fixtures_model import small_checkpoint as small_checkpoint
+from clay_assets_tests.fixtures_model import tiny_checkpoint as tiny_checkpoint
+from clay_assets_tests.fixtures_model import tiny_encoder as tiny_encoder
 from clay_assets_tests.s3_server import S3Bucket, client, serving
-
-pytest_plugins = ["clay_assets_tests.fixtures_model"]
 
 
 @pytest.fixture(scope="session")
