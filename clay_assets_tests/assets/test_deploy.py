@@ -19,7 +19,7 @@ DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 FILES = ("dagster.yaml", "dagster-production.yaml")
 
 ENVIRONMENT = {
-    "DAGSTER_POSTGRES_URL": "postgresql://dagster:secret@127.0.0.1:1/dagster",
+    "DAGSTER_POSTGRES_URL": "postgresql+psycopg2://dagster:secret@127.0.0.1:1/dagster",
     "DAGSTER_LOGS_BUCKET": "logs",
 }
 
