@@ -1,5 +1,6 @@
 """Fixtures for both packages' tests: a real S3 server on loopback, and buckets on it."""
 
+import signal
 import uuid
 from collections.abc import Iterator
 
@@ -9,6 +10,11 @@ from clay_assets_tests.fixtures_model import small_checkpoint as small_checkpoin
 from clay_assets_tests.fixtures_model import tiny_checkpoint as tiny_checkpoint
 from clay_assets_tests.fixtures_model import tiny_encoder as tiny_encoder
 from clay_assets_tests.s3_server import S3Bucket, client, serving
+
+# A shell gives its background jobs an ignored SIGINT, and whatever a test starts would inherit it: Dagster's log
+# followers, which are stopped by it, would then not stop.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -207,6 +208,9 @@ def main() -> int:
         "--keep", action="store_true", help="leave the servers running until Enter is pressed"
     )
     arguments = parser.parse_args()
+    # As a shell's background job we would ignore SIGINT, and so would all that we start: Dagster's runs stop
+    # the followers of their logs by it, and would wait half a minute for each.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         chromium()
     except servers.MissingPackage as error:
