@@ -68,8 +68,7 @@ def principal_colours(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
     if len(vectors) < 3:
         return np.full((len(vectors), 3), 128, dtype=np.uint8)
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
-    left, scale, _ = np.linalg.svd(centred, full_matrices=False)
-    components = (left * scale)[:, :3]
+    components = centred @ _axes(centred)
     # The sign of a component is arbitrary: fix it, so that the same vectors give the same picture.
     components *= np.where(
         components[np.abs(components).argmax(axis=0), range(components.shape[1])] < 0, -1, 1
@@ -77,6 +76,20 @@ def principal_colours(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
     low, high = np.percentile(components, (2, 98), axis=0)
     stretched = np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1)
     return (30 + 215 * stretched).astype(np.uint8)
+
+
+def _axes(centred: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The first three principal axes of (N, D) vectors, as columns (D, 3).
+
+    From the smaller of the two matrices of products: a singular value decomposition of three dates' vectors
+    takes 3 s, and the next tile would wait for it.
+    """
+    if len(centred) > centred.shape[1]:
+        return np.linalg.eigh(centred.T @ centred).eigenvectors[:, :-4:-1]
+    combinations = np.linalg.eigh(centred @ centred.T).eigenvectors[:, :-4:-1]  # of the vectors
+    axes = centred.T @ combinations
+    unit: NDArray[np.float64] = axes / np.maximum(np.linalg.norm(axes, axis=0), 1e-30)
+    return unit
 
 
 def tile_picture(
@@ -129,14 +142,28 @@ def _as_markdown(picture: Image.Image) -> str:
 
 
 def _layout(footprints: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row and column of each chip on the tile's ground, north up.
-
-    Counted along the chips' own edges, not along degrees: a UTM grid leans against the meridians.
-    """
-    corners = shapely.get_coordinates(shapely.from_wkb(list(footprints))).reshape(len(footprints), 5, 2)
+    """Row and column of each chip on the tile's ground, north up, counted along the chips' own edges."""
+    corners = _on_the_ground(shapely.get_coordinates(shapely.from_wkb(list(footprints))))
+    corners = corners.reshape(len(footprints), 5, 2)  # south-east, north-east, north-west, south-west, again
     edges = np.median([corners[:, 0] - corners[:, 3], corners[:, 2] - corners[:, 3]], axis=1)  # east, north
     offsets = corners[:, 3] - corners[0, 3]
-    east, north = np.rint(np.linalg.solve(edges.T, offsets.T)).astype(np.int64)
-    # A chip far from the others (a wrong footprint) must not make a picture of a million pixels.
-    columns = np.minimum(east - east.min(), MAX_CHIPS_ACROSS - 1)
-    return np.minimum(north.max() - north, MAX_CHIPS_ACROSS - 1), columns
+    # Least squares: edges of next to no length (an odd chip alone in its tile) have no inverse.
+    places = np.linalg.lstsq(edges.T, offsets.T, rcond=None)[0]
+    east, north = np.rint(np.clip(places, -1e6, 1e6)).astype(np.int64)
+    return _from_zero(-north), _from_zero(east)
+
+
+def _on_the_ground(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Degrees to a plane in which a UTM grid is a grid again, also near a pole and across the antimeridian.
+
+    Transverse Mercator of a sphere around the first longitude; its unit is the Earth's radius.
+    """
+    longitude, latitude = np.radians(degrees - [degrees[0, 0], 0]).T
+    sideways = np.clip(np.cos(latitude) * np.sin(longitude), -0.999, 0.999)
+    return np.stack([np.arctanh(sideways), np.arctan2(np.tan(latitude), np.cos(longitude))], axis=1)
+
+
+def _from_zero(places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count from the first place; one far from the others (a wrong footprint) is moved to the rim."""
+    start = max(int(places.min()), int(np.median(places)) - MAX_CHIPS_ACROSS // 2)
+    return np.clip(places - start, 0, MAX_CHIPS_ACROSS - 1)

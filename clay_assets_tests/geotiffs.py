@@ -66,6 +66,7 @@ def chip_bytes(
     layout: str = "as the bucket has them",
     crs: str | None = "EPSG:32627",
     origin: tuple[float, float] | None = (600_000, 7_700_040),
+    pixel: float = 10,
     date: str | None = DATE,
     bands: tuple[str | None, ...] = (),
     **options: float | str,
@@ -77,6 +78,7 @@ def chip_bytes(
         layout: One of `LAYOUTS`.
         crs: Coordinate reference system; None: the file has none.
         origin: Upper left corner; None: the file has no geotransform.
+        pixel: Size of one, in the CRS's unit.
         date: Tag `date`; None: the file has none.
         bands: Names of the bands; empty: the file names none.
         **options: More creation options, above those of the layout.
@@ -86,7 +88,7 @@ def chip_bytes(
     if crs is not None:
         profile["crs"] = crs
     if origin is not None:
-        profile["transform"] = Affine(10, 0, origin[0], 0, -10, origin[1])
+        profile["transform"] = Affine(pixel, 0, origin[0], 0, -pixel, origin[1])
     count, height, width = samples.shape
     with MemoryFile() as file:
         with file.open(
@@ -193,6 +195,9 @@ BAD_CHIPS: Mapping[str, BadChip] = MappingProxyType(
         "no geotransform": BadChip(lambda: chip_bytes(origin=None), "crs", "no geotransform"),
         "off the Earth": BadChip(
             lambda: chip_bytes(origin=(1e12, 1e12)), "crs", r"bounds 1e\+12, .*expected ones that .* on Earth"
+        ),
+        "no extent": BadChip(
+            lambda: chip_bytes(pixel=1e-14), "crs", "bounds .*expected ones that span an area"
         ),
         "a site's own CRS": BadChip(
             lambda: chip_bytes(crs='LOCAL_CS["site",UNIT["metre",1]]'), "crs", "coordinate reference system"

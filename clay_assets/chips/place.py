@@ -51,13 +51,15 @@ def locate(header: Header) -> Place:
         raise ChipRejected(
             "crs", f"has a coordinate reference system without a way to WGS 84: {error}"
         ) from error
+    bounds = ", ".join(f"{value:g}" for value in (west, south, east, north))
     if not (np.abs(lon) <= 180).all() or not (np.abs(lat) <= 90).all():
-        bounds = ", ".join(f"{value:g}" for value in (west, south, east, north))
         raise ChipRejected(
             "crs", f"has bounds {bounds}, expected ones that its reference system places on Earth"
         )
-    ring = shapely.linearrings(np.stack([lon[:4], lat[:4]], axis=1))
-    return Place((float(lon[4]), float(lat[4])), shapely.to_wkb(shapely.polygons(ring)))
+    footprint = shapely.polygons(shapely.linearrings(np.stack([lon[:4], lat[:4]], axis=1)))
+    if not shapely.area(footprint):  # pixels so small that the corners are one point
+        raise ChipRejected("crs", f"has bounds {bounds}, expected ones that span an area")
+    return Place((float(lon[4]), float(lat[4])), shapely.to_wkb(footprint))
 
 
 class _Transformers(threading.local):
