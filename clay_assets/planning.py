@@ -39,7 +39,7 @@ class TilePlan:
     @property
     def is_current(self) -> bool:
         """Whether the results in the store are complete as they are."""
-        return self.header is not None and self.header.digest == chips_digest(self.chips) and not self.todo
+        return self.header is not None and _is_complete(self.header, self.chips)
 
 
 def plan_tiles(
@@ -83,7 +83,7 @@ def _plan_tile(work: Store, tile: str, fingerprint: Fingerprint, *, force: bool)
         header = results.header
         if header.making.fingerprint != fingerprint:
             return TilePlan(tile, chips, todo=chips)
-        if header.digest == chips_digest(chips):
+        if _is_complete(header, chips):
             return TilePlan(tile, chips, header)
         table = results.columns(["source_url", "etag"])
     found = zip(table["source_url"].to_pylist(), table["etag"].to_pylist(), strict=True)
@@ -91,3 +91,12 @@ def _plan_tile(work: Store, tile: str, fingerprint: Fingerprint, *, force: bool)
     kept = sorted(rows[chip.url, chip.etag] for chip in chips if (chip.url, chip.etag) in rows)
     todo = [chip for chip in chips if (chip.url, chip.etag) not in rows]
     return TilePlan(tile, chips, header, kept, todo)
+
+
+def _is_complete(header: ResultsHeader, chips: Sequence[StoredObject]) -> bool:
+    """Whether results account for exactly these chips, in a run that came to its end.
+
+    Results of a run that was stopped stay unfinished also when the chips it left are gone from the bucket:
+    they are written once more, so that they can be published.
+    """
+    return header.digest == chips_digest(chips) and not header.left

@@ -11,8 +11,8 @@ from clay_assets_tests.fixtures_model import tiny_checkpoint as tiny_checkpoint
 from clay_assets_tests.fixtures_model import tiny_encoder as tiny_encoder
 from clay_assets_tests.s3_server import S3Bucket, client, serving
 
-# A shell gives its background jobs an ignored SIGINT, and whatever a test starts would inherit it: Dagster's log
-# followers, which are stopped by it, would then not stop.
+# A shell gives its background jobs an ignored SIGINT, and whatever a test starts would inherit it: Dagster's
+# log followers, which are stopped by it, would then not stop.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
