@@ -5,11 +5,14 @@ The cache lies in the user's cache folder. What is in it can be deleted at any t
 
 import hashlib
 import json
+import logging
 import os
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from clay_assets.storage import FolderMissing, ObjectMissing, StorageError, Store, StoredObject
+
+log = logging.getLogger(__name__)
 
 
 class CheckpointMissing(StorageError):
@@ -67,12 +70,9 @@ def fetch_checkpoint(store: Store, cache: Path) -> LocalCheckpoint:
             " `make demo` makes an untrained one to try the pipeline with"
         ) from None
     record = _record_of(found, cache)
-    path = (
-        Path(found.url) if store.is_local else record.with_suffix(PurePosixPath(found.url).suffix or ".ckpt")
-    )
+    path = Path(found.url) if store.is_local else record.with_suffix(".ckpt")
     known = _recorded(record)
     if known is None or not path.is_file():
-        record.parent.mkdir(parents=True, exist_ok=True)
         if not store.is_local:
             store.fetch_to(found, path)
         known = sha256_of(path)
@@ -111,13 +111,16 @@ def _record_of(found: StoredObject, cache: Path) -> Path:
 def _recorded(record: Path) -> str | None:
     try:
         return str(json.loads(record.read_text())["sha256"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _write_record(record: Path, found: StoredObject, sha256: str) -> None:
+    facts = {"url": found.url, "etag": found.etag, "size": found.size, "sha256": sha256}
     partial = record.with_suffix(f".{os.getpid()}.part")
-    partial.write_text(
-        json.dumps({"url": found.url, "etag": found.etag, "size": found.size, "sha256": sha256})
-    )
-    partial.replace(record)  # two runs may do this at once: either record is right
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(facts))
+        partial.replace(record)  # two runs may do this at once: either record is right
+    except OSError as error:  # a folder that cannot be written costs a hash a run, and no more
+        log.warning("the checkpoint's hash cannot be kept in %s: %s", record.parent, error)

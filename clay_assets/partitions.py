@@ -26,10 +26,11 @@ def read_tiles(path: Path) -> list[str]:
         The codes, sorted, each once.
 
     Raises:
-        ManifestError: If the file is missing or not text, or a line is no MGRS code; all are named.
+        ManifestError: If the file is missing, not text or names no tile, or a line is no MGRS code; all of
+            these are named.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin with a mark
     except FileNotFoundError:
         raise ManifestError(
             f"no tile manifest at {path.absolute()}: write one MGRS code a line, for example with"
@@ -46,4 +47,6 @@ def read_tiles(path: Path) -> list[str]:
         raise ManifestError(
             f"{path.absolute()} has {len(bad)} lines that are no MGRS tile, such as 27WXN:\n  {shown}{more}"
         )
+    if not codes:
+        raise ManifestError(f"{path.absolute()} names no tile: write one MGRS code a line, such as 27WXN")
     return sorted({code for _, code in codes})

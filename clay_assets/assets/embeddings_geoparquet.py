@@ -22,7 +22,7 @@ class PublishConfig(dg.Config):
     """What can be asked of one run."""
 
     version: int | None = Field(
-        default=None, description="The published file's version, 0 to 999; empty: as CLAY_VERSION says."
+        default=None, ge=0, description="The published file's version; empty: as CLAY_VERSION says."
     )
 
 

@@ -1,0 +1,49 @@
+import warnings
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from clay_assets.settings import DEFAULTS, Settings, SettingsError
+
+
+def test_nothing_set_means_the_defaults_of_the_contract() -> None:
+    settings = Settings.from_environment({})
+
+    assert {name: settings.value(name) for name in DEFAULTS} == {
+        "CLAY_CHIPS_URI": "data/chips",
+        "CLAY_CHECKPOINT": "checkpoints/clay-small-70MT-1100T-10E.ckpt",
+        "CLAY_OUTPUT_URI": "data/embeddings",
+        "CLAY_WORK_URI": "data/work",
+        "CLAY_TILES": "tiles.txt",
+        "CLAY_LEVEL": "mean",
+        "CLAY_PRECISION": "auto",
+        "CLAY_DEVICE": "auto",
+        "CLAY_BATCH_SIZE": "auto",
+        "CLAY_VERSION": "1",
+        "CLAY_TILES_PER_RUN": "64",
+    }
+    assert (settings.manifest, settings.version, settings.tiles_per_run) == (Path("tiles.txt"), 1, 64)
+
+
+def test_variable_that_is_set_goes_on_by_its_name_and_others_by_their_default() -> None:
+    settings = Settings.from_environment({"CLAY_LEVEL": "patch", "CLAY_DEVICE": "", "HOME": "/root"})
+
+    assert settings.value("CLAY_LEVEL") == "patch"
+    assert settings.config("CLAY_LEVEL") == dg.EnvVar("CLAY_LEVEL")
+    assert settings.config("CLAY_DEVICE") == "auto"
+
+
+def test_variables_of_other_programs_are_not_warned_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Settings.from_environment({"CLAYTON": "1", "AWS_REGION": "us-west-2"})
+
+
+@pytest.mark.parametrize("value", ["-1", "1.5", "one", "0x1", " 1"])
+@pytest.mark.parametrize("name", ["CLAY_VERSION", "CLAY_TILES_PER_RUN"])
+def test_number_that_is_none_is_refused_by_its_variable(name: str, value: str) -> None:
+    settings = Settings.from_environment({name: value})
+
+    with pytest.raises(SettingsError, match=f"{name} is {value!r}, expected a whole number from 0"):
+        _ = (settings.version, settings.tiles_per_run)
