@@ -24,10 +24,10 @@ def test_byte_order_mark_is_no_part_of_the_first_tile(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "code",
-    (
+    [
         *("00WXN", "61WXN", "7WXN", "27IXN", "27OXN", "27AXN", "27YXN", "27WIN", "27WXO", "27WXW"),
         *("27wxn", "27WXN1", "27 WXN", "T27WXN", "27WXN,27WXM", "../etc"),
-    ),
+    ],
 )
 def test_line_that_is_no_tile_is_refused_with_its_number(tmp_path: Path, code: str) -> None:
     with pytest.raises(ManifestError, match=r"has 1 lines that are no MGRS tile") as caught:
