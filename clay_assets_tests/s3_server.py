@@ -14,8 +14,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,23 @@ def serving() -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def checking_credentials(endpoint: str) -> Iterator[None]:
+    """Lets the server refuse credentials that it does not know, for the length of the block."""
+
+    def unchecked(requests: str) -> None:  # moto checks credentials after this many requests
+        with closing(HTTPConnection(endpoint.removeprefix("http://"))) as connection:
+            connection.request("POST", "/moto-api/reset-auth", requests)
+            if connection.getresponse().status != 200:
+                raise RuntimeError("moto's server does not take /moto-api/reset-auth")
+
+    unchecked("0")
+    try:
+        yield
+    finally:
+        unchecked("inf")
 
 
 def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:

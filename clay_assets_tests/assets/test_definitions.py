@@ -5,6 +5,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster._serdes import serialize_value
 
 from clay_assets.definitions import build_defs
 from clay_assets.partitions import ManifestError
@@ -80,6 +82,20 @@ def test_settings_that_are_set_reach_resources_by_their_names(tmp_path: Path) ->
     resources = build_defs(settings=settings).resources
     assert resources is not None
     assert resources["chips"].uri == dg.EnvVar("CLAY_CHIPS_URI")
+
+
+def test_secrets_of_the_environment_are_not_in_what_the_ui_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, f"secret-{name}")
+    settings = settings_with(tmp_path, CLAY_CHIPS_URI="s3://bucket/chips")
+
+    repository = build_defs(settings=settings).get_repository_def()
+    told = serialize_value(RepositorySnap.from_def(repository))
+
+    assert "CLAY_CHIPS_URI" in told, "this is not where resource config stands"
+    assert "secret-AWS" not in told
 
 
 def test_manifest_with_a_bad_line_is_refused_with_its_number(tmp_path: Path) -> None:

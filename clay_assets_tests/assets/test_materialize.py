@@ -13,7 +13,7 @@ from clay_assets.geoparquet import published_schema, validate
 from clay_assets_tests.assets.command_line import materialize
 from clay_assets_tests.geotiffs import BAD_CHIPS, chip_bytes, chip_name, good_chip
 from clay_assets_tests.golden import REAL_CHIPS, GoldenChip, expected
-from clay_assets_tests.s3_server import SECRET_KEY, S3Bucket
+from clay_assets_tests.s3_server import SECRET_KEY, S3Bucket, checking_credentials
 from clay_model import BANDS
 
 TILE = "27WXN"
@@ -178,6 +178,25 @@ def test_a_tile_without_usable_chips_fails_and_says_why(
     assert done.status != 0
     assert phrase in done.output
     assert not list(tmp_path.rglob("*.gpq"))
+
+
+def test_credentials_that_the_server_refuses_are_explained_and_not_shown(
+    tmp_path: Path, bucket: S3Bucket, tiny_checkpoint: Path
+) -> None:
+    settings = {
+        **bucket.environment,
+        "AWS_ACCESS_KEY_ID": "AKIAUNKNOWNKEY000000",
+        "CLAY_CHIPS_URI": bucket.uri(),
+        "CLAY_CHECKPOINT": str(tiny_checkpoint),
+    }
+
+    with checking_credentials(bucket.endpoint):
+        done = materialize(tmp_path, [TILE], settings, "--partition", TILE)
+
+    assert done.status != 0
+    assert "The server does not know this access key. Set AWS_ACCESS_KEY_ID" in done.output
+    assert SECRET_KEY not in done.output
+    assert "AKIAUNKNOWNKEY000000" not in done.output
 
 
 def test_a_bucket_that_does_not_exist_is_named(

@@ -8,10 +8,9 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from clay_assets.storage import (
     TransferFailed,
 )
 from clay_assets.storage.folder import replacing
-from clay_assets_tests.s3_server import S3Bucket, client, free_port
+from clay_assets_tests.s3_server import S3Bucket, checking_credentials, client, free_port
 
 SECRET = "a-secret-that-must-not-be-shown"  # noqa: S105 - only ever sent to loopback servers
 
@@ -488,22 +487,8 @@ def users(bucket: S3Bucket) -> Iterator[dict[str, S3Options]]:
     iam.put_user_policy(
         UserName=f"allowed-{bucket.name}", PolicyName="all", PolicyDocument=json.dumps(policy)
     )
-    with _checking_credentials(bucket.endpoint):
+    with checking_credentials(bucket.endpoint):
         yield options
-
-
-@contextmanager
-def _checking_credentials(endpoint: str) -> Iterator[None]:
-    def unchecked(requests: str) -> None:  # moto checks credentials after this many requests
-        with closing(HTTPConnection(endpoint.removeprefix("http://"))) as connection:
-            connection.request("POST", "/moto-api/reset-auth", requests)
-            assert connection.getresponse().status == 200
-
-    unchecked("0")
-    try:
-        yield
-    finally:
-        unchecked("inf")
 
 
 def test_good_credentials_pass_where_they_are_checked(bucket: S3Bucket, users: dict[str, S3Options]) -> None:

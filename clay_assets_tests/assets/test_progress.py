@@ -1,0 +1,56 @@
+import os
+import pty
+import sys
+
+import pytest
+
+from clay_assets.outcomes import Skipped
+from clay_assets.progress import Progress
+from clay_assets_tests.assets.streaming import sources
+
+
+def skip() -> Skipped:
+    return Skipped(sources("27WXN", 1)[0], "size", "too small")
+
+
+def test_log_gets_one_line_every_few_seconds_and_one_at_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("clay_assets.progress.time.monotonic", lambda: now)
+    with Progress(40) as told:
+        told.begin("27WXN")
+        for _ in range(20):
+            now += 0.5
+            told.count(skip())
+
+    lines = capsys.readouterr().err.splitlines()
+
+    assert lines == [
+        "27WXN: 10 of 40 chips, 10 skipped, 2.0 chips/s, 15 s left",
+        "27WXN: 20 of 40 chips, 20 skipped, 2.0 chips/s, 10 s left",
+        "27WXN: 20 of 40 chips, 20 skipped, 2.0 chips/s, 10 s left",
+    ]
+
+
+def test_run_without_chips_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(0):
+        pass
+
+    assert capsys.readouterr().err == ""
+
+
+def test_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with Progress(4) as told:
+            told.begin("27WXN")
+            for _ in range(4):
+                told.count(skip())
+        terminal.flush()
+        seen = os.read(ours, 65_536).decode()
+    os.close(ours)
+
+    assert "27WXN: 100%" in seen
+    assert "4/4" in seen
