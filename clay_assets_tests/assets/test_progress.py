@@ -1,6 +1,7 @@
 import os
 import pty
 import sys
+import termios
 
 import pytest
 
@@ -42,6 +43,7 @@ def test_run_without_chips_says_nothing(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
     with os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
         with Progress(4) as told:
