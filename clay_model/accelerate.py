@@ -24,7 +24,7 @@ LARGEST_BATCH = 64
 """Chips: on a large GPU more would only make the last batch of a tile wait longer."""
 
 MEMORY_SHARE = 0.6
-"""Of a GPU's free memory, what a batch may take; the rest is for fragments and the next batch's pixels."""
+"""Of a GPU's free memory, what may be planned with; the rest is for what the plan leaves out."""
 
 
 def accelerate(encoder: Encoder, device: torch.device, precision: Precision) -> None:
@@ -97,7 +97,8 @@ def fitting_batch(free: int, dimensions: Dimensions, precision: Precision) -> in
         1 to `LARGEST_BATCH`.
     """
     width = 2 if precision == "bf16" else 4  # bytes of a number
-    pixels = 3 * 4 * len(BANDS) * CHIP_SIZE**2  # as they came, normalised, and a group's share copied
+    # As they came, normalised, and a group's share copied; and the next batch's, which arrive meanwhile.
+    pixels = 4 * 4 * len(BANDS) * CHIP_SIZE**2
     stream = 4 * 4 * dimensions.dim  # a token before, inside and after a norm, and its sum, in float32
     attention = 5 * width * dimensions.attention_dim  # queries, keys, values, their mixture, a copy of it
     mlp = 2 * width * dimensions.mlp_dim  # before and after the GELU

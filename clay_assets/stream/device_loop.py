@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,10 +54,11 @@ class StreamClock:
 
 @dataclass(eq=False)
 class _Launched:
-    """A batch given to the device, which may still be computing."""
+    """A batch given to the device, which may still be computing; its vectors are there after `wait`."""
 
-    chips: Sequence[ReadyChip]
+    chips: Sequence[ReadyChip]  # kept, so that no pinned pixels are reused before they are on the device
     vectors: Tensor
+    wait: Callable[[], None]
 
 
 class DeviceLoop:
@@ -82,7 +83,10 @@ class DeviceLoop:
         self._clock = clock
         self._launched: deque[_Launched] = deque()
         # A GPU gets its next batch while it computes this one; a CPU has computed when `encode` returns.
-        self._ahead = 1 if embedder.device.type == "cuda" else 0
+        on_gpu = embedder.device.type == "cuda"
+        self._ahead = 1 if on_gpu else 0
+        # Pixels have a stream of their own: in that of the products they would wait until those are done.
+        self._copies = torch.cuda.Stream(embedder.device) if on_gpu else None
 
     def run(self) -> None:
         """Encode until there is nothing more."""
@@ -109,7 +113,7 @@ class DeviceLoop:
         while todo:
             part = todo[: self._size]
             try:
-                self._launched.append(_Launched(part, self._encode(part)))
+                self._launched.append(_Launched(part, *_to_host(self._encode(part))))
             except torch.cuda.OutOfMemoryError as error:
                 self._finish_all_but(0)  # their results hold memory too
                 if len(part) > 1:
@@ -124,9 +128,15 @@ class DeviceLoop:
             del todo[: len(part)]
 
     def _encode(self, part: Sequence[ReadyChip]) -> Tensor:
-        pixels = torch.empty((len(part), *part[0].pixels.shape), device=self._embedder.device)
-        for row, chip in zip(pixels, part, strict=True):
-            row.copy_(chip.pixels, non_blocking=True)
+        device = self._embedder.device
+        with torch.cuda.stream(self._copies):  # on the CPU, where it is None, this does nothing
+            pixels = torch.empty((len(part), *part[0].pixels.shape), device=device)
+            for row, chip in zip(pixels, part, strict=True):
+                row.copy_(chip.pixels, non_blocking=True)
+        if self._copies is not None:
+            products = torch.cuda.current_stream(device)
+            products.wait_stream(self._copies)
+            pixels.record_stream(products)  # else their memory could be given away while it is still read
         places = encode_places([chip.lonlat for chip in part])
         dates = encode_dates([chip.date for chip in part])
         return self._embedder.encode(pixels, places, dates, self._level)
@@ -138,7 +148,8 @@ class DeviceLoop:
     def _finish(self, launched: _Launched) -> None:
         """Hand out a batch's outcomes; waits for the device."""
         try:
-            vectors = launched.vectors.cpu().numpy()
+            launched.wait()
+            vectors = launched.vectors.numpy()
             finite = np.isfinite(vectors).reshape(len(vectors), -1).all(axis=1)
             # Copies, so that a vector that waits to be written does not keep its whole batch.
             outcomes = [
@@ -161,6 +172,22 @@ class DeviceLoop:
             error = EncodingFailed(message + reason)
             error.__cause__ = cause
             chip.outcome.set_exception(error)
+
+
+def _to_host(vectors: Tensor) -> tuple[Tensor, Callable[[], None]]:
+    """Start to bring a batch's vectors to the host.
+
+    Started now and not when they are asked for: by then the next batch is in the GPU's queue, and the copy
+    would come after it.
+
+    Returns:
+        Vectors in the host's memory, and a function that returns once they are there.
+    """
+    if vectors.device.type != "cuda":
+        return vectors, lambda: None
+    host = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
+    host.copy_(vectors, non_blocking=True)
+    return host, torch.cuda.current_stream(vectors.device).record_event().synchronize
 
 
 def _not_finite(url: str) -> str:
