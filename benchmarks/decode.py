@@ -2,9 +2,9 @@
 
 Chips are as the bucket has them (float32, deflate, strips of one row, bands interleaved, directory at the
 end) and in tiles. Bands have the resolution of their sources, 10, 20 and 30 m, which makes 7 MB, as real land
-does in that layout; or all 10 m, which makes 9 MB. The limit is libdeflate inflating the same blocks into one
-small buffer and nothing else. Decoders take turns and medians of their CPU time are compared, so that other
-work on the machine hits all alike.
+does in that layout; or all 10 m, which makes 9 MB. With `--chips` the pixels are those of GeoTIFFs instead.
+The limit is libdeflate inflating the same blocks into one small buffer and nothing else. Decoders take turns
+and medians of their CPU time are compared, so that other work on the machine hits all alike.
 """
 
 import argparse
@@ -13,8 +13,9 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -47,19 +48,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=11, help="times that each decoder reads each chip")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the last rows")
+    parser.add_argument("--chips", nargs="+", type=Path, metavar="FILE", help="GeoTIFFs of 13 bands")
     arguments = parser.parse_args()
     print(f"{'':42}" + "".join(f"{name:>19}" for name in DECODERS) + f"{'limit':>9}{'ours : rasterio':>17}")
     rows = []
-    for pixels, what in ((land(coarse=True), "as sources are"), (land(coarse=False), "all bands 10 m")):
+    for scene, pixels in _scenes(arguments.chips):
+        print(scene)
         files = {layout: chip_bytes(pixels, layout=name) for layout, name in LAYOUTS.items()}
         for layout, data in files.items():
             assert np.array_equal(read_chip(data, chip_name()).pixels, pixels)  # noqa: S101
             rates = _one_thread(data, arguments.rounds)
-            rows.append(_row(f"{layout}, {len(data) / 1e6:.1f} MB", 1, rates))
+            rows.append(_row(scene, f"{layout}, {len(data) / 1e6:.1f} MB", 1, rates))
         data = files["strips, as the bucket has them"]
         rates = _many_threads(data, arguments.rounds // 2 + 1, arguments.threads)
-        rows.append(_row(f"{what}, {arguments.threads} threads at once", arguments.threads, rates))
+        rows.append(
+            _row(scene, f"such strips, {arguments.threads} threads at once", arguments.threads, rates)
+        )
     print(json.dumps({"benchmark": "decode", "unit": "chips per second and core", "rows": rows}))
+
+
+def _scenes(paths: Sequence[Path] | None) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """What is seen, and its pixels (13, 512, 512)."""
+    if not paths:
+        yield "land, bands as their sources are", land(coarse=True)
+        yield "land, all bands 10 m", land(coarse=False)
+    for path in paths or ():
+        yield path.name, read_with_rasterio(path.read_bytes())
 
 
 def land(*, coarse: bool, seed: int = 0) -> NDArray[np.float32]:
@@ -148,12 +162,12 @@ def _many_threads(data: bytes, rounds: int, threads: int) -> dict[str, float]:
     return {name: statistics.median(values) / cores for name, values in rates.items()}
 
 
-def _row(what: str, threads: int, rates: Mapping[str, float]) -> dict[str, object]:
+def _row(scene: str, what: str, threads: int, rates: Mapping[str, float]) -> dict[str, object]:
     """Print a row of the table, and return it for the JSON."""
     limit = f"{rates['limit']:9.1f}" if "limit" in rates else f"{'':9}"
     ratio = rates["ours"] / rates["rasterio"]
-    print(f"{what:42}" + "".join(f"{rates[name]:19.1f}" for name in DECODERS) + f"{limit}{ratio:15.2f} x")
-    return {"what": what, "threads": threads, "ours_to_rasterio": ratio, **rates}
+    print(f"  {what:40}" + "".join(f"{rates[name]:19.1f}" for name in DECODERS) + f"{limit}{ratio:15.2f} x")
+    return {"scene": scene, "what": what, "threads": threads, "ours_to_rasterio": ratio, **rates}
 
 
 if __name__ == "__main__":

@@ -212,9 +212,14 @@ class ChipStream:
 
 
 def _to_tensor(pixels: NDArray[np.float32], *, pinned: bool) -> Tensor:
-    """Contiguous pixels: a file's bands may lie pixel by pixel, and here many threads take them apart."""
+    """Pixels for a device.
+
+    A file's bands may lie pixel by pixel. For the CPU they are taken apart here, by as many threads as
+    decode; for a GPU they are left as they lie, because it does that in no time (see `DeviceLoop`).
+    """
     if not pinned:
         return torch.from_numpy(np.ascontiguousarray(pixels))
-    tensor = torch.empty(pixels.shape, pin_memory=True)  # copies to the device then run beside its work
+    # Copies from pinned memory run beside the device's work.
+    tensor = torch.empty_like(torch.from_numpy(pixels), pin_memory=True)
     np.copyto(tensor.numpy(), pixels)
     return tensor

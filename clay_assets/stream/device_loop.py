@@ -132,7 +132,8 @@ class DeviceLoop:
         with torch.cuda.stream(self._copies):  # on the CPU, where it is None, this does nothing
             pixels = torch.empty((len(part), *part[0].pixels.shape), device=device)
             for row, chip in zip(pixels, part, strict=True):
-                row.copy_(chip.pixels, non_blocking=True)
+                # First as they lie, then apart: a copy to a GPU that does both does the latter on the CPU.
+                row.copy_(chip.pixels.to(device, non_blocking=True))
         if self._copies is not None:
             products = torch.cuda.current_stream(device)
             products.wait_stream(self._copies)
