@@ -46,7 +46,7 @@ Decoder = Callable[[bytes], object]
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=11, help="times that each decoder reads each chip")
+    parser.add_argument("--rounds", type=int, default=9, help="times that each decoder reads each chip")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the last rows")
     parser.add_argument("--chips", nargs="+", type=Path, metavar="FILE", help="GeoTIFFs of 13 bands")
     arguments = parser.parse_args()
