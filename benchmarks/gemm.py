@@ -7,9 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clay_model.kernels.packed import PackedLinear, packing_works
-from clay_model.spec import BAND_GROUPS, EXTRA_TOKENS, PATCHES, Dimensions
-
-TOKENS = len(BAND_GROUPS) * PATCHES + EXTRA_TOKENS
+from clay_model.spec import TOKENS, Dimensions
 
 Product = tuple[str, int, Callable[[], object]]
 """What it is, its floating-point operations, how to do it once."""

@@ -19,6 +19,9 @@ from clay_assets_tests.geotiffs import chip_bytes, chip_name, chip_pixels
 
 DATE = "2020-06-15"
 TILE = "27WXN"
+LETTERS = "ABCDEFGHJKLMNPQRSTUV"
+TILES = [f"{zone}U{column}{row}" for zone in (31, 32) for column in LETTERS for row in LETTERS]
+"""Neighbouring MGRS codes, sorted."""
 
 
 def main() -> None:
@@ -27,6 +30,8 @@ def main() -> None:
     parser.add_argument("--chips", type=int, nargs="+", default=[50, 500])
     parser.add_argument("--tiles", type=int, nargs="+", default=[1, 50])
     arguments = parser.parse_args()
+    if max(arguments.tiles) > len(TILES):
+        parser.error(f"at most {len(TILES)} tiles")
     with tempfile.TemporaryDirectory(prefix="clay-growth-") as folder:
         root = Path(folder)
         write_untrained_checkpoint(root / "tiny.ckpt", model_size="tiny")
@@ -50,7 +55,7 @@ def _tile_of(root: Path, chip: bytes, count: int) -> dict[str, float | str]:
 def _run_of(root: Path, chip: bytes, count: int) -> list[dict[str, float | str]]:
     """Many tiles of one chip each in one run, and the same again."""
     home = root / f"tiles-{count}"
-    tiles = _tile_codes(count)
+    tiles = TILES[:count]
     for tile in tiles:
         _write_tile(home, tile, chip, 1)
     selection = ("--partition-range", f"{tiles[0]}...{tiles[-1]}")
@@ -59,12 +64,6 @@ def _run_of(root: Path, chip: bytes, count: int) -> list[dict[str, float | str]]
         measured = _materialize(home, root, tiles, *selection)
         rows.append(_row(f"{count} tiles, {what}", measured, count))
     return rows
-
-
-def _tile_codes(count: int) -> list[str]:
-    """Neighbouring MGRS codes, sorted."""
-    letters = "ABCDEFGHJKLMNPQRSTUV"
-    return sorted(f"{zone}U{a}{b}" for zone in (31, 32) for a in letters for b in letters)[:count]
 
 
 def _write_tile(home: Path, tile: str, chip: bytes, count: int) -> None:

@@ -32,19 +32,24 @@ class EmbeddingRun:
         stream: Embeds the chips that the plans left to do.
         progress: Tells of each.
         making: How the stream makes vectors; None where there is nothing to embed.
+        precision_asked_for: As the setting has it, `auto` perhaps.
     """
 
     stream: ChipStream
     progress: Progress
     making: Making | None
+    precision_asked_for: str
 
     def in_words(self) -> str:
         """What the run's encoders did, in one line."""
         if self.making is None:
             return "no chip is left to embed: no network was loaded"
         clock, making = self.stream.clock, self.making
+        precision = making.fingerprint.precision
+        if self.precision_asked_for == "auto" and precision == "fp32":
+            precision += " (auto: the device does not multiply bf16 natively)"
         return (
-            f"{making.model} at {making.fingerprint.precision} on {making.device}: {clock.batches} batches,"
+            f"{making.model} at {precision} on {making.device}: {clock.batches} batches,"
             f" the encoder waited {clock.waiting:.2f} s of {clock.encoding + clock.waiting:.2f} s"
         )
 
@@ -81,7 +86,7 @@ def embedding_run(
     )
     making = _making(fingerprint, embedders, encoder.chosen_level()) if embedders else None
     with stream, Progress(count) as progress:
-        yield EmbeddingRun(stream, progress, making)
+        yield EmbeddingRun(stream, progress, making, encoder.precision)
 
 
 def _making(fingerprint: Fingerprint, embedders: Sequence[Embedder], level: Level) -> Making:

@@ -6,6 +6,7 @@ well to be given at a time is decided here too. What was measured, and what was 
 `docs/performance.md`.
 """
 
+import logging
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,10 +16,12 @@ from clay_model.encoder import Encoder, Layer
 from clay_model.kernels.attention import headwise_attention
 from clay_model.kernels.packed import PackedLinear, packing_works
 from clay_model.kernels.patches import PackedPatchEmbeddings
-from clay_model.spec import BAND_GROUPS, BANDS, CHIP_SIZE, EXTRA_TOKENS, PATCHES, Dimensions, Precision
+from clay_model.spec import BANDS, CHIP_SIZE, TOKENS, Dimensions, Precision
 
 if TYPE_CHECKING:
     from clay_model.embed import Embedder
+
+log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 64
 """Chips: on a large GPU more would only make the last batch of a tile wait longer."""
@@ -39,7 +42,14 @@ def accelerate(encoder: Encoder, device: torch.device, precision: Precision) -> 
         precision: What its matrix products are done in.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    if device.type != "cpu" or not packing_works(dtype):
+    if device.type != "cpu":
+        return
+    if not packing_works(dtype):
+        log.warning(
+            "PyTorch %s does not multiply packed %s weights here: the plain path is used, which is slower",
+            torch.__version__,
+            precision,
+        )
         return
     encoder.add_module("patch_embeddings", PackedPatchEmbeddings(encoder.patch_embeddings))
     for layer in [module for module in encoder.modules() if isinstance(module, Layer)]:
@@ -102,6 +112,5 @@ def fitting_batch(free: int, dimensions: Dimensions, precision: Precision) -> in
     stream = 4 * 4 * dimensions.dim  # a token before, inside and after a norm, and its sum, in float32
     attention = 5 * width * dimensions.attention_dim  # queries, keys, values, their mixture, a copy of it
     mlp = 2 * width * dimensions.mlp_dim  # before and after the GELU
-    tokens = len(BAND_GROUPS) * PATCHES + EXTRA_TOKENS
-    chip = pixels + tokens * (stream + max(attention, mlp))
+    chip = pixels + TOKENS * (stream + max(attention, mlp))
     return max(1, min(LARGEST_BATCH, int(MEMORY_SHARE * free) // chip))

@@ -5,6 +5,7 @@ is given and answers NumPy arrays; `Embedder.encode` is the unchecked inside, fo
 checked their chips already and keep the device busy.
 """
 
+import copy
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
@@ -143,7 +144,9 @@ class Embedder:
         """
         if not len(pixels):
             return torch.empty((0, *embedding_shape(level, self.dimensions.dim)), device=self.device)
-        inputs = [part.to(self.device, non_blocking=True) for part in (pixels, places, dates)]
+        # Only to a GPU: on the way from one, a copy that is not waited for is read before it is there.
+        no_wait = self.device.type == "cuda"
+        inputs = [part.to(self.device, non_blocking=no_wait) for part in (pixels, places, dates)]
         steps = zip(*(part.split(self._chips_at_once or len(part)) for part in inputs), strict=True)
         return torch.cat([pool(self.encoder(*step), level).float() for step in steps])
 
@@ -190,13 +193,22 @@ def load_encoder(path: str | Path, device: str = "auto", precision: str = "fp32"
         CheckpointError: If the file is no checkpoint of Clay v0; the message says what it is.
         ValueError: If there is no such device or precision.
     """
-    target = resolve_devices(device)[0]
-    resolved = resolve_precision(precision, target)
+    return load_encoders(path, resolve_devices(device)[:1], precision)[0]
+
+
+def load_encoders(path: str | Path, devices: Sequence[torch.device], precision: str) -> list[Embedder]:
+    """Load a checkpoint once for several devices; raises what `load_encoder` does.
+
+    Args:
+        path: A local Lightning checkpoint of Clay v0.
+        devices: At least one; each gets its own copy of the network.
+        precision: `fp32`, `bf16`, or `auto`, decided for each.
+    """
+    precisions = [resolve_precision(precision, device) for device in devices]
     checkpoint = read_checkpoint(path)
-    return Embedder(
-        checkpoint.encoder,
-        target,
-        resolved,
-        model_size=checkpoint.model_size,
-        untrained=checkpoint.untrained,
-    )
+    # Copied before any is changed by the `Embedder` that takes it over.
+    encoders = [checkpoint.encoder, *(copy.deepcopy(checkpoint.encoder) for _ in devices[1:])]
+    return [
+        Embedder(encoder, device, resolved, model_size=checkpoint.model_size, untrained=checkpoint.untrained)
+        for encoder, device, resolved in zip(encoders, devices, precisions, strict=True)
+    ]

@@ -58,6 +58,12 @@ BAND_GROUPS: Mapping[str, tuple[int, ...]] = MappingProxyType(
 )
 """Indices into `BANDS` of the bands that share a patch embedding, in the order of the tokens."""
 
+EXTRA_TOKENS = 2
+"""Tokens after the patches: one for the place, one for the date."""
+
+TOKENS = len(BAND_GROUPS) * PATCHES + EXTRA_TOKENS
+"""Tokens of a chip: 1,538."""
+
 HEAD_DIM = 64
 """Width of one attention head, in every size."""
 
@@ -97,15 +103,11 @@ class Dimensions:
 
         353e9 for `small`. Softmax, GELU and norms come on top, below 1 % of it.
         """
-        tokens = len(BAND_GROUPS) * PATCHES + EXTRA_TOKENS
         patches = PATCHES * len(BANDS) * PATCH_SIZE**2 * self.dim
-        linear = tokens * self.dim * (4 * self.attention_dim + 2 * self.mlp_dim)
-        attention = 2 * tokens**2 * self.attention_dim
+        linear = TOKENS * self.dim * (4 * self.attention_dim + 2 * self.mlp_dim)
+        attention = 2 * TOKENS**2 * self.attention_dim
         return 2 * (patches + self.depth * (linear + attention))
 
-
-EXTRA_TOKENS = 2
-"""Tokens after the patches: one for the place, one for the date."""
 
 ModelSize = Literal["tiny", "small", "medium", "large"]
 

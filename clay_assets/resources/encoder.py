@@ -125,7 +125,7 @@ class ClayEncoder(dg.ConfigurableResource):
 @functools.lru_cache(maxsize=2)
 def _load(path: Path, sha256: str, device: str, precision: str) -> tuple["Embedder", ...]:  # noqa: ARG001
     """The network on each device; with `sha256`, so that another file of the same name is loaded anew."""
-    from clay_model import load_encoder
     from clay_model.device import resolve_devices
+    from clay_model.embed import load_encoders
 
-    return tuple(load_encoder(path, str(target), precision) for target in resolve_devices(device))
+    return tuple(load_encoders(path, resolve_devices(device), precision))

@@ -4,8 +4,9 @@ One `ChipStream` serves a whole run: it crosses from tile to tile without a paus
 wait while a tile is written or the next one begins.
 
     fetchers (I/O, then decoding) ──► waiting room ──► one thread a device ──► outcomes, in order ──► consumer
-       ▲                                                                                                  │
-       └───────────────── a slot for each chip between the two ends: the bound on memory ─────────────────┘
+       ▲                                                     │                                            │
+       ├── a slot for each chip with pixels in memory ───────┘                                            │
+       └── a smaller thing, a vector, for each outcome that nobody has taken yet: bounded as well ────────┘
 
     chip_stream.py   ChipStream: the one public class; slots, fetchers, the order of the outcomes
     waiting_room.py  decoded chips on their way to a device

@@ -4,6 +4,7 @@ Belongs here: the bound on memory, the fetchers' threads, and what happens when 
 belong here: who gets which batch (`waiting_room.py`), how it is encoded (`device_loop.py`).
 """
 
+import math
 import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -23,10 +24,20 @@ from clay_assets.preview import chip_thumbnail
 from clay_assets.storage import StoredObject
 from clay_assets.stream.device_loop import DeviceLoop, StreamClock
 from clay_assets.stream.waiting_room import ReadyChip, WaitingRoom
-from clay_model import Embedder, Level
+from clay_model import Embedder, Level, embedding_shape
 
 FETCHERS = 16
-"""Chips fetched at a time: 16 x 9 MB in 100 ms each are 1.4 GB/s, above what a host's network gives."""
+"""Chips fetched while as many as there are cores are decoded: 16 x 9 MB in 100 ms each are 1.4 GB/s."""
+
+DECODERS_FOR_A_CPU = 4
+"""Chips decoded at a time where a CPU embeds them."""
+
+BATCHES_AHEAD = 16
+"""Batches that may be embedded before somebody takes their outcomes, as long as those are small: so the
+devices go on while a tile is written. Lost if the process is killed meanwhile."""
+
+OUTCOMES_AHEAD_BYTES = 256 * 2**20
+"""Of vectors of such batches."""
 
 MAX_CHIP_BYTES = 64 * 2**20
 """Of a file, in bytes. A chip of 13.6 MB of float32 pixels is not larger than twice that in any layout; an
@@ -52,6 +63,7 @@ class ChipStream:
         level: Level,
         batch_size: int,
         fetchers: int = FETCHERS,
+        decoders: int | None = None,
     ) -> None:
         """Describe the work; nothing starts before the context is entered.
 
@@ -61,17 +73,23 @@ class ChipStream:
             embedders: Each gets a thread, and the next batch when it is free; none if there are no chips.
             level: How much of a chip one vector describes.
             batch_size: Chips per forward pass.
-            fetchers: Chips fetched at a time.
+            fetchers: Chips fetched while others are decoded.
+            decoders: Chips decoded at a time; default: as many as the devices can need.
         """
+        self._for_gpu = any(embedder.device.type == "cuda" for embedder in embedders)
+        decoders = decoders or _decoders(for_gpu=self._for_gpu)
+        workers = fetchers + decoders
         self.clock = StreamClock()
         self._chips = chips
         self._read = read
-        self._pinned = any(embedder.device.type == "cuda" for embedder in embedders)
-        # Beside those being fetched, a batch with each device, one ready for it, and one of outcomes not yet
-        # taken: fewer would let a device wait, more would only fill memory.
-        self._slots = threading.Semaphore(fetchers + 3 * batch_size * len(embedders))
+        # Chips whose pixels are in memory, or about to be. Beside those in the workers' hands, a batch that
+        # each device computes, one that it is given meanwhile, one ready: more would only fill memory.
+        slots = workers + 3 * batch_size * len(embedders)
+        self._slots = threading.Semaphore(slots)
+        # Chips begun whose outcome nobody has taken.
+        self._untaken = threading.Semaphore(slots + _outcomes_ahead(embedders, level, batch_size))
         # Decoding is bound by cores; more at a time would only hold more pixels.
-        self._decoders = threading.Semaphore(os.cpu_count() or 1)
+        self._decoders = threading.Semaphore(decoders)
         self._room = WaitingRoom()
         self._outcomes: dict[str, SimpleQueue[Future[Outcome]]] = {tile: SimpleQueue() for tile in chips}
         self._order = list(chips)
@@ -82,7 +100,7 @@ class ChipStream:
         self._closed = False
         self._threads = [
             threading.Thread(target=self._fetch, name=f"fetch-{index}", daemon=True)
-            for index in range(fetchers)
+            for index in range(workers)
         ]
         loops = [
             DeviceLoop(embedder, self._room, level=level, batch_size=batch_size, clock=self.clock)
@@ -116,9 +134,15 @@ class ChipStream:
         Raises:
             StorageError: If a chip could not be fetched; the rest of the tile is given up.
             EncodingFailed: If the network could not embed a chip.
-            ValueError: If it is an earlier tile's turn no more.
+            ValueError: If it is none of the tiles, or was passed already.
         """
-        place = self._order.index(tile, self._taken)
+        left = self._order[self._taken :]
+        if tile not in left:
+            raise ValueError(
+                f"tile {tile} was asked for, expected one of those that are left, in their order:"
+                f" {', '.join(left[:5]) or 'none'}{', …' if len(left) > 5 else ''}"
+            )
+        place = self._taken + left.index(tile)
         # The one asked for last is among these: a generator that was never begun has given up nothing itself.
         for earlier in self._order[max(0, self._taken - 1) : place]:
             self._give_up(earlier)
@@ -132,24 +156,26 @@ class ChipStream:
                 try:
                     yield outcome.result()
                 finally:
-                    self._slots.release()
+                    self._untaken.release()
         finally:
             self._give_up(tile)
 
     def _give_up(self, tile: str) -> None:
-        """Start no more chips of a tile; the slots of those under way are free once they are through."""
+        """Start no more chips of a tile, and take the outcomes of those under way for nothing."""
         with self._lock:
             self._given_up.add(tile)
         for chip in self._room.discard(tile):
             chip.outcome.cancel()
         while not self._outcomes[tile].empty():
-            self._outcomes[tile].get().add_done_callback(lambda _: self._slots.release())
+            self._outcomes[tile].get()
+            self._untaken.release()
 
     def _close(self) -> None:
         with self._lock:
             self._closed = True
         self._room.close()
-        self._slots.release(len(self._threads))  # wakes every fetcher
+        for permits in (self._untaken, self._slots):
+            permits.release(len(self._threads))  # wakes every fetcher
         for thread in self._threads:
             if thread.ident is not None:  # it was started
                 thread.join()
@@ -161,16 +187,19 @@ class ChipStream:
             self._room.arrive(self._prepare(tile, source, outcome))
 
     def _take_jobs(self) -> Iterator[tuple[str, StoredObject, Future[Outcome]]]:
-        """One chip after another, each with a slot."""
+        """One chip after another, each with a slot until its outcome is known."""
         while True:
+            self._untaken.acquire()
             self._slots.acquire()
             with self._lock:
                 job = None if self._closed else self._next_wanted()
                 if job is None:
                     self._slots.release()  # the next fetcher finds the end, too
+                    self._untaken.release()
                     self._room.all_announced()
                     return
                 outcome: Future[Outcome] = Future()
+                outcome.add_done_callback(lambda _: self._slots.release())
                 self._outcomes[job[0]].put(outcome)
                 self._room.announce()
             yield *job, outcome
@@ -202,7 +231,7 @@ class ChipStream:
         return ReadyChip(
             tile=tile,
             source=source,
-            pixels=_to_tensor(chip.pixels, pinned=self._pinned),
+            pixels=_to_tensor(chip.pixels, for_gpu=self._for_gpu),
             lonlat=chip.lonlat,
             date=chip.date,
             footprint=chip.footprint,
@@ -211,13 +240,31 @@ class ChipStream:
         )
 
 
-def _to_tensor(pixels: NDArray[np.float32], *, pinned: bool) -> Tensor:
+def _decoders(*, for_gpu: bool) -> int:
+    """Chips to decode at a time: one on each core that this process may use.
+
+    For a CPU at most a few: one core decodes more chips than all of them embed.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return cores if for_gpu else min(cores, DECODERS_FOR_A_CPU)
+
+
+def _outcomes_ahead(embedders: Sequence[Embedder], level: Level, batch_size: int) -> int:
+    """Outcomes that may wait for somebody to take them, beside those of the chips in memory."""
+    if not embedders:
+        return 0
+    vector_bytes = 4 * math.prod(embedding_shape(level, embedders[0].dimensions.dim))
+    return min(BATCHES_AHEAD * batch_size * len(embedders), OUTCOMES_AHEAD_BYTES // vector_bytes)
+
+
+def _to_tensor(pixels: NDArray[np.float32], *, for_gpu: bool) -> Tensor:
     """Pixels for a device.
 
     A file's bands may lie pixel by pixel. For the CPU they are taken apart here, by as many threads as
     decode; for a GPU they are left as they lie, because it does that in no time (see `DeviceLoop`).
     """
-    if not pinned:
+    if not for_gpu:
         return torch.from_numpy(np.ascontiguousarray(pixels))
     # Copies from pinned memory run beside the device's work.
     tensor = torch.empty_like(torch.from_numpy(pixels), pin_memory=True)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +22,9 @@ from clay_model import Embedder, Level
 from clay_model.encodings import encode_dates, encode_places
 
 log = logging.getLogger(__name__)
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+"""What errors say that are not of the class meant for it: pinned memory's, the CPU allocator's, cuBLAS's."""
 
 
 class EncodingFailed(RuntimeError):
@@ -56,7 +60,7 @@ class StreamClock:
 class _Launched:
     """A batch given to the device, which may still be computing; its vectors are there after `wait`."""
 
-    chips: Sequence[ReadyChip]  # kept, so that no pinned pixels are reused before they are on the device
+    chips: Sequence[ReadyChip]
     vectors: Tensor
     wait: Callable[[], None]
 
@@ -65,7 +69,14 @@ class DeviceLoop:
     """Encodes batch after batch on one device until the waiting room has no more."""
 
     def __init__(
-        self, embedder: Embedder, room: WaitingRoom, *, level: Level, batch_size: int, clock: StreamClock
+        self,
+        embedder: Embedder,
+        room: WaitingRoom,
+        *,
+        level: Level,
+        batch_size: int,
+        clock: StreamClock,
+        ahead: int | None = None,
     ) -> None:
         """Describe the loop; `run` is for a thread of its own.
 
@@ -75,6 +86,8 @@ class DeviceLoop:
             level: How much of a chip one vector describes.
             batch_size: Chips per forward pass, as long as memory suffices.
             clock: Gets the time spent.
+            ahead: Batches given to the device while it still computes others. Default: one on a GPU, so that
+                it never waits for us; none on a CPU, which has computed when `encode` returns.
         """
         self._embedder = embedder
         self._room = room
@@ -82,9 +95,8 @@ class DeviceLoop:
         self._size = batch_size
         self._clock = clock
         self._launched: deque[_Launched] = deque()
-        # A GPU gets its next batch while it computes this one; a CPU has computed when `encode` returns.
         on_gpu = embedder.device.type == "cuda"
-        self._ahead = 1 if on_gpu else 0
+        self._ahead = (1 if on_gpu else 0) if ahead is None else ahead
         # Pixels have a stream of their own: in that of the products they would wait until those are done.
         self._copies = torch.cuda.Stream(embedder.device) if on_gpu else None
 
@@ -114,22 +126,28 @@ class DeviceLoop:
             part = todo[: self._size]
             try:
                 self._launched.append(_Launched(part, *_to_host(self._encode(part))))
-            except torch.cuda.OutOfMemoryError as error:
-                self._finish_all_but(0)  # their results hold memory too
-                if len(part) > 1:
-                    self._size = len(part) // 2
-                    log.warning(
-                        "out of memory on %s: on with batches of %d chips", self._embedder.device, self._size
-                    )
-                    continue
-                self._fail(part, f"{self._embedder.device} has no memory for a single chip", error)
             except Exception as error:  # those who wait for these chips must hear of it
-                self._fail(part, f"{self._embedder.device} could not encode a batch", error)
+                if _is_out_of_memory(error):
+                    if self._make_room(len(part)):
+                        continue
+                    self._fail(part, f"{self._embedder.device} has no memory for a single chip", error)
+                else:
+                    self._fail(part, f"{self._embedder.device} could not encode a batch", error)
             del todo[: len(part)]
+            self._finish_all_but(self._ahead)
+
+    def _make_room(self, size: int) -> bool:
+        """After so many chips found too little memory: whether it is worth another try."""
+        others = len(self._launched)
+        self._finish_all_but(0)  # what is under way holds memory, too
+        if size > 1:
+            self._size = size // 2
+            log.warning("out of memory on %s: on with batches of %d chips", self._embedder.device, self._size)
+        return size > 1 or others > 0
 
     def _encode(self, part: Sequence[ReadyChip]) -> Tensor:
         device = self._embedder.device
-        with torch.cuda.stream(self._copies):  # on the CPU, where it is None, this does nothing
+        with torch.cuda.stream(self._copies) if self._copies is not None else nullcontext():
             pixels = torch.empty((len(part), *part[0].pixels.shape), device=device)
             for row, chip in zip(pixels, part, strict=True):
                 # First as they lie, then apart: a copy to a GPU that does both does the latter on the CPU.
@@ -188,7 +206,15 @@ def _to_host(vectors: Tensor) -> tuple[Tensor, Callable[[], None]]:
         return vectors, lambda: None
     host = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
     host.copy_(vectors, non_blocking=True)
-    return host, torch.cuda.current_stream(vectors.device).record_event().synchronize
+    arrived = torch.cuda.Event(blocking=True)  # else waiting for it would keep a core busy
+    arrived.record(torch.cuda.current_stream(vectors.device))
+    return host, arrived.synchronize
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in OUT_OF_MEMORY
+    )
 
 
 def _not_finite(url: str) -> str:

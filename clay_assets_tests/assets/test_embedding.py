@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -325,10 +326,12 @@ def test_the_run_says_what_it_did_in_one_line(scene: Scene) -> None:
     with scene.run(plans) as run:
         embed_tile(plans["27WXN"], run, scene.work)
     done = run.in_words()
+    slow = replace(run, precision_asked_for="auto").in_words()
     with scene.run(scene.plans()) as run:
         nothing = run.in_words()
 
     assert done.startswith("clay-v0-means at fp32 on cpu: 2 batches, the encoder waited ")
+    assert "at fp32 (auto: the device does not multiply bf16 natively) on cpu" in slow
     assert nothing == "no chip is left to embed: no network was loaded"
 
 

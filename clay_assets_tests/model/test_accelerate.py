@@ -2,6 +2,7 @@
 
 import copy
 import datetime
+import platform
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,16 +11,16 @@ from torch import Tensor
 
 from clay_model import SIZES, Dimensions, Embedder, Encoder, Level, ModelSize, Precision
 from clay_model.accelerate import LARGEST_BATCH, auto_batch_size, fitting_batch
+from clay_model.device import multiplies_bf16
 from clay_model.encoder import Attention, plain_attention
 from clay_model.encodings import encode_dates, encode_places
 from clay_model.kernels.attention import headwise_attention
 from clay_model.kernels.packed import PackedLinear, packing_works
-from clay_model.spec import BAND_GROUPS, BANDS, CHIP_SIZE, DEVIATION, EXTRA_TOKENS, HEAD_DIM, MEAN, PATCHES
+from clay_model.spec import BANDS, CHIP_SIZE, DEVIATION, HEAD_DIM, MEAN, TOKENS
 
 BOUND: dict[Precision, float] = {"fp32": 1e-5, "bf16": 1e-2}
 """Largest relative distance of any one vector to the plain path's in float32."""
 
-TOKENS = len(BAND_GROUPS) * PATCHES + EXTRA_TOKENS
 CPU = torch.device("cpu")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
@@ -92,9 +93,14 @@ def test_fast_path_agrees_with_the_plain_one_in_every_size(size: ModelSize, dept
     assert distance_bf16 < min(BOUND["bf16"], 1.5 * plain_bf16)
 
 
-@pytest.mark.skipif(not packing_works(torch.bfloat16), reason="this PyTorch or processor has no packed bf16")
-def test_fast_path_is_in_use_where_its_operators_work() -> None:
-    fast, plain = both_paths(random_encoder(shallow("tiny", depth=1)), "bf16")
+@pytest.mark.skipif(
+    platform.system() != "Linux" or platform.machine() != "x86_64", reason="oneDNN is for x86 on Linux"
+)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_fast_path_is_in_use_where_its_operators_work(precision: Precision) -> None:
+    if precision == "bf16" and not multiplies_bf16(CPU):
+        pytest.skip("bf16 is not native here")
+    fast, plain = both_paths(random_encoder(shallow("tiny", depth=1)), precision)
     packed = [type(module).__name__ for module in fast.encoder.modules()].count("PackedLinear")
     assert packed == 4 + 6  # four linear maps of a layer, six patch embeddings
     assert not any(isinstance(module, PackedLinear) for module in plain.encoder.modules())

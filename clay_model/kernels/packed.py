@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
 from torch import Tensor, nn
 
-ROWS = 1538
-"""Rows the layout is chosen for: one chip's tokens. Other numbers of rows work as well."""
+from clay_model.spec import TOKENS
 
 
 class PackedLinear(nn.Module):
@@ -27,7 +26,8 @@ class PackedLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> None:
         super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), ROWS)
+        # The layout is chosen for one chip's tokens; other numbers of rows work as well.
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), TOKENS)
         self.bias = None if bias is None else bias.detach()
         self.activation, self.algorithm = ("gelu", "none") if gelu else ("none", "")
 
