@@ -24,6 +24,7 @@ from clay_assets.partitions import read_tiles  # noqa: E402
 from clay_assets.resources.encoder import ClayEncoder  # noqa: E402
 from clay_assets.resources.object_store import ObjectStore  # noqa: E402
 from clay_assets.settings import Settings  # noqa: E402
+from clay_assets.storage import Store  # noqa: E402
 from clay_model.spec import PREPROCESSING_VERSION  # noqa: E402
 
 
@@ -36,7 +37,9 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     Raises:
         ManifestError: If the manifest cannot be read.
         SettingsError: If a setting means nothing.
+        Misconfigured: If the checkpoint's address is none, or holds credentials.
     """
+    Store(settings.value("CLAY_CHECKPOINT"))  # refused here, before the code version shows it to everybody
     tiles = dg.StaticPartitionsDefinition(read_tiles(settings.manifest))
     code_version = " ".join(
         [settings.value(name) for name in ("CLAY_CHECKPOINT", "CLAY_LEVEL", "CLAY_PRECISION")]
@@ -92,6 +95,7 @@ def build_defs(
     Raises:
         ManifestError: If the manifest cannot be read.
         SettingsError: If a setting means nothing.
+        Misconfigured: If the checkpoint's address is none, or holds credentials.
     """
     settings = settings or Settings.from_environment()
     assets = build_assets(settings)

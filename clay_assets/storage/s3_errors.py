@@ -66,8 +66,8 @@ BUSY = {
 }
 
 SHORTEST_SECRET = 8  # characters; a test server's "a" must not be struck out of every word
-# What credentials look like inside a text: before the @ of a URL, an AWS access key.
-SECRET_PATTERNS = (re.compile(r"(?<=://)[^/@\s]+(?=@)"), re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b"))
+# What credentials look like inside a text: before the @ of a URL, slashes and all; an AWS access key.
+SECRET_PATTERNS = (re.compile(r"(?<=://)\S+(?=@)"), re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b"))
 
 
 def broken_transfer(error: BaseException) -> bool:

@@ -206,11 +206,12 @@ def _folder(text: str) -> Path:
 
 def _bucket_and_prefix(text: str) -> tuple[str, str]:
     bucket, _, prefix = text.removeprefix("s3://").partition("/")
-    if "@" in bucket:  # the text is not repeated: what stands before the @ is a credential
+    if BUCKET_NAME.fullmatch(bucket):
+        return bucket, prefix.strip("/")
+    # The text is not repeated where it may hold a secret, which may hold slashes: s3://key:sec/ret@bucket.
+    if ":" in bucket or "@" in text:
         raise Misconfigured(
-            "An s3:// address holds credentials before an @. Leave them out of the address: "
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile."
+            "An s3:// address holds credentials, or a : or @ that looks like them. Leave them out of the "
+            "address: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile."
         )
-    if not BUCKET_NAME.fullmatch(bucket):
-        raise Misconfigured(f"{text}: got {bucket!r} as the bucket's name; expected s3://bucket/prefix.")
-    return bucket, prefix.strip("/")
+    raise Misconfigured(f"{text}: got {bucket!r} as the bucket's name; expected s3://bucket/prefix.")

@@ -12,6 +12,7 @@ from clay_assets.definitions import build_defs
 from clay_assets.partitions import ManifestError
 from clay_assets.resources.object_store import ObjectStore
 from clay_assets.settings import Settings
+from clay_assets.storage import Misconfigured
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -96,6 +97,17 @@ def test_secrets_of_the_environment_are_not_in_what_the_ui_is_told(
 
     assert "CLAY_CHIPS_URI" in told, "this is not where resource config stands"
     assert "secret-AWS" not in told
+
+
+def test_a_checkpoint_address_with_credentials_is_refused_before_the_code_version_shows_it(
+    tmp_path: Path,
+) -> None:
+    settings = settings_with(tmp_path, CLAY_CHECKPOINT="s3://AKIAEXAMPLE:sec/ret@bucket/small.ckpt")
+
+    with pytest.raises(Misconfigured, match="holds credentials") as raised:
+        build_defs(settings=settings)
+
+    assert "ret@" not in str(raised.value)
 
 
 def test_manifest_with_a_bad_line_is_refused_with_its_number(tmp_path: Path) -> None:
