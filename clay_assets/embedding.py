@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
+import pyarrow as pa
+
+from clay_assets.geoparquet import DamagedFileError
 from clay_assets.outcomes import NoUsableChips
 from clay_assets.planning import TilePlan
 from clay_assets.progress import Progress
@@ -118,7 +121,8 @@ def embed_tile(plan: TilePlan, run: EmbeddingRun, work: Store) -> ResultsHeader:
         NoUsableChips: If the tile has no chips, or each was skipped; the skips are stored all the same.
         StorageError: If a chip could not be fetched, or the results not be stored.
         EncodingFailed: If the network could not embed a chip.
-        LookupError: If another run replaced the tile's results since the plan was made.
+        LookupError: If another run replaced the tile's results since the plan was made, or they are damaged
+            where the plan did not look.
         Exception: Whatever kept the tile from being planned.
     """
     if plan.problem is not None:
@@ -156,7 +160,7 @@ def _embed(plan: TilePlan, run: EmbeddingRun, work: Store) -> ResultsHeader:
     with ResultsWriter(making.width) as writer:
         if plan.kept:
             with _reopened(plan, work) as results:
-                for table in results.take(plan.kept):
+                for table in _kept(results, plan):
                     writer.copy(table)
                     tally.count_kept(table)
         try:
@@ -167,7 +171,7 @@ def _embed(plan: TilePlan, run: EmbeddingRun, work: Store) -> ResultsHeader:
                     run.progress.count(outcome)
         except BaseException:  # an interrupt too: what is finished stays finished
             if tally.read:
-                _store_partial(writer, work, plan.tile, header)
+                _store_partial(writer, work, plan, header)
             raise
         final = header()
         writer.store(work, plan.tile, final)
@@ -185,9 +189,19 @@ def _reopened(plan: TilePlan, work: Store) -> TileResults:
     return results
 
 
+def _kept(results: TileResults, plan: TilePlan) -> Iterator[pa.Table]:
+    try:
+        yield from results.take(plan.kept)
+    except DamagedFileError as error:  # the plan counted on it, and the stream does not have its chips
+        raise LookupError(
+            f"the vectors in the results of tile {plan.tile} are damaged: embed it again with force"
+        ) from error
+
+
 def _store_partial(
-    writer: ResultsWriter, work: Store, tile: str, header: Callable[[], ResultsHeader]
+    writer: ResultsWriter, work: Store, plan: TilePlan, header: Callable[[], ResultsHeader]
 ) -> None:
+    tile = plan.tile
     try:
         partial = header()
         writer.store(work, tile, partial)

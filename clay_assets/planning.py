@@ -3,14 +3,18 @@
 Not here: doing it (`embedding`), or looking at tiles from outside of a run (`tile_state`).
 """
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from clay_assets.geoparquet import DamagedFileError
 from clay_assets.inventory import read_inventory
 from clay_assets.storage import StorageError, Store, StoredObject
 from clay_assets.tables import Fingerprint, chips_digest
 from clay_assets.tile_results import ResultsHeader, TileResults
+
+log = logging.getLogger(__name__)
 
 LOOKUPS = 16
 """Tiles whose state is looked up at a time: each takes two or three small requests."""
@@ -85,9 +89,11 @@ def _plan_tile(work: Store, tile: str, fingerprint: Fingerprint, *, force: bool)
             return TilePlan(tile, chips, todo=chips)
         if _is_complete(header, chips):
             return TilePlan(tile, chips, header)
-        table = results.columns(["source_url", "etag"])
-    found = zip(table["source_url"].to_pylist(), table["etag"].to_pylist(), strict=True)
-    rows = {key: row for row, key in enumerate(found)}
+        try:
+            rows = {chip: row for row, chip in enumerate(results.chips())}
+        except DamagedFileError as error:  # as good as none: what it held is made again from the chips
+            log.warning("the results of tile %s are made anew: %s", tile, error)
+            return TilePlan(tile, chips, todo=chips)
     kept = sorted(rows[chip.url, chip.etag] for chip in chips if (chip.url, chip.etag) in rows)
     todo = [chip for chip in chips if (chip.url, chip.etag) not in rows]
     return TilePlan(tile, chips, header, kept, todo)

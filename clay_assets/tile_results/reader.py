@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -96,8 +97,24 @@ class TileResults:
         return sum(group.statistics.null_count for group in groups)
 
     def columns(self, names: Sequence[str]) -> pa.Table:
-        """Some columns of all rows, in the file's order."""
-        return self._file.read(columns=list(names))
+        """Some columns of all rows, in the file's order.
+
+        Raises:
+            DamagedFileError: If the pages do not hold what the footer says.
+        """
+        with _damage_named():
+            table = self._file.read(columns=list(names))
+            table.validate(full=True)  # also that text is UTF-8
+        return table
+
+    def chips(self) -> list[tuple[str, str]]:
+        """URL and ETag of each row's chip, in the file's order.
+
+        Raises:
+            DamagedFileError: As `columns`.
+        """
+        table = self.columns(["source_url", "etag"])
+        return list(zip(table["source_url"].to_pylist(), table["etag"].to_pylist(), strict=True))
 
     def sample(self, names: Sequence[str], max_bytes: int) -> Iterator[pa.Table]:
         """Some columns, a row group at a time: all of them, or some spread evenly over the file.
@@ -105,17 +122,26 @@ class TileResults:
         Args:
             names: Columns.
             max_bytes: Of vectors, about, in all that is read; one row group is read in any case.
+
+        Raises:
+            DamagedFileError: As `columns`.
         """
         groups = self._file.num_row_groups
         stride = max(1, math.ceil(4 * self.header.making.width * self.rows / max_bytes))
         for group in range(0, groups, stride):
-            yield self._file.read_row_group(group, columns=list(names))
+            with _damage_named():
+                table = self._file.read_row_group(group, columns=list(names))
+            yield table
 
     def take(self, rows: Iterable[int]) -> Iterator[pa.Table]:
-        """Rows in the order asked for, in tables of neighbours; holds at most `GROUPS_HELD` row groups."""
+        """Rows in the order asked for, in tables of neighbours; holds at most `GROUPS_HELD` row groups.
+
+        Raises:
+            DamagedFileError: As `columns`.
+        """
         sizes = [self._file.metadata.row_group(index).num_rows for index in range(self._file.num_row_groups)]
         starts = np.concatenate(([0], np.cumsum(sizes))).astype(int)
-        read = functools.lru_cache(GROUPS_HELD)(self._file.read_row_group)
+        read = functools.lru_cache(GROUPS_HELD)(self._row_group)
         held, pending = -1, list[int]()
         for row in rows:
             group = int(np.searchsorted(starts, row, side="right")) - 1
@@ -126,3 +152,16 @@ class TileResults:
             pending.append(row - int(starts[group]))
         if pending:
             yield read(held).take(pending)
+
+    def _row_group(self, index: int) -> pa.Table:
+        with _damage_named():
+            return self._file.read_row_group(index)
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    """Turns pyarrow's complaints about a file's pages into ours."""
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise damaged(error) from error

@@ -1,10 +1,11 @@
 """Looking at tiles: a few small requests each, and many tiles at once."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from clay_assets.geoparquet import DamagedFileError
 from clay_assets.inventory import list_chips
 from clay_assets.publishing import inputs_of, made_from, published_files
 from clay_assets.storage import ObjectChanged, ObjectMissing, Store, StoredObject
@@ -61,7 +62,10 @@ def _look(stores: TileStores, tile: str, wanted: Wanted, files: list[StoredObjec
         seen = replace(new, embedded=inputs_of(header), rate=_rate(header))
         differences = wanted.differences(header.making.fingerprint)
         if header.digest != new.listed or header.left:
-            return _changed(seen, chips, results, differences)
+            try:
+                return _changed(seen, chips, dict(results.chips()), differences)
+            except DamagedFileError:  # as good as none
+                return new
     if differences:
         return replace(seen, state="stale", detail=differences)
     done = replace(seen, todo=0, todo_bytes=0)
@@ -73,11 +77,12 @@ def _look(stores: TileStores, tile: str, wanted: Wanted, files: list[StoredObjec
 
 
 def _changed(
-    seen: TileState, chips: Sequence[StoredObject], results: TileResults, differences: str
+    seen: TileState, chips: Sequence[StoredObject], known: Mapping[str, str], differences: str
 ) -> TileState:
-    """A tile whose chips differ from those embedded; where the settings differ too, all are to be done."""
-    table = results.columns(["source_url", "etag"])
-    known = dict(zip(table["source_url"].to_pylist(), table["etag"].to_pylist(), strict=True))
+    """A tile whose chips differ from those embedded, `known` by URL with their ETags.
+
+    Where the settings differ too, all are to be done.
+    """
     differing = [chip for chip in chips if known.get(chip.url) != chip.etag]
     counts = Counter("changed" if chip.url in known else "new" for chip in differing)
     counts["removed"] = len(known.keys() - {chip.url for chip in chips})

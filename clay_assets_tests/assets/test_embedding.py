@@ -16,6 +16,7 @@ from clay_assets.storage import BucketMissing, Store, StoredObject, TransferFail
 from clay_assets.tile_results import ResultsHeader, results_key
 from clay_assets_tests.assets.embedding_scene import PATIENCE, Scene
 from clay_assets_tests.assets.streaming import BROKEN, chip_of_value, number_of, within
+from clay_assets_tests.assets.tile_scene import damage_pages
 from clay_assets_tests.geotiffs import chip_name
 from clay_assets_tests.s3_server import S3Bucket
 
@@ -283,6 +284,33 @@ def test_damaged_results_are_made_again(scene: Scene) -> None:
     scene.embed()
 
     assert scene.values() == {1: 10.0}
+
+
+def test_pages_damaged_under_a_whole_footer_are_made_again_and_hold_up_no_other_tile(scene: Scene) -> None:
+    for tile in ("27WXN", "27WXP"):
+        scene.put(tile, {1: 10, 2: 20})
+        scene.embed(tile)
+        scene.put(tile, {3: 30})
+    damage_pages(scene.work, "27WXN", "source_url")
+
+    plans = scene.plans("27WXN", "27WXP")
+    scene.embed("27WXN")
+
+    assert [todo(plan) for plan in plans.values()] == [[1, 2, 3], [3]]
+    assert scene.values() == {1: 10.0, 2: 20.0, 3: 30.0}
+
+
+def test_damaged_vectors_fail_their_tile_with_what_to_do(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10, 2: 20})
+    scene.embed()
+    scene.put("27WXN", {3: 30})
+    damage_pages(scene.work, "27WXN", "embeddings")
+
+    with pytest.raises(LookupError, match="results of tile 27WXN are damaged: embed it again with force"):
+        scene.embed()
+    scene.embed(force=True)
+
+    assert scene.values() == {1: 10.0, 2: 20.0, 3: 30.0}
 
 
 def test_a_missing_bucket_stops_planning_at_once(bucket: S3Bucket, scene: Scene) -> None:

@@ -8,7 +8,7 @@ import pytest
 from clay_assets.checkpoint_cache import fetch_checkpoint
 from clay_assets.storage import BucketMissing, FolderMissing, Store, StoredObject
 from clay_assets.tile_state import STATES, TileState, TileStores, Wanted, in_words, look_at_tiles
-from clay_assets_tests.assets.tile_scene import MadeUp, embedded_at_level, finish, put_chips
+from clay_assets_tests.assets.tile_scene import MadeUp, damage_pages, embedded_at_level, finish, put_chips
 from clay_assets_tests.s3_server import S3Bucket
 
 WANTED = Wanted(level="mean", version=1)
@@ -63,6 +63,14 @@ def test_new_changed_and_removed_chips_are_counted(stores: TileStores) -> None:
     assert (changed.chips, changed.todo, changed.todo_bytes) == (5, 3, 19 + 6 + 6)
     assert changed.listed != before.listed
     assert changed.embedded == before.embedded
+
+
+def test_damaged_results_are_as_good_as_none(stores: TileStores) -> None:
+    finish(stores, "27WXN", chips=2)
+    put_chips(stores, "27WXN", [3])
+    damage_pages(stores.work, "27WXN", "etag")
+
+    assert (look(stores).state, look(stores).todo) == ("new", 3)
 
 
 def test_a_tile_that_only_lost_chips_is_changed_with_nothing_to_embed(stores: TileStores) -> None:

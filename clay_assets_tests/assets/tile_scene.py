@@ -4,11 +4,13 @@ For the tests of what looks at tiles from outside: states, automation, checks, t
 written by the package's own writers, into real stores.
 """
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
+import pyarrow.parquet as pq
 import pyproj
 import shapely
 from numpy.typing import NDArray
@@ -17,9 +19,9 @@ from clay_assets.chips import ChipName
 from clay_assets.inventory import list_chips, write_inventory
 from clay_assets.outcomes import Embedded, Outcome, Skipped
 from clay_assets.publishing import publish_tile
-from clay_assets.storage import StoredObject
+from clay_assets.storage import Store, StoredObject
 from clay_assets.tables import THUMBNAIL_SIZE, Fingerprint, chips_digest
-from clay_assets.tile_results import Making, ResultsHeader, ResultsWriter, TileSummary
+from clay_assets.tile_results import Making, ResultsHeader, ResultsWriter, TileSummary, results_key
 from clay_assets.tile_state import TileStores
 
 TILES = ("27WXM", "27WXN", "27WXP", "27WXQ", "28WDS", "28WDT")
@@ -128,6 +130,16 @@ def finish(stores: TileStores, tile: str, made_up: MadeUp | None = None, *, chip
     put_chips(stores, tile, range(1, chips + 1))
     (made_up or MadeUp()).store(stores, tile)
     publish_tile(stores.work, stores.output, tile, version=1)
+
+
+def damage_pages(work: Store, tile: str, column: str) -> None:
+    """Overwrite the first page of a column of a tile's results, under a footer that stays whole."""
+    data = bytearray(work.read(results_key(tile)))
+    group = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0)
+    for chunk in (group.column(index) for index in range(group.num_columns)):
+        if chunk.path_in_schema.split(".")[0] == column:
+            data[chunk.data_page_offset : chunk.data_page_offset + 20] = b"\xff" * 20
+    work.write(results_key(tile), bytes(data))
 
 
 def embedded_at_level(level: str) -> Fingerprint:
