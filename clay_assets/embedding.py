@@ -107,7 +107,7 @@ def embed_tile(plan: TilePlan, run: EmbeddingRun, work: Store) -> ResultsHeader:
     """Finish one tile and store its results.
 
     However the tile ends, by an error or by an interrupt, the chips that were done are stored, so that the
-    next run goes on from there.
+    next run goes on from there; unless earlier results that still hold account for more of them.
 
     Args:
         plan: What is left to do of the tile; one of those that the run was started with.
@@ -204,11 +204,36 @@ def _store_partial(
     tile = plan.tile
     try:
         partial = header()
+        at_hand = _at_hand(work, plan, partial.making.fingerprint)
+        if at_hand > partial.summary.chips:  # every chip was to be done again
+            log.warning(
+                "tile %s: the earlier results stay, as they hold for %d of its chips, and the run that broke"
+                " finished %d",
+                tile,
+                at_hand,
+                partial.summary.chips,
+            )
+            return
         writer.store(work, tile, partial)
     except Exception as error:  # what brought us here matters more
         log.warning("the finished chips of tile %s could not be kept: %s", tile, error)
     else:
         log.info("tile %s: %d finished chips are kept for the next run", tile, partial.summary.chips)
+
+
+def _at_hand(work: Store, plan: TilePlan, fingerprint: Fingerprint) -> int:
+    """Chips of the inventory that the results in the store account for as this run would."""
+    results = TileResults.open(work, plan.tile)
+    if results is None:
+        return 0
+    with results:
+        if results.header.making.fingerprint != fingerprint:
+            return 0
+        try:
+            found = set(results.chips())
+        except DamagedFileError:
+            return 0
+    return sum((chip.url, chip.etag) in found for chip in plan.chips)
 
 
 def _skips_in_words(summary: TileSummary) -> str:

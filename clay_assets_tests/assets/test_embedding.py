@@ -172,6 +172,44 @@ def test_what_was_finished_when_a_run_broke_is_not_done_again(
     assert (header.summary.embedded, header.summary.encoded, header.left) == (7, 3, 0)
 
 
+@pytest.mark.parametrize("error", [TransferFailed, KeyboardInterrupt])
+def test_complete_results_stay_when_doing_them_all_again_breaks(
+    scene: Scene, error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.put("27WXN", {number: 10 * number for number in range(1, 6)})
+    complete = scene.embed()
+
+    def fail(chip: StoredObject | str) -> None:
+        if isinstance(chip, StoredObject) and number_of(chip) == 2:
+            raise error("it broke")
+
+    scene.chips.before = fail
+    with pytest.raises(error):
+        scene.embed(force=True)
+    plan = scene.plans()["27WXN"]
+
+    assert scene.values() == {number: 10.0 * number for number in range(1, 6)}
+    assert plan.is_current
+    assert plan.header == complete
+    assert "earlier results stay, as they hold for 5 of its chips" in caplog.text
+
+
+def test_results_that_hold_no_longer_give_way_to_what_a_broken_run_finished(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10, 2: 20, 3: 30})
+    scene.embed()
+    scene.put("27WXN", {1: 11, 2: 22, 3: 33})
+
+    def fail(chip: StoredObject | str) -> None:
+        if isinstance(chip, StoredObject) and number_of(chip) == 2:
+            raise TransferFailed("it broke")
+
+    scene.chips.before = fail
+    with pytest.raises(TransferFailed):
+        scene.embed(force=True)
+
+    assert scene.values() == {1: 11.0}
+
+
 def test_unfinished_results_are_not_published(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: 20, 3: 30})
 
