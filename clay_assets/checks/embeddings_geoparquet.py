@@ -22,6 +22,7 @@ import shapely
 from clay_assets.checks.tile_bounds import overhang
 from clay_assets.checks.verdict import Verdict, tiles_of_run
 from clay_assets.geoparquet import validate
+from clay_assets.geoparquet.rows import parsed
 from clay_assets.publishing import published_files
 from clay_assets.resources.object_store import ObjectStore
 from clay_assets.storage import Store, StoredObject
@@ -135,9 +136,11 @@ def _look(tile: str, file: StoredObject, source: BinaryIO, faults: list[str]) ->
     source.seek(0)
     try:
         column = pq.read_table(source, columns=["geometry"])["geometry"]
-    except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, OSError):  # `validate` has said so
+        column = column if pa.types.is_binary(column.type) else pa.chunked_array([], pa.binary())
+    except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, OSError):
         column = pa.chunked_array([], pa.binary())
-    footprints = shapely.from_wkb(column.to_numpy(), on_invalid="ignore")
+    # What is no geometry, or not readable, is left out here: `validate` has said so.
+    footprints = parsed(column)
     footprints = footprints[~shapely.is_missing(footprints)]
     try:
         beyond = overhang(tile, footprints)

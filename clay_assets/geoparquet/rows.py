@@ -90,7 +90,7 @@ def vectors(column: pa.Array) -> np.ndarray:
 
 
 def _are_polygons(wkb: pa.Array) -> np.ndarray:
-    geometries = _parsed(wkb)
+    geometries = parsed(wkb)
     # `bounds` passes over NaN, so a polygon with one such corner would look well placed.
     corners, of = shapely.get_coordinates(geometries, return_index=True)
     finite = np.ones(len(geometries), dtype=bool)
@@ -109,15 +109,15 @@ def _are_polygons(wkb: pa.Array) -> np.ndarray:
     return is_polygon & finite & within & flat & standard
 
 
-def _parsed(wkb: pa.Array) -> np.ndarray:
-    """Return shapely geometries, None where there is none or the bytes are not readable as one."""
+def parsed(wkb: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return shapely geometries of a column of WKB, None where the bytes are not readable as one."""
     values = wkb.to_numpy(zero_copy_only=False)
     with np.errstate(invalid="ignore"):  # GEOS compares NaN; what comes of it is judged afterwards
         try:
-            parsed: np.ndarray = shapely.from_wkb(values, on_invalid="ignore")
+            geometries: np.ndarray = shapely.from_wkb(values, on_invalid="ignore")
         except shapely.errors.GEOSException:  # an open ring raises in spite of `ignore`
-            parsed = np.array([_parsed_alone(value) for value in values], dtype=object)
-    return parsed
+            geometries = np.array([_parsed_alone(value) for value in values], dtype=object)
+    return geometries
 
 
 def _parsed_alone(value: bytes | None) -> shapely.Geometry | None:

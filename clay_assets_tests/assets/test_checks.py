@@ -1,4 +1,5 @@
 import re
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -6,6 +7,8 @@ from typing import Any
 
 import dagster as dg
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clay_assets.assets.embeddings_geoparquet import PublishConfig
@@ -289,6 +292,43 @@ def test_a_damaged_published_file_is_found(
     checks = checks_of(run(TILES[0], TILES[0]))
     assert "can't be read as Parquet" in faults(checks["file_readable_and_valid"])[TILES[0]]
     assert checks["geometry_inside_the_tile"].passed
+
+
+def an_open_ring(geometry: pa.ChunkedArray) -> pa.Array:
+    wkb = geometry.to_pylist()
+    wkb[1] = wkb[1][:-16] + struct.pack("<2d", 0, 0)  # the last corner is not the first
+    return pa.array(wkb, pa.binary())
+
+
+@pytest.mark.parametrize(
+    ("replaced", "fault", "footprints"),
+    [
+        (an_open_ring, "1 row.s. with a geometry that is not the WKB of a 2-D polygon", 2),
+        (lambda geometry: pa.array(range(len(geometry))), "Column geometry has type int64", 0),
+    ],
+    ids=["an open ring", "a column of integers"],
+)
+def test_a_geometry_that_is_none_names_its_file_and_leaves_the_other_tiles_judged(
+    stores: TileStores,
+    run: Callable[..., dg.ExecuteInProcessResult],
+    replaced: Callable[[pa.ChunkedArray], pa.Array],
+    fault: str,
+    footprints: int,
+) -> None:
+    finish(stores, TILES[0])
+    finish(stores, TILES[1])
+    path = stores.output.list()[0].url
+    table = pq.read_table(path)
+    index = table.schema.get_field_index("geometry")
+    table = table.set_column(index, "geometry", replaced(table["geometry"]))
+    pq.write_table(table, path, compression="zstd")
+
+    checks = checks_of(run(TILES[0], TILES[1]))
+
+    assert list(faults(checks["file_readable_and_valid"])) == [TILES[0]]
+    assert re.search(fault, faults(checks["file_readable_and_valid"])[TILES[0]])
+    assert checks["geometry_inside_the_tile"].passed
+    assert plain(checks["geometry_inside_the_tile"])["footprints"] == footprints + 3
 
 
 def test_a_code_of_no_tile_on_earth_is_a_fault_and_no_crash(stores: TileStores) -> None:
