@@ -31,13 +31,18 @@ ENOUGH_TO_COMPARE = 16
 
 
 def judge_account(facts: Sequence[VectorFacts], verdict: Verdict) -> None:
-    """Embedded and skipped chips must be those of the inventory."""
+    """Embedded and skipped chips must be those of the inventory, each one or the other."""
     for look in facts:
         count = f"{look.embedded} embedded + {look.skipped} skipped, {look.chips} in the inventory"
         if look.embedded + look.skipped != look.chips:
             verdict.faults[look.tile] = count
         elif not look.same_chips:
-            verdict.faults[look.tile] = f"{count}, but other chips, or in another state"
+            verdict.faults[look.tile] = f"{count}, but other chips, or in another state, or one twice"
+        elif look.undecided:
+            verdict.faults[look.tile] = (
+                f"{count}, but {len(look.undecided)} rows with neither a vector nor a reason, or with both,"
+                f" the first of {look.undecided[0]}"
+            )
     verdict.numbers |= {
         "chips": sum(look.chips for look in facts),
         "embedded": sum(look.embedded for look in facts),

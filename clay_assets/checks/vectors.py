@@ -1,7 +1,7 @@
 """What a tile's results show when they are looked at again: counts, norms, twins, variety.
 
-Independent of what was written down when they were made: counts come from the file's footer and rows, the
-shape from the model's name and the level. Not here: what is good and what is bad (`vector_judges`).
+Independent of what was written down when they were made: chips and counts come from the file's footer and
+rows, the shape from the model's name and the level. Not here: what is good and what is bad (`vector_judges`).
 """
 
 from collections import Counter
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from clay_assets.geoparquet.rows import vectors
 from clay_assets.storage import StoredObject
-from clay_assets.tables import chips_digest
 from clay_assets.tile_results import Making, TileResults
 from clay_model.spec import SIZES, Level, ModelSize, embedding_shape
 
@@ -34,15 +34,16 @@ class VectorFacts:
         tile: MGRS code.
         untrained: Whether the checkpoint says that its weights were never trained.
         chips: In the inventory.
-        embedded: Rows with a vector, counted in the file.
-        skipped: Rows without.
-        same_chips: Whether these are the inventory's chips, each with its ETag.
+        embedded: Rows with a vector.
+        skipped: Rows with a reason.
+        same_chips: Whether the rows are the inventory's chips, each once and with its ETag.
+        undecided: URLs of rows with neither a vector nor a reason, or with both, among those read.
         shape: Of one embedding, as the file has it.
         expected_shape: As the model and the level ask for.
         urls: Of the chips whose vectors were read, in the file's order.
         finite: (N,) whether each of these vectors is finite throughout.
         norms: Of the finite ones' means over their places, (M,): what level mean would have.
-        twins: Of these, how many have numbers that an earlier vector has, all of them.
+        twins: URLs of the vectors that equal an earlier one, number by number.
         cosine: Median over pairs of chips; None for fewer than two.
         rank: Effective rank of the centred vectors; None for fewer than two.
     """
@@ -53,6 +54,7 @@ class VectorFacts:
     embedded: int
     skipped: int
     same_chips: bool
+    undecided: list[str]
     shape: tuple[int, ...]
     expected_shape: tuple[int, ...]
     urls: list[str]
@@ -76,8 +78,12 @@ def look_at_vectors(tile: str, results: TileResults, inventory: list[StoredObjec
     finite: list[NDArray[np.bool_]] = [np.empty(0, dtype=bool)]
     means: list[Vectors] = [np.empty((0, making.shape[-1]), dtype=np.float32)]
     words: list[int] = []
-    for table in results.sample(["source_url", "embeddings"], MAX_BYTES):
-        piece = table.filter(table["embeddings"].is_valid()).combine_chunks()
+    undecided: list[str] = []
+    for table in results.sample(["source_url", "embeddings", "reason"], MAX_BYTES):
+        has_vector = table["embeddings"].is_valid()
+        either = pc.xor(has_vector, table["reason"].is_valid())
+        undecided += table["source_url"].filter(pc.invert(either)).to_pylist()
+        piece = table.filter(has_vector).combine_chunks()
         if not piece.num_rows:
             continue
         rows = vectors(piece["embeddings"].chunk(0))
@@ -88,14 +94,14 @@ def look_at_vectors(tile: str, results: TileResults, inventory: list[StoredObjec
     usable = np.concatenate(finite)
     summaries = np.concatenate(means)[usable]
     cosine, rank = variety(summaries)
-    skipped = results.rows - results.nulls("reason")
     return VectorFacts(
         tile=tile,
         untrained=making.untrained,
         chips=len(inventory),
-        embedded=results.rows - skipped,
-        skipped=skipped,
-        same_chips=results.header.digest == chips_digest(inventory),
+        embedded=results.vectors,
+        skipped=results.rows - results.nulls("reason"),
+        same_chips=sorted(results.chips()) == sorted((chip.url, chip.etag) for chip in inventory),
+        undecided=undecided,
         shape=making.shape,
         expected_shape=expected_shape(making),
         urls=urls,

@@ -96,6 +96,17 @@ class TileResults:
         groups = [metadata.row_group(group).column(index) for group in range(metadata.num_row_groups)]
         return sum(group.statistics.null_count for group in groups)
 
+    @property
+    def vectors(self) -> int:
+        """Rows with a vector, as the footer counts their numbers: none is read."""
+        metadata, width = self._file.metadata, self.header.making.width
+        paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
+        index = next(index for index, path in enumerate(paths) if path.startswith("embeddings."))
+        values = sum(
+            metadata.row_group(group).column(index).num_values for group in range(metadata.num_row_groups)
+        )
+        return int(values - self.rows) // (width - 1)  # a row has `width` values, or one that says null
+
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Some columns of all rows, in the file's order.
 

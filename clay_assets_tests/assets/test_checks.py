@@ -16,10 +16,11 @@ from clay_assets.checks import build_checks
 from clay_assets.checks.embeddings_geoparquet import look_at_file
 from clay_assets.checks.vectors import variety
 from clay_assets.inventory import list_chips, write_inventory
-from clay_assets.outcomes import Embedded, Outcome
+from clay_assets.outcomes import Embedded, Outcome, Skipped
 from clay_assets.publishing import publish_tile
 from clay_assets.resources.object_store import ObjectStore
 from clay_assets.storage import Store
+from clay_assets.tile_results import results_key
 from clay_assets.tile_state import TileStores
 from clay_assets_tests.assets.tile_scene import (
     TILES,
@@ -161,6 +162,19 @@ def drop_the_last(outcomes: list[Outcome]) -> list[Outcome]:
     return outcomes[:-1]
 
 
+def the_first_in_place_of_the_last(outcomes: list[Outcome]) -> list[Outcome]:
+    return [*outcomes[:-1], replace(outcomes[-1], chip=outcomes[0].chip)]
+
+
+def without_its_reason(outcomes: list[Outcome]) -> list[Outcome]:
+    return [
+        Skipped(outcome.chip, None, "")  # type: ignore[arg-type]
+        if isinstance(outcome, Skipped)
+        else outcome
+        for outcome in outcomes
+    ]
+
+
 ACCOUNT, NUMBERS = "every_chip_accounted_for", "vectors_finite_and_of_the_right_width"
 
 
@@ -168,6 +182,8 @@ ACCOUNT, NUMBERS = "every_chip_accounted_for", "vectors_finite_and_of_the_right_
     ("made_up", "check", "fault"),
     [
         (MadeUp(alter=drop_the_last), ACCOUNT, "19 embedded . 0 skipped, 20 in the inventory"),
+        (MadeUp(alter=the_first_in_place_of_the_last), ACCOUNT, "20 in the inventory, but .* one twice"),
+        (MadeUp(skipped=1, alter=without_its_reason), ACCOUNT, "19 embedded . 0 skipped, 20 in the inv"),
         (MadeUp(vectors=nan_in_the_third), NUMBERS, "1 vectors with NaN .*_0003.tif"),
         (MadeUp(model="clay-v0-tiny"), NUMBERS, r"shape \(768,\), expected \(256,\)"),
         (MadeUp(vectors=one_ten_times_as_long), "norms_plausible", "1 norms from .* expected .*median 2"),
@@ -191,6 +207,27 @@ def test_a_bad_tile_is_named_with_its_fault_and_the_good_ones_are_not(
     assert found.description == f"1 of 2 tiles: {TILES[1]}"
     assert list(faults(found)) == [TILES[1]]
     assert re.search(fault, faults(found)[TILES[1]])
+
+
+def test_a_vector_with_a_reason_does_not_make_up_for_a_row_with_neither(
+    stores: TileStores, run: Callable[..., dg.ExecuteInProcessResult]
+) -> None:
+    put_chips(stores, TILES[0], range(1, 5))
+    MadeUp(skipped=1).store(stores, TILES[0])
+    path = stores.work.url(results_key(TILES[0]))
+    metadata, table = pq.read_metadata(path).metadata, pq.read_table(path)
+    first, second, *others = table["reason"].to_pylist()
+    reasons = pa.array([second, first, *others])
+    table = table.set_column(table.schema.get_field_index("reason"), table.schema.field("reason"), reasons)
+    ours = {name: value for name, value in metadata.items() if name.startswith(b"clay:")}
+    pq.write_table(table.replace_schema_metadata(ours), path)
+
+    check = checks_of(run(TILES[0], TILES[0]))["every_chip_accounted_for"]
+
+    assert re.search(
+        r"3 embedded . 1 skipped, 4 in the inventory, but 2 rows with neither .*, the first of .*_0001.tif",
+        faults(check)[TILES[0]],
+    )
 
 
 def test_chips_that_changed_since_they_were_embedded_are_not_accounted_for(

@@ -76,7 +76,7 @@ def test_results_are_read_as_they_were_stored(store: Store) -> None:
     with opened(store) as results:
         assert results.header == header()
         assert results.rows == 3
-        assert results.nulls("reason") == 2
+        assert results.nulls("reason") == results.vectors == 2
         table = results.columns(["source_url", "etag", "size", "date", "reason", "detail", "embeddings"])
         (thumbnails,) = results.columns(["thumbnail"]).columns
 
