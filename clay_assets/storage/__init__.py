@@ -21,6 +21,7 @@ from clay_assets.storage.errors import (
     ObjectChanged,
     ObjectMissing,
     StorageError,
+    StoreDenied,
     TransferFailed,
 )
 from clay_assets.storage.store import Store
@@ -36,6 +37,7 @@ __all__ = [
     "S3Options",
     "StorageError",
     "Store",
+    "StoreDenied",
     "StoredObject",
     "TransferFailed",
 ]

@@ -19,7 +19,11 @@ class StorageError(Exception):
 
 
 class AccessDenied(StorageError):
-    """The credentials are missing, wrong, expired or not allowed to do this; or a link leaves the store."""
+    """This object may not be had: its permissions or a policy forbid it, or a link leaves the store."""
+
+
+class StoreDenied(AccessDenied):
+    """Nothing in the store may be had: credentials are missing, wrong or expired, or may not list it."""
 
     systemic = True
 

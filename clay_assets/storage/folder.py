@@ -21,6 +21,7 @@ from clay_assets.storage.errors import (
     ObjectChanged,
     ObjectMissing,
     StorageError,
+    StoreDenied,
 )
 from clay_assets.storage.types import StoredObject
 
@@ -168,6 +169,10 @@ class Folder:
                 return  # removed since its name was read
             raise FolderMissing(
                 f"The folder {self.root} is not there ({error.strerror}). Create it, or correct the address."
+            ) from None
+        except PermissionError as error:
+            raise (AccessDenied if folder else StoreDenied)(
+                f"{self.root}/{folder}: {error.strerror}. Check the owner and mode of the folder."
             ) from None
         with scan:
             for entry in scan:

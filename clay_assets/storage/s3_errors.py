@@ -15,6 +15,7 @@ from clay_assets.storage.errors import (
     ObjectChanged,
     ObjectMissing,
     StorageError,
+    StoreDenied,
     TransferFailed,
 )
 from clay_assets.storage.types import S3Options
@@ -34,14 +35,14 @@ ANSWERS: dict[str, tuple[type[StorageError], str]] = {
     "404": (ObjectMissing, "There is no such object."),
     "PreconditionFailed": (ObjectChanged, "It changed since it was listed. List it again, and run again."),
     "412": (ObjectChanged, "It changed since it was listed. List it again, and run again."),
-    "InvalidAccessKeyId": (AccessDenied, f"The server does not know this access key. {SET_CREDENTIALS}"),
+    "InvalidAccessKeyId": (StoreDenied, f"The server does not know this access key. {SET_CREDENTIALS}"),
     "SignatureDoesNotMatch": (
-        AccessDenied,
+        StoreDenied,
         f"The secret key does not belong to the access key. {SET_CREDENTIALS}",
     ),
-    "ExpiredToken": (AccessDenied, "The temporary credentials have expired: renew them."),
-    "InvalidToken": (AccessDenied, f"The session token is not valid. {SET_CREDENTIALS}"),
-    "RequestTimeTooSkewed": (AccessDenied, "This machine's clock is wrong: set it."),
+    "ExpiredToken": (StoreDenied, "The temporary credentials have expired: renew them."),
+    "InvalidToken": (StoreDenied, f"The session token is not valid. {SET_CREDENTIALS}"),
+    "RequestTimeTooSkewed": (StoreDenied, "This machine's clock is wrong: set it."),
     "InvalidObjectState": (StorageError, "The object is archived: restore it first."),
     "EntityTooLarge": (StorageError, "One PUT takes at most 5 GB."),
     "InvalidBucketName": (Misconfigured, "Correct the bucket's name."),
@@ -49,12 +50,14 @@ ANSWERS: dict[str, tuple[type[StorageError], str]] = {
     "301": (Misconfigured, SET_REGION),
     "AuthorizationHeaderMalformed": (Misconfigured, SET_REGION),
     "IllegalLocationConstraintException": (Misconfigured, SET_REGION),
-    "400": (AccessDenied, f"Usually expired credentials or another region. {SET_CREDENTIALS} {SET_REGION}"),
+    "400": (StoreDenied, f"Usually expired credentials or another region. {SET_CREDENTIALS} {SET_REGION}"),
 }
 DENIED = (
     "These credentials may not do this (used are s3:ListBucket, GetObject, PutObject, DeleteObject), "
     f"or there is no such object and they may not list the bucket. {SET_CREDENTIALS}"
 )
+# Operations on the bucket as a whole: whoever may not do them has nothing of it to go on with.
+OF_THE_BUCKET = {"ListObjectsV2", "HeadBucket"}
 # Codes that ask for patience but come with a status below 500; the client has waited and tried again already.
 BUSY = {
     "RequestTimeout",
@@ -125,7 +128,7 @@ def _answer(error: Exception) -> tuple[type[StorageError], str, str]:
     if code in ANSWERS:
         return (ANSWERS[code][0], said, ANSWERS[code][1])
     if status in (401, 403):
-        return AccessDenied, said, DENIED
+        return StoreDenied if status == 401 or operation in OF_THE_BUCKET else AccessDenied, said, DENIED
     if status >= 500 or status == 429 or code in BUSY:
         return TransferFailed, f"{said}, in every attempt", "The server is busy or failing: run again later."
     return StorageError, said, ""
@@ -146,7 +149,7 @@ def _client_side(error: BaseException) -> tuple[type[StorageError] | None, str, 
     )
     said = f"{error}" or type(error).__name__
     if isinstance(error, credentials):
-        return AccessDenied, said, SET_CREDENTIALS
+        return StoreDenied, said, SET_CREDENTIALS
     if isinstance(error, sdk.SSLError):
         return TransferFailed, said, "If the server's certificate is your own, name it in AWS_CA_BUNDLE."
     if broken_transfer(error):

@@ -14,7 +14,7 @@ from clay_assets.definitions import build_assets
 from clay_assets.resources.encoder import ClayEncoder, SettingError
 from clay_assets.resources.object_store import ObjectStore
 from clay_assets.settings import Settings
-from clay_assets.storage import AccessDenied, Store, StoredObject
+from clay_assets.storage import Store, StoreDenied, StoredObject
 from clay_assets_tests.assets.embedding_scene import Scene
 from clay_assets_tests.assets.streaming import BROKEN, TILES, MeanEmbedder, chip_of_value
 from clay_assets_tests.geotiffs import chip_name
@@ -233,7 +233,7 @@ def test_a_store_that_refuses_stops_the_inventory_before_all_tiles_were_asked_fo
             with lock:
                 asked.append(prefix)
             time.sleep(0.05)
-            raise AccessDenied(f"s3://chips/{prefix}: denied")
+            raise StoreDenied(f"s3://chips/{prefix}: denied")
 
     class RefusingStore(ObjectStore):
         def store(self) -> Store:

@@ -12,7 +12,7 @@ from dagster._core.loader import LoadingContextForTest
 
 from clay_assets.ledger import TileLedger
 from clay_assets.outcomes import NoUsableChips
-from clay_assets.storage import BucketMissing, ObjectMissing, TransferFailed
+from clay_assets.storage import AccessDenied, BucketMissing, ObjectMissing, TransferFailed
 
 TILES = ["27WXM", "27WXN", "27WXP", "27WXQ", "27WXR", "27WXS"]
 UPSTREAM, ASSET = dg.AssetKey("upstream"), dg.AssetKey("embedded")
@@ -222,8 +222,9 @@ def test_three_tiles_that_fail_alike_in_a_row_stop_the_run(book: Book) -> None:
             "27WXQ": ObjectMissing("gone"),
         },
         {tile: NoUsableChips("sea") for tile in TILES[:5]},
+        {"27WXN": AccessDenied("one object")},
     ],
-    ids=["not in a row", "not alike", "tiles without usable chips"],
+    ids=["not in a row", "not alike", "tiles without usable chips", "an object that may not be read"],
 )
 def test_other_failures_do_not_stop_the_run(book: Book, errors: dict[str, BaseException]) -> None:
     result = book.run(failing(errors))

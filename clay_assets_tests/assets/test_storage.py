@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import tempfile
 import threading
 import time
 import zlib
@@ -28,6 +29,7 @@ from clay_assets.storage import (
     S3Options,
     StorageError,
     Store,
+    StoreDenied,
     StoredObject,
     TransferFailed,
 )
@@ -35,6 +37,8 @@ from clay_assets.storage.folder import replacing
 from clay_assets_tests.s3_server import S3Bucket, checking_credentials, client, free_port
 
 SECRET = "a-secret/that-must-not/be+shown"  # noqa: S105 - only ever sent to loopback servers
+
+NOBODY = 65534  # a user and a group that own nothing
 
 
 @pytest.fixture(autouse=True)
@@ -286,11 +290,47 @@ def test_links_out_of_the_folder_are_neither_listed_nor_followed(
     assert store.folders() == ["27WXN"]
     assert "stolen.tif left out" in caplog.text
     for key in ("27WXN/stolen.tif", "28WXN/secret.tif"):
-        with pytest.raises(AccessDenied, match=r"link that leaves"):
+        with pytest.raises(AccessDenied, match=r"link that leaves") as refused:
             store.read(key)
+        assert not refused.value.systemic
         with pytest.raises(AccessDenied, match=r"link that leaves"):
             store.write(key, b"overwritten")
     assert (outside / "secret.tif").read_bytes() == b"secret"
+
+
+@pytest.fixture
+def folder_of_nobody() -> Iterator[Path]:
+    """A folder whose owner runs the test: root, whom no mode keeps out, becomes nobody for it."""
+    is_root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as name:
+        if is_root:
+            os.chown(name, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(os.getuid())
+
+
+def test_a_file_without_permissions_is_denied_alone_and_the_whole_folder_with_all_in_it(
+    folder_of_nobody: Path,
+) -> None:
+    store = Store(folder_of_nobody)
+    for key in ("27WXN/a.tif", "27WXN/b.tif", "27WXP/a.tif"):
+        store.write(key, b"chip")
+    listed = {found.url: found for found in store.list()}
+    (folder_of_nobody / "27WXN" / "a.tif").chmod(0)
+    (folder_of_nobody / "27WXP").chmod(0)
+
+    with pytest.raises(AccessDenied, match=r"a\.tif: Permission denied. Check the owner and mode") as file:
+        store.read("27WXN/a.tif")
+    with pytest.raises(AccessDenied, match=r"27WXP/: Permission denied. Check the owner and mode") as tile:
+        store.list("27WXP/")
+    assert store.read(listed[store.url("27WXN/b.tif")]) == b"chip"
+    folder_of_nobody.chmod(0)
+    with pytest.raises(StoreDenied, match=r"Permission denied\. Check the owner and mode") as whole:
+        store.list()
+    assert (file.value.systemic, tile.value.systemic, whole.value.systemic) == (False, False, True)
 
 
 def test_the_store_folder_itself_may_be_a_link(tmp_path: Path) -> None:
@@ -510,7 +550,6 @@ def test_bad_credentials_are_explained_at_once_and_not_shown(
         r"SignatureDoesNotMatch.*secret key does not belong": replace(
             users["allowed"], aws_secret_access_key=SECRET
         ),
-        r"AccessDenied.*These credentials may not do this": users["forbidden"],
         r"Unable to locate credentials.*AWS_ACCESS_KEY_ID": S3Options(endpoint_url=bucket.endpoint),
         r"missing: aws_secret_access_key": S3Options(
             endpoint_url=bucket.endpoint, aws_access_key_id="AKIAUNKNOWN"
@@ -522,13 +561,35 @@ def test_bad_credentials_are_explained_at_once_and_not_shown(
         attempts: list[Callable[[], object]] = [store.list, partial(store.write, "a", b"")]
         for attempt in attempts:
             began = time.monotonic()
-            with pytest.raises(AccessDenied, match=phrase) as raised:
+            with pytest.raises(StoreDenied, match=phrase) as raised:
                 attempt()
             assert time.monotonic() - began < 2, "a permanent error was tried again"
             assert raised.value.systemic
             _shows_none_of(raised.value, options.aws_access_key_id, options.aws_secret_access_key)
         with pytest.raises(AccessDenied):  # a HEAD's answer has no body that would say why
             store.stat("a")
+
+
+def test_a_denied_listing_is_of_the_whole_store_and_a_denied_object_of_itself(
+    bucket: S3Bucket, users: dict[str, S3Options]
+) -> None:
+    allowed, forbidden = (Store(bucket.uri("chips"), users[name]) for name in ("allowed", "forbidden"))
+    allowed.write("a.tif", b"chip")
+    throughout: list[Callable[[], object]] = [forbidden.list, forbidden.folders]
+    single: list[Callable[[], object]] = [
+        partial(forbidden.read, "a.tif"),
+        partial(forbidden.stat, "a.tif"),
+        partial(forbidden.write, "a.tif", b""),
+    ]
+    for attempt in throughout:
+        with pytest.raises(StoreDenied, match=r"AccessDenied.*These credentials may not do this") as denied:
+            attempt()
+        assert denied.value.systemic
+        _shows_none_of(denied.value, users["forbidden"].aws_secret_access_key)
+    for attempt in single:
+        with pytest.raises(AccessDenied, match="These credentials may not do this") as one:
+            attempt()
+        assert not one.value.systemic
 
 
 def _shows_none_of(error: BaseException, *secrets: str | None) -> None:
@@ -572,8 +633,9 @@ def test_public_objects_are_read_without_credentials_and_private_ones_are_not(bu
     anonymous = Store(bucket.uri(), S3Options(endpoint_url=bucket.endpoint, use_unsigned_session=True))
 
     assert anonymous.read("public") == b"for all"
-    with pytest.raises(AccessDenied, match=r"s3://.*private.*These credentials may not"):
+    with pytest.raises(AccessDenied, match=r"s3://.*private.*These credentials may not") as denied:
         anonymous.read("private")
+    assert not denied.value.systemic
 
 
 def test_the_sdks_own_variables_are_enough(bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
