@@ -17,7 +17,11 @@ from clay_assets.storage.s3_client import S3Client
 from clay_assets.storage.types import S3Options, StoredObject
 
 READ_AHEAD = 1 << 20  # bytes: a GeoParquet footer, or a column chunk of a few hundred embeddings, in one GET
-MAX_PUT = 5 << 30  # bytes that S3 takes in one PUT
+LARGE = 1 << 30  # bytes of a file from which on it goes in parts: one PUT takes 5 GiB, and breaks as a whole
+PART = 64 << 20  # bytes of a part, held in memory; S3 takes 5 MiB to 5 GiB
+MAX_PARTS = 10_000  # of an object
+# Of a part, as the SDK chooses; the server holds the completed object against them.
+CHECKSUMS = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
 
 
 class Bucket:
@@ -83,12 +87,16 @@ class Bucket:
 
     def write(self, key: str, data: bytes) -> None:
         """One PUT."""
-        self._put(key, data, len(data))
+        self._put(key, data)
 
     def put(self, key: str, path: Path) -> None:
-        """One PUT, streamed from the file."""
+        """One PUT, streamed from the file; of a large file, a multipart upload."""
+        size = path.stat().st_size
         with path.open("rb") as file:
-            self._put(key, file, path.stat().st_size)
+            if size < LARGE:
+                self._put(key, file)
+            else:
+                self._put_in_parts(self._name(key), file, max(PART, -(-size // MAX_PARTS)))
 
     def delete(self, key: str) -> None:
         """One DELETE, which S3 answers alike whether the object existed or not."""
@@ -102,13 +110,26 @@ class Bucket:
         self.client.download(self._name(key), parts.append, parts.clear, size, etag, span)
         return b"".join(parts)
 
-    def _put(self, key: str, body: bytes | BinaryIO, size: int) -> None:
-        name = self._name(key)
-        if size > MAX_PUT:
-            raise StorageError(
-                f"{self.client.url(name)}: got {size} bytes; expected at most {MAX_PUT}, one PUT."
-            )
-        self.client.request("put_object", name, Key=name, Body=body)
+    def _put(self, key: str, body: bytes | BinaryIO) -> None:
+        self.client.request("put_object", self._name(key), Key=self._name(key), Body=body)
+
+    def _put_in_parts(self, name: str, file: BinaryIO, part_size: int) -> None:
+        """A multipart upload: the object appears, or replaces the earlier one, with the last request."""
+        begun = self.client.request("create_multipart_upload", name, Key=name)
+        upload = {"Key": name, "UploadId": begun["UploadId"]}
+        parts: list[dict[str, Any]] = []
+        try:
+            while body := file.read(part_size):
+                number = len(parts) + 1
+                sent = self.client.request("upload_part", name, **upload, PartNumber=number, Body=body)
+                said = {field: sent[field] for field in sent if field == "ETag" or field in CHECKSUMS}
+                parts.append({"PartNumber": number, **said})
+            whole = {"Parts": parts}
+            self.client.request("complete_multipart_upload", name, **upload, MultipartUpload=whole)
+        except BaseException:  # what is neither completed nor aborted is invisible, and paid for
+            with suppress(StorageError):
+                self.client.request("abort_multipart_upload", name, **upload)
+            raise
 
     def _pages(self, prefix: str, **request: str) -> Iterator[dict[str, Any]]:
         """The answers to a LIST, one per 1,000 entries."""

@@ -44,7 +44,7 @@ ANSWERS: dict[str, tuple[type[StorageError], str]] = {
     "InvalidToken": (StoreDenied, f"The session token is not valid. {SET_CREDENTIALS}"),
     "RequestTimeTooSkewed": (StoreDenied, "This machine's clock is wrong: set it."),
     "InvalidObjectState": (StorageError, "The object is archived: restore it first."),
-    "EntityTooLarge": (StorageError, "One PUT takes at most 5 GB."),
+    "EntityTooLarge": (StorageError, "The server takes no object, or no part of one, of this size."),
     "InvalidBucketName": (Misconfigured, "Correct the bucket's name."),
     "PermanentRedirect": (Misconfigured, SET_REGION),
     "301": (Misconfigured, SET_REGION),
@@ -53,8 +53,8 @@ ANSWERS: dict[str, tuple[type[StorageError], str]] = {
     "400": (StoreDenied, f"Usually expired credentials or another region. {SET_CREDENTIALS} {SET_REGION}"),
 }
 DENIED = (
-    "These credentials may not do this (used are s3:ListBucket, GetObject, PutObject, DeleteObject), "
-    f"or there is no such object and they may not list the bucket. {SET_CREDENTIALS}"
+    "These credentials may not do this (used are s3:ListBucket, GetObject, PutObject, AbortMultipartUpload, "
+    f"DeleteObject), or there is no such object and they may not list the bucket. {SET_CREDENTIALS}"
 )
 # Operations on the bucket as a whole: whoever may not do them has nothing of it to go on with.
 OF_THE_BUCKET = {"ListObjectsV2", "HeadBucket"}

@@ -156,7 +156,7 @@ class Store:
 
         Args:
             target: the object's key or URL.
-            path: a local file of at most 5 GB (5 x 2^30 bytes) where the store is on S3: one PUT.
+            path: a local file.
 
         Raises:
             FileNotFoundError: There is no local file to store.

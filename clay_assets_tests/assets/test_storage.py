@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -504,13 +505,62 @@ def test_an_empty_prefix_is_empty_but_a_missing_bucket_is_an_error(bucket: S3Buc
         assert raised.value.systemic
 
 
-def test_more_than_one_put_takes_is_refused_before_it_is_sent(bucket: S3Bucket, tmp_path: Path) -> None:
-    huge = tmp_path / "huge"
-    with huge.open("wb") as file:
-        file.truncate((5 << 30) + 1)  # sparse: it takes no room
+@pytest.fixture
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of more than 6 MiB are large, and go in the smallest parts that S3 takes."""
+    monkeypatch.setattr("clay_assets.storage.bucket.LARGE", 6 << 20)
+    monkeypatch.setattr("clay_assets.storage.bucket.PART", 5 << 20)
 
-    with pytest.raises(StorageError, match=r"got 5368709121 bytes; expected at most 5368709120"):
-        bucket.store().put("huge", huge)
+
+def uploads(bucket: S3Bucket) -> list[Any]:
+    """Multipart uploads that were begun and neither completed nor aborted."""
+    found: list[Any] = client(bucket.endpoint).list_multipart_uploads(Bucket=bucket.name).get("Uploads", [])
+    return found
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_a_large_file_is_stored_in_parts_and_read_as_one(bucket: S3Bucket, tmp_path: Path) -> None:
+    content = os.urandom(12 << 20)  # 5 + 5 + 2
+    (tmp_path / "large").write_bytes(content)
+    store = bucket.store("work")
+    store.write("large", b"an earlier one")
+
+    store.put("large", tmp_path / "large")
+
+    (listed,) = store.list()
+    assert (listed.size, listed.etag[-2:]) == (len(content), "-3"), "S3 marks an object of three parts"
+    assert store.read(listed) == content
+    assert uploads(bucket) == []
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_an_upload_in_parts_that_breaks_leaves_the_earlier_object_and_nothing_else(
+    bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "large").write_bytes(bytes(12 << 20))
+    store = bucket.store()
+    store.write("large", b"an earlier one")
+    monkeypatch.setattr("clay_assets.storage.bucket.PART", 4 << 20)  # less than S3 takes, which it says last
+
+    with pytest.raises(StorageError, match=r"CompleteMultipartUpload with EntityTooSmall"):
+        store.put("large", tmp_path / "large")
+
+    assert store.read("large") == b"an earlier one"
+    assert uploads(bucket) == []
+
+
+def test_parts_grow_with_a_file_that_would_need_too_many(
+    bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"LARGE": 6 << 20, "PART": 1 << 20, "MAX_PARTS": 2}.items():
+        monkeypatch.setattr(f"clay_assets.storage.bucket.{name}", value)
+    content = os.urandom((11 << 20) + 1)
+    (tmp_path / "large").write_bytes(content)
+
+    bucket.store().put("large", tmp_path / "large")
+
+    assert bucket.store().read("large") == content
+    assert bucket.store().stat("large").etag.endswith("-2")
 
 
 @pytest.fixture
