@@ -12,6 +12,7 @@ from clay_assets.geoparquet.rows import vectors
 from clay_assets.outcomes import Outcome, Skipped
 from clay_assets.preview import tile_picture
 from clay_assets.storage import StoredObject
+from clay_assets.stream.chip_stream import MAX_CHIP_BYTES
 from clay_assets.tile_results import TileSummary
 
 
@@ -20,7 +21,7 @@ class Tally:
 
     Attributes:
         accounted: The chips.
-        read: How many of them were fetched in this run.
+        read: How many of them this run came to.
     """
 
     def __init__(self, dim: int) -> None:
@@ -44,7 +45,8 @@ class Tally:
         """Count a chip of this run."""
         self.accounted.append(outcome.chip)
         self.read += 1
-        self._bytes_read += outcome.chip.size
+        if outcome.chip.size <= MAX_CHIP_BYTES:  # a larger one is skipped without being fetched
+            self._bytes_read += outcome.chip.size
         if isinstance(outcome, Skipped):
             self._skip(outcome.chip, outcome.reason, outcome.detail)
         else:

@@ -34,7 +34,7 @@ Reason = Literal["name", "format", "corrupt", "size", "bands", "type", "layout",
 | size | is not 512 x 512 pixels |
 | bands | has not the 13 bands |
 | type | has samples that are neither float32 nor integers |
-| layout | has a codec or blocks that are not accepted |
+| layout | has a codec or blocks that are not accepted, or more bytes than a chip |
 | date | has no date, or another than its name |
 | crs | has no place on Earth |
 | nonfinite | has pixels that are NaN or infinite |

@@ -49,6 +49,19 @@ def test_every_chip_of_a_new_tile_is_embedded_or_skipped_with_its_reason(scene: 
     assert (header.making.shape, header.making.device, header.left) == ((4,), "cpu", 0)
 
 
+def test_a_file_too_large_for_a_chip_is_skipped_and_its_bytes_are_not_counted_as_read(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10, 2: BROKEN})
+    with (scene.root / "chips" / "27WXN" / "2020-06-15" / chip_name(2)).open("r+b") as file:
+        file.truncate((64 << 20) + 1)  # sparse: it takes no room
+    scene.take_inventory("27WXN")
+
+    summary = scene.embed().summary
+
+    assert scene.values() == {1: 10.0, 2: "layout"}
+    assert scene.chips.take_reads() == [1]
+    assert summary.bytes_read == len(chip_of_value(10))
+
+
 def test_a_current_tile_is_left_alone_and_loads_no_network(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: BROKEN})
     first = scene.embed()
