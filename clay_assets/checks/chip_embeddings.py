@@ -14,6 +14,7 @@ import dagster as dg
 from clay_assets.checks import vector_judges as judges
 from clay_assets.checks.vectors import VectorFacts, look_at_vectors
 from clay_assets.checks.verdict import Verdict, tiles_of_run
+from clay_assets.geoparquet import DamagedFileError
 from clay_assets.inventory import InventoryMissing, read_inventory
 from clay_assets.resources.object_store import ObjectStore
 from clay_assets.storage import Store
@@ -106,9 +107,12 @@ def build_chip_embeddings_checks(manifest: Sequence[str]) -> dg.AssetChecksDefin
             looks = list(pool.map(lambda tile: _look(store, tile), tiles_of_run(context, manifest)))
         facts = [look for look in looks if isinstance(look, VectorFacts)]
         missing = {look.tile: look.why for look in looks if isinstance(look, NotLookedAt)}
+        damaged = {look.tile: look.why for look in looks if isinstance(look, NotLookedAt) and look.is_fault}
         for check in CHECKS:
             if check.spec.key in context.selected_asset_check_keys:
                 verdict = Verdict(check.spec.key, check.severity, len(facts), missing)
+                if check.blocking:  # what cannot be read accounts for no chip
+                    verdict.faults |= damaged
                 check.judge(facts, verdict)
                 yield verdict.result()
 
@@ -117,10 +121,17 @@ def build_chip_embeddings_checks(manifest: Sequence[str]) -> dg.AssetChecksDefin
 
 @dataclass(frozen=True)
 class NotLookedAt:
-    """A tile without results: the asset failed on it, and says why."""
+    """A tile without results that can be read.
+
+    Attributes:
+        tile: MGRS code.
+        why: It has none, reading on from the tile's code.
+        is_fault: Whether they are there, but damaged; else the asset itself failed on the tile, and says why.
+    """
 
     tile: str
     why: str
+    is_fault: bool = False
 
 
 def _look(work: Store, tile: str) -> VectorFacts | NotLookedAt:
@@ -132,3 +143,5 @@ def _look(work: Store, tile: str) -> VectorFacts | NotLookedAt:
             return look_at_vectors(tile, results, read_inventory(work, tile))
         except InventoryMissing as error:
             return NotLookedAt(tile, str(error))
+        except DamagedFileError:
+            return NotLookedAt(tile, "has damaged results: embed it again with force", is_fault=True)

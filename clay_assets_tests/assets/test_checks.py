@@ -27,6 +27,7 @@ from clay_assets_tests.assets.tile_scene import (
     MadeUp,
     Vectors,
     clay_like,
+    damage_pages,
     embedded_at_level,
     finish,
     footprint,
@@ -273,6 +274,21 @@ def test_tiles_that_the_assets_failed_on_are_named_and_not_judged(
             {"tile": tile, "reason": reason} for tile in (TILES[0], TILES[2])
         ]
         assert plain(check)["tiles looked at"] == 1
+
+
+@pytest.mark.parametrize("column", ["source_url", "embeddings"])
+def test_damaged_results_are_named_and_leave_the_other_tiles_judged(
+    stores: TileStores, run: Callable[..., dg.ExecuteInProcessResult], column: str
+) -> None:
+    finish(stores, TILES[0])
+    finish(stores, TILES[1])
+    damage_pages(stores.work, TILES[0], column)
+
+    checks = checks_of(run(TILES[0], TILES[1]))
+
+    assert {name for name in VECTOR_CHECKS if not checks[name].passed} == {ACCOUNT}
+    assert faults(checks[ACCOUNT]) == {TILES[0]: "has damaged results: embed it again with force"}
+    assert {plain(checks[name])["tiles looked at"] for name in VECTOR_CHECKS} == {1}
 
 
 def test_a_tile_of_few_chips_is_not_judged_for_variety(
