@@ -137,7 +137,7 @@ def _look(tile: str, file: StoredObject, source: BinaryIO, faults: list[str]) ->
     try:
         column = pq.read_table(source, columns=["geometry"])["geometry"]
         column = column if pa.types.is_binary(column.type) else pa.chunked_array([], pa.binary())
-    except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, OSError):
+    except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError):
         column = pa.chunked_array([], pa.binary())
     # What is no geometry, or not readable, is left out here: `validate` has said so.
     footprints = parsed(column)

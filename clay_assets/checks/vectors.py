@@ -99,7 +99,7 @@ def look_at_vectors(tile: str, results: TileResults, inventory: list[StoredObjec
         untrained=making.untrained,
         chips=len(inventory),
         embedded=results.vectors,
-        skipped=results.rows - results.nulls("reason"),
+        skipped=results.skipped,
         same_chips=sorted(results.chips()) == sorted((chip.url, chip.etag) for chip in inventory),
         undecided=undecided,
         shape=making.shape,

@@ -16,8 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clay_assets.geoparquet.footer import (
+    DAMAGE,
     PublishedFile,
     column_faults,
+    compression_faults,
     damaged,
     geometry_entry,
     storage_faults,
@@ -58,7 +60,8 @@ def validate(
             faults = [*wrong_columns, *storage_faults(parquet.metadata), *wrong_geo]
             if not wrong_columns:
                 faults += _walk(parquet, entry, name)
-    except (pa.ArrowInvalid, OSError) as error:
+                faults += compression_faults(parquet.metadata)
+    except DAMAGE as error:
         return [str(damaged(error))]
     return faults
 

@@ -23,7 +23,7 @@ class AccessDenied(StorageError):
 
 
 class StoreDenied(AccessDenied):
-    """Nothing in the store may be had: credentials are missing, wrong or expired, or may not list it."""
+    """Nothing in the store may be had or kept: credentials are missing, wrong or expired, or forbid it."""
 
     systemic = True
 

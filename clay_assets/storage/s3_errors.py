@@ -56,8 +56,9 @@ DENIED = (
     "These credentials may not do this (used are s3:ListBucket, GetObject, PutObject, AbortMultipartUpload, "
     f"DeleteObject), or there is no such object and they may not list the bucket. {SET_CREDENTIALS}"
 )
-# Operations on the bucket as a whole: whoever may not do them has nothing of it to go on with.
-OF_THE_BUCKET = {"ListObjectsV2", "HeadBucket"}
+# Operations on the bucket as a whole, and writing: whoever may not do these has nothing to go on with, or
+# would make the next object for nothing, too.
+OF_THE_STORE = {"ListObjectsV2", "HeadBucket", "PutObject", "CreateMultipartUpload"}
 # Codes that ask for patience but come with a status below 500; the client has waited and tried again already.
 BUSY = {
     "RequestTimeout",
@@ -128,7 +129,7 @@ def _answer(error: Exception) -> tuple[type[StorageError], str, str]:
     if code in ANSWERS:
         return (ANSWERS[code][0], said, ANSWERS[code][1])
     if status in (401, 403):
-        return StoreDenied if status == 401 or operation in OF_THE_BUCKET else AccessDenied, said, DENIED
+        return StoreDenied if status == 401 or operation in OF_THE_STORE else AccessDenied, said, DENIED
     if status >= 500 or status == 429 or code in BUSY:
         return TransferFailed, f"{said}, in every attempt", "The server is busy or failing: run again later."
     return StorageError, said, ""

@@ -11,10 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clay_assets.geoparquet.footer import damaged
+from clay_assets.geoparquet.footer import DAMAGE, damaged
 from clay_assets.storage import ObjectMissing, Store
 from clay_assets.tables import results_schema
 from clay_assets.tile_results.header import ResultsHeader
+
+PAGE_BYTES = 2**16
+"""Read at a time where one page is enough; a page of vectors takes about 1 MB."""
 
 GROUPS_HELD = 4
 """Row groups kept while rows are taken: rows of earlier runs and of the last one alternate when sorted."""
@@ -76,7 +79,7 @@ class TileResults:
             return None
         try:
             return cls(source)
-        except (KeyError, TypeError, ValueError):  # among them pyarrow's for what is no Parquet file
+        except (KeyError, TypeError, ValueError, pa.ArrowException):  # pyarrow's: what is no Parquet file
             source.close()
             return None
         except OSError as error:
@@ -89,22 +92,33 @@ class TileResults:
         """Rows in the file, as its footer counts them."""
         return int(self._file.metadata.num_rows)
 
-    def nulls(self, name: str) -> int:
-        """Rows without a value in a column, as the footer counts them; the column must not be nested."""
-        metadata = self._file.metadata
-        index = metadata.schema.names.index(name)
-        groups = [metadata.row_group(group).column(index) for group in range(metadata.num_row_groups)]
-        return sum(group.statistics.null_count for group in groups)
+    @property
+    def skipped(self) -> int:
+        """Rows with a reason.
+
+        Raises:
+            DamagedFileError: As `columns`.
+        """
+        return self.rows - self.columns(["reason"])["reason"].null_count
 
     @property
     def vectors(self) -> int:
-        """Rows with a vector, as the footer counts their numbers: none is read."""
+        """Rows with a vector, as the footer counts their numbers: but for a page, none is read.
+
+        Raises:
+            DamagedFileError: As `columns`.
+        """
         metadata, width = self._file.metadata, self.header.making.width
         paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
         index = next(index for index, path in enumerate(paths) if path.startswith("embeddings."))
-        values = sum(
-            metadata.row_group(group).column(index).num_values for group in range(metadata.num_row_groups)
-        )
+        # PyArrow (26) ends the process when it is asked for a column's entry that contradicts itself, as a
+        # flipped bit can leave it. Reading meets the same entry and raises: so a row is read first.
+        pages = pq.ParquetFile(self._source, metadata=metadata, buffer_size=PAGE_BYTES, pre_buffer=False)
+        values = 0
+        for group in range(metadata.num_row_groups):
+            with _damage_named():
+                next(pages.iter_batches(1, row_groups=[group], columns=["embeddings"]))
+            values += metadata.row_group(group).column(index).num_values
         return int(values - self.rows) // (width - 1)  # a row has `width` values, or one that says null
 
     def columns(self, names: Sequence[str]) -> pa.Table:
@@ -174,5 +188,5 @@ def _damage_named() -> Iterator[None]:
     """Turns pyarrow's complaints about a file's pages into ours."""
     try:
         yield
-    except (pa.ArrowInvalid, OSError) as error:
+    except DAMAGE as error:
         raise damaged(error) from error

@@ -620,16 +620,19 @@ def test_bad_credentials_are_explained_at_once_and_not_shown(
             store.stat("a")
 
 
-def test_a_denied_listing_is_of_the_whole_store_and_a_denied_object_of_itself(
+def test_a_denied_listing_or_writing_is_of_the_whole_store_and_a_denied_object_of_itself(
     bucket: S3Bucket, users: dict[str, S3Options]
 ) -> None:
     allowed, forbidden = (Store(bucket.uri("chips"), users[name]) for name in ("allowed", "forbidden"))
     allowed.write("a.tif", b"chip")
-    throughout: list[Callable[[], object]] = [forbidden.list, forbidden.folders]
+    throughout: list[Callable[[], object]] = [
+        forbidden.list,
+        forbidden.folders,
+        partial(forbidden.write, "a.tif", b""),
+    ]
     single: list[Callable[[], object]] = [
         partial(forbidden.read, "a.tif"),
         partial(forbidden.stat, "a.tif"),
-        partial(forbidden.write, "a.tif", b""),
     ]
     for attempt in throughout:
         with pytest.raises(StoreDenied, match=r"AccessDenied.*These credentials may not do this") as denied:
