@@ -22,17 +22,25 @@ $(VENV)/installed-bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@touch $@
 
-# Its own chips and checkpoint, whatever CLAY_ variables are set. What it materializes is kept, so that `dagster dev` shows it afterwards.
-.dagster/dagster.yaml: deploy/dagster.yaml
+# What the demo materializes is kept, so that `dagster dev` shows it afterwards. Settings that lie there already stay.
+.dagster/dagster.yaml:
 	@mkdir -p .dagster
-	@cp $< $@
+	@cp deploy/dagster.yaml $@
+
+# The demo works at the default places, whatever CLAY_ variables are set. Dagster lets a `.env` of the working
+# directory win over the environment, so it is started in a folder that has none.
+NO_ENV := build/demo
+HERE := CLAY_CHIPS_URI='$(CURDIR)/data/chips' CLAY_OUTPUT_URI='$(CURDIR)/data/embeddings' \
+	CLAY_WORK_URI='$(CURDIR)/data/work' CLAY_TILES='$(CURDIR)/tiles.txt' \
+	CLAY_CHECKPOINT='$(CURDIR)/checkpoints/clay-small-70MT-1100T-10E.ckpt'
 
 demo: export DAGSTER_HOME := $(CURDIR)/.dagster
 demo: $(VENV)/installed .dagster/dagster.yaml  ## embed chips of two tiles that it makes itself, and show the result
+	@mkdir -p $(NO_ENV)
 	@$(BIN)/python -m clay_assets.demo make
 	@for tile in 18HYB 27WXN; do \
-		env $$(env | sed -n 's/^\(CLAY_[A-Z_]*\)=.*/-u \1/p') \
-			$(BIN)/dagster asset materialize -m clay_assets.definitions --select '*' --partition $$tile \
+		(cd $(NO_ENV) && env $$(env | sed -n 's/^\(CLAY_[A-Z_]*\)=.*/-u \1/p') $(HERE) \
+			$(abspath $(BIN))/dagster asset materialize -m clay_assets.definitions --select '*' --partition $$tile) \
 			> data/$$tile.log 2>&1 || { cat data/$$tile.log; exit 1; }; \
 		grep -oE "tile $$tile: .*" data/$$tile.log; \
 	done
@@ -52,5 +60,6 @@ bench: $(VENV)/installed-bench  ## measure the encoder, whole tiles, growth and 
 rehearsal: $(VENV)/installed  ## run a backfill with PostgreSQL, S3, webserver and daemon on loopback
 	$(BIN)/python -m rehearsal --pictures $(PICTURES)
 
-clean:  ## remove the virtual environment and what the demo made
-	rm -rf $(VENV) .dagster data checkpoints build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+# Not data, checkpoints and .dagster: the pipeline's own default places, with whatever a user has made there.
+clean:  ## remove the virtual environment, caches and build; data, checkpoints and .dagster stay
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

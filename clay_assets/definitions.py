@@ -41,10 +41,8 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """
     Store(settings.value("CLAY_CHECKPOINT"))  # refused here, before the code version shows it to everybody
     tiles = dg.StaticPartitionsDefinition(read_tiles(settings.manifest))
-    code_version = " ".join(
-        [settings.value(name) for name in ("CLAY_CHECKPOINT", "CLAY_LEVEL", "CLAY_PRECISION")]
-        + [f"preprocessing {PREPROCESSING_VERSION}"]
-    )
+    level, precision = settings.value("CLAY_LEVEL"), settings.value("CLAY_PRECISION")
+    code_version = f"{settings.checkpoint} {level} {precision} preprocessing {PREPROCESSING_VERSION}"
     inventory = build_chip_inventory(tiles, embed_policy(settings.tiles_per_run))
     embeddings = build_chip_embeddings(tiles, embed_policy(settings.tiles_per_run), code_version, inventory)
     geoparquet = build_embeddings_geoparquet(

@@ -65,6 +65,12 @@ class Settings:
         return Path(self.value("CLAY_TILES"))
 
     @property
+    def checkpoint(self) -> str:
+        """Address of the checkpoint, the same from whichever working directory it is named."""
+        value = self.value("CLAY_CHECKPOINT")
+        return value if "://" in value else str(Path(value).absolute())
+
+    @property
     def version(self) -> int:
         """Version of the published files.
 

@@ -47,3 +47,18 @@ def test_number_that_is_none_is_refused_by_its_variable(name: str, value: str) -
 
     with pytest.raises(SettingsError, match=f"{name} is {value!r}, expected a whole number from 0"):
         _ = (settings.version, settings.tiles_per_run)
+
+
+def test_a_checkpoint_has_one_address_from_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    relative, absolute = (
+        Settings.from_environment({"CLAY_CHECKPOINT": str(path)}).checkpoint
+        for path in ("models/clay.ckpt", tmp_path / "models" / "clay.ckpt")
+    )
+
+    assert relative == absolute == str(tmp_path / "models" / "clay.ckpt")
+    on_s3 = Settings.from_environment({"CLAY_CHECKPOINT": "s3://models/clay.ckpt"})
+    assert on_s3.checkpoint == "s3://models/clay.ckpt"
