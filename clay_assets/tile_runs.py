@@ -109,6 +109,8 @@ def tiles_under_way(
 ) -> set[str]:
     """Tiles that a queued or running run of our assets has in hand, whoever requested it.
 
+    A run that died unnoticed counts until it is marked as failed: `run_monitoring` in `deploy/` sees to that.
+
     Args:
         instance: Knows the runs.
         job: Name of our job, whose runs may not name their assets.

@@ -1,22 +1,31 @@
 import importlib
+import logging
 import shutil
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._config import process_config
+from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.instance.ref import InstanceRef
+from dagster._daemon.monitoring import concurrency, run_monitoring
 from dagster._serdes.config_class import ConfigurableClassData
 from dagster._utils.env import environ
 
 from clay_assets.assets.chip_embeddings import GPU_POOL
+from clay_assets.definitions import build_assets, build_resources
+from clay_assets.settings import Settings
 from clay_assets_tests.s3_server import S3Bucket
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 FILES = ("dagster.yaml", "dagster-production.yaml")
+LOG = logging.getLogger(__name__)
 
 ENVIRONMENT = {
     "DAGSTER_POSTGRES_URL": "postgresql+psycopg2://dagster:secret@127.0.0.1:1/dagster",
@@ -53,6 +62,34 @@ def test_the_settings_for_one_box_make_an_instance_with_these_limits(tmp_path: P
         assert instance.event_log_storage.get_concurrency_info(GPU_POOL).slot_count == 1
 
 
+def test_a_run_that_died_unnoticed_is_marked_as_failed_after_a_day_and_gives_its_place_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(DEPLOY / "dagster.yaml", tmp_path / "dagster.yaml")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        process_context: Any = SimpleNamespace(instance=instance, create_request_context=lambda: None)
+        run = instance.create_run_for_job(define_jobs()[0])
+        for event in (DagsterEventType.PIPELINE_STARTING, DagsterEventType.PIPELINE_START):
+            instance.report_dagster_event(DagsterEvent(event.value, run.job_name), run.run_id)
+        pools = instance.event_log_storage
+        pools.initialize_concurrency_limit_to_default(GPU_POOL)
+        assert pools.claim_concurrency_slot(GPU_POOL, run.run_id, "chip_embeddings").is_claimed
+
+        def look_after_runs(hours: float) -> tuple[dg.DagsterRunStatus, int]:
+            later = time.time() + 3600 * hours
+            monkeypatch.setattr(run_monitoring, "get_current_timestamp", lambda: later)
+            now = datetime.fromtimestamp(later, UTC)
+            monkeypatch.setattr(concurrency, "get_current_datetime", lambda: now)
+            list(run_monitoring.execute_run_monitoring_iteration(process_context, LOG))
+            list(concurrency.execute_concurrency_slots_iteration(process_context, LOG))
+            found = instance.get_run_by_id(run.run_id)
+            assert found is not None
+            return found.status, len(pools.get_concurrency_info(GPU_POOL).claimed_slots)
+
+        assert look_after_runs(23.9) == (dg.DagsterRunStatus.STARTED, 1)
+        assert look_after_runs(24.1) == (dg.DagsterRunStatus.FAILURE, 0)
+
+
 def test_every_part_of_the_production_settings_is_accepted_by_the_class_it_configures(
     production: InstanceRef,
 ) -> None:
@@ -79,6 +116,7 @@ def test_production_limits_runs_and_retries_only_dead_ones(production: InstanceR
         "retry_on_asset_or_op_failure": False,
     }
     assert settings["run_monitoring"]["enabled"]
+    assert settings["run_monitoring"]["max_runtime_seconds"] == 86400
     assert settings["telemetry"] == {"enabled": False}
 
 
@@ -114,6 +152,17 @@ def test_a_misspelt_key_would_be_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").write_text(text)
     with environ(ENVIRONMENT), pytest.raises(dg.DagsterInvalidConfigError, match="max_retrys"):
         InstanceRef.from_dir(str(tmp_path))
+
+
+def define_jobs() -> tuple[dg.JobDefinition, dg.JobDefinition]:
+    """What a backfill runs: the job that lists and embeds, and the job that publishes."""
+    settings = Settings.from_environment({"CLAY_TILES": str(DEPLOY.parent / "tiles.txt")})
+    *embedding, publishing = build_assets(settings)
+    jobs = [dg.define_asset_job("embed", embedding), dg.define_asset_job("publish", [publishing])]
+    definitions = dg.Definitions(
+        assets=[*embedding, publishing], jobs=jobs, resources=build_resources(settings)
+    )
+    return definitions.resolve_job_def("embed"), definitions.resolve_job_def("publish")
 
 
 def values_of(part: ConfigurableClassData | None) -> dict[str, Any]:
