@@ -7,7 +7,8 @@ import hashlib
 import importlib.metadata
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
@@ -27,15 +28,17 @@ from clay_assets.geoparquet import (
     read_provenance,
     write_geoparquet,
 )
+from clay_assets.inventory import read_inventory
 from clay_assets.outcomes import NoUsableChips
 from clay_assets.storage import FolderMissing, Store, StoredObject
+from clay_assets.tables import chips_digest
 from clay_assets.tile_results import ResultsHeader, TileResults, results_key
 
 SOFTWARE = ("torch", "rasterio", "pyarrow", "numpy")
 
 
 class ResultsMissing(LookupError):
-    """A tile has no results to publish, or unfinished ones."""
+    """A tile has no results to publish, unfinished ones, or those of other chips than its inventory's."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int) -> Publ
     """Write the published file of a tile, unless it is there and current.
 
     The new file is stored before an earlier one of the same tile and version (which may have other dates, so
-    another name) is removed: a reader always finds a whole file.
+    another name) is removed: a reader always finds a whole file. A file that lacks chips would look like any
+    other to its readers, so none is written unless each chip of the inventory has its result.
 
     Args:
         work: Store of results.
@@ -79,7 +83,8 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int) -> Publ
         The file that lies there now.
 
     Raises:
-        ResultsMissing: If the tile's chips have not been embedded, or not all of them.
+        InventoryMissing: If the tile has no inventory.
+        ResultsMissing: If the tile's chips have not been embedded, or not exactly those of its inventory.
         NoUsableChips: If none of them could be.
         StorageError: If a store refuses.
     """
@@ -96,9 +101,10 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int) -> Publ
                 f"tile {tile} has results for {header.summary.chips} of its"
                 f" {header.summary.chips + header.left} chips: materialize chip_embeddings to its end first"
             )
+        narrow = results.columns(["source_url", "etag", "date", "reason"])
+        _account_for(read_inventory(work, tile), narrow, header, tile)
         if not header.summary.embedded:
             raise NoUsableChips(f"tile {tile}: none of its {header.summary.chips} chips could be embedded")
-        narrow = results.columns(["source_url", "date", "geometry", "reason"])
         order = _published_order(narrow)
         dates = pc.min_max(narrow["date"]).as_py()
         name = published_name(tile, dates["min"], dates["max"], version)
@@ -148,6 +154,26 @@ def published_files(output: Store, version: int, tile: str = "") -> dict[str, li
         if in_place and name is not None and name.version == version and tile in ("", name.tile):
             files.setdefault(name.tile, []).append(file)
     return files
+
+
+def _account_for(
+    inventory: Sequence[StoredObject], narrow: pa.Table, header: ResultsHeader, tile: str
+) -> None:
+    """Refuse results other than one for each chip of the inventory in its present state."""
+    wanted = Counter((chip.url, chip.etag) for chip in inventory)
+    got = Counter(zip(narrow["source_url"].to_pylist(), narrow["etag"].to_pylist(), strict=True))
+    faults = {
+        "chips of its inventory without a result": wanted - got,
+        "results of no chip there or of another state": got - wanted,
+    }
+    if not any(faults.values()):
+        return
+    told = "; ".join(
+        f"{found.total()} {what}, such as {min(found)[0]}" for what, found in faults.items() if found
+    )
+    # Results that say they are of these chips would be taken for current ones.
+    how = "with the config `force: true`" if header.digest == chips_digest(inventory) else "again"
+    raise ResultsMissing(f"tile {tile} has {told}: materialize chip_embeddings {how}, then publish")
 
 
 def _published_order(narrow: pa.Table) -> list[int]:

@@ -1,7 +1,8 @@
 """Checks of `chip_embeddings`: is each chip accounted for, and are the vectors such as a network gives?
 
-Which checks there are, how grave a failure is, and whether it holds up publishing. What is good and what is
-bad: `vector_judges`.
+Which checks there are and how grave a failure is. What is good and what is bad: `vector_judges`.
+None blocks: that would keep a run from publishing any of its tiles, and in a backfill, where publishing is
+another run, it would keep nothing from it. `publishing` itself refuses a tile that must not spread.
 https://docs.dagster.io/guides/test/asset-checks
 """
 
@@ -35,34 +36,31 @@ class VectorCheck:
         description: In Dagster.
         judge: Finds the faults.
         severity: Of a failure.
-        blocking: Whether a failure keeps the run from publishing.
     """
 
     name: str
     description: str
     judge: Callable[[Sequence[VectorFacts], Verdict], None]
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN
-    blocking: bool = False
 
     @property
     def spec(self) -> dg.AssetCheckSpec:
         """As Dagster wants it."""
-        return dg.AssetCheckSpec(self.name, asset=ASSET, description=self.description, blocking=self.blocking)
+        return dg.AssetCheckSpec(self.name, asset=ASSET, description=self.description)
 
 
 CHECKS = (
     VectorCheck(
         "every_chip_accounted_for",
-        "Embedded and skipped chips are the inventory's, each once. An error that holds up publishing: a file"
-        " that lacks chips looks like any other to its readers.",
+        "Embedded and skipped chips are the inventory's, each once. An error: a file that lacks chips looks"
+        " like any other to its readers, so publishing refuses such a tile.",
         judges.judge_account,
         dg.AssetCheckSeverity.ERROR,
-        blocking=True,
     ),
     VectorCheck(
         "vectors_finite_and_of_the_right_width",
-        "No NaN, no infinity, and as many numbers as the model and the level give. An error, but it holds up"
-        " nothing: publishing refuses such a tile itself, and the run's other tiles need not wait.",
+        "No NaN, no infinity, and as many numbers as the model and the level give. An error:"
+        " publishing refuses such a tile.",
         judges.judge_numbers,
         dg.AssetCheckSeverity.ERROR,
     ),
@@ -111,7 +109,7 @@ def build_chip_embeddings_checks(manifest: Sequence[str]) -> dg.AssetChecksDefin
         for check in CHECKS:
             if check.spec.key in context.selected_asset_check_keys:
                 verdict = Verdict(check.spec.key, check.severity, len(facts), missing)
-                if check.blocking:  # what cannot be read accounts for no chip
+                if check.judge is judges.judge_account:  # what cannot be read accounts for no chip
                     verdict.faults |= damaged
                 check.judge(facts, verdict)
                 yield verdict.result()

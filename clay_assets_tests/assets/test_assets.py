@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from clay_assets_tests.assets.streaming import BROKEN, TILES, MeanEmbedder, chip
 from clay_assets_tests.geotiffs import chip_name
 
 TILE = "27WXN"
+ASSETS = ("chip_inventory", "chip_embeddings", "embeddings_geoparquet")
 
 
 class Project:
@@ -36,14 +37,17 @@ class Project:
             name: ObjectStore(uri=str(root / name)) for name in ("chips", "work", "output")
         } | {"encoder": self.scene.encoder()}
 
-    def run(self, config: Mapping[str, Any] | None = None, **settings: str) -> dg.ExecuteInProcessResult:
-        """Materialize all assets for all tiles, as a backfill does."""
+    def run(
+        self, config: Mapping[str, Any] | None = None, selection: Sequence[str] = ASSETS, **settings: str
+    ) -> dg.ExecuteInProcessResult:
+        """Materialize the selected assets for all tiles, as a backfill does in a run."""
         variables = {"CLAY_TILES": str(self.root / "tiles.txt"), "CLAY_TILES_PER_RUN": "0", **settings}
         return dg.materialize(
             build_assets(Settings.from_environment(variables)),
             instance=self.instance,
             resources=self.resources,
             run_config={"ops": dict(config)} if config else None,
+            selection=selection,
             tags={
                 "dagster/asset_partition_range_start": self.tiles[0],
                 "dagster/asset_partition_range_end": self.tiles[-1],
@@ -154,6 +158,24 @@ def test_a_current_tile_is_recorded_with_its_numbers_and_no_work(project: Projec
     unchanged = set(first) - {"chips encoded in this run", "bytes read"}
     assert {name: again[name] for name in unchanged} == {name: first[name] for name in unchanged}
     assert project.metadata("embeddings_geoparquet")["written in this run"].value is False
+
+
+def test_a_run_that_publishes_refuses_the_tile_whose_chips_are_not_accounted_for(tmp_path: Path) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        project = Project(tmp_path, instance, ["27WXM", "27WXN"])
+        for tile in project.tiles:
+            put(project, {1: chip_of_value(1)}, tile)
+        assert project.run(selection=ASSETS[:2]).success
+        put(project, {2: chip_of_value(2)}, "27WXM")
+        assert project.run(selection=ASSETS[:1]).success
+
+        published = project.run(selection=ASSETS[2:])
+
+        assert not published.success
+        names = [path.name for path in (tmp_path / "output").iterdir()]
+        assert names == ["27WXN_20200615_20200615_v001.gpq"]
+        done = instance.get_materialized_partitions(dg.AssetKey("embeddings_geoparquet"))
+        assert done == {"27WXN"}
 
 
 def test_force_in_the_run_config_embeds_again(project: Project) -> None:

@@ -11,8 +11,9 @@ import pytest
 import shapely
 
 from clay_assets.geoparquet import read_provenance, validate
+from clay_assets.inventory import InventoryMissing, write_inventory
 from clay_assets.outcomes import Embedded, NoUsableChips, Outcome, Skipped
-from clay_assets.publishing import Published, ResultsMissing, publish_tile
+from clay_assets.publishing import Published, ResultsMissing, publish_tile, published_files
 from clay_assets.storage import AccessDenied, Store, StoredObject
 from clay_assets.tables import Fingerprint, chips_digest
 from clay_assets.tile_results import Making, ResultsHeader, ResultsWriter, TileSummary
@@ -66,9 +67,14 @@ class Place:
         self.output = output
 
     def finish(
-        self, rows: Sequence[Row], *, shape: tuple[int, ...] = (4,), fingerprint: Fingerprint = FINGERPRINT
+        self,
+        rows: Sequence[Row],
+        *,
+        shape: tuple[int, ...] = (4,),
+        fingerprint: Fingerprint = FINGERPRINT,
+        claimed: Sequence[Row] = (),
     ) -> None:
-        """Store results."""
+        """Store the inventory, and results that may claim to be of other chips than they are."""
         making = Making(fingerprint, shape, "clay-v0-small", untrained=False, device="cpu")
         skipped = [
             {"source_url": row.chip.url, "reason": "size", "detail": "small"}
@@ -76,10 +82,12 @@ class Place:
             if not row.usable
         ]
         summary = TileSummary(len(rows) - len(skipped), skipped, 1.0, len(rows), 0, [])
+        listed = [row.chip for row in claimed or rows]
+        write_inventory(self.work, TILE, listed)
         with ResultsWriter(making.width) as writer:
             for row in rows:
                 writer.add(row.outcome(shape))
-            digest = chips_digest(row.chip for row in rows)
+            digest = chips_digest(listed)
             writer.store(self.work, TILE, ResultsHeader(making, digest, summary))
 
     def publish(self, version: int = 1) -> Published:
@@ -260,6 +268,46 @@ def test_tile_without_results_says_what_to_materialize(place: Place) -> None:
     with pytest.raises(
         ResultsMissing, match=r"27WXN has no results at \S+27WXN.parquet: materialize chip_embeddings"
     ):
+        place.publish()
+
+
+@pytest.mark.parametrize(
+    ("listed", "phrase"),
+    [
+        ((*SUMMER, Row("2020-06-15", 11)), "1 chips of its inventory without a result, such as .*_0011.tif"),
+        (SUMMER[:3], "has 1 results of no chip there or of another state, such as .*20200615_v02_0001.tif"),
+        (
+            (*SUMMER[:3], Row("2020-06-15", 1, etag="2")),
+            "1 chips of its inventory without a result.*; 1 results of no chip there or of another state",
+        ),
+    ],
+    ids=["a new chip", "a removed chip", "a changed chip"],
+)
+def test_results_of_other_chips_than_the_inventory_s_are_not_published(
+    place: Place, listed: Sequence[Row], phrase: str
+) -> None:
+    place.finish(SUMMER)
+    write_inventory(place.work, TILE, [row.chip for row in listed])
+
+    with pytest.raises(ResultsMissing, match=f"{phrase}.*: materialize chip_embeddings again, then publish"):
+        place.publish()
+
+    assert published_files(place.output, 1) == {}
+
+
+def test_results_that_lack_a_chip_they_claim_are_not_published(place: Place) -> None:
+    place.finish(SUMMER[:3], claimed=SUMMER)
+
+    with pytest.raises(ResultsMissing, match=r"1 chips of its inventory .* with the config `force: true`"):
+        place.publish()
+
+
+def test_a_tile_without_an_inventory_says_what_to_materialize(place: Place) -> None:
+    place.finish(SUMMER)
+    (inventory,) = place.work.list("chip_inventory/")
+    place.work.delete(inventory)
+
+    with pytest.raises(InventoryMissing, match="materialize chip_inventory first"):
         place.publish()
 
 
