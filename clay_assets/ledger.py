@@ -7,14 +7,12 @@ https://docs.dagster.io/guides/build/partitions-and-backfills
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 import dagster as dg
-
-from clay_assets.outcomes import NoUsableChips
 
 ALIKE_IN_A_ROW = 3
 """Tiles in a row that fail alike before the run stops: the cause is then not in the tiles."""
@@ -52,8 +50,9 @@ class TileLedger:
         """Record one tile: its metadata if the block ends well, its error if it does not.
 
         A tile's error is kept and the run goes on, unless the error is systemic, or the third in a row of
-        its kind: then it is raised. Tiles without usable chips do not count towards the three: a stretch of
-        sea at the head of a manifest would otherwise stop every run that begins there.
+        its kind: then it is raised. Errors with `concerns_one_tile` (no usable chips, no results) do not
+        count towards the three: a stretch of sea at the head of a manifest would otherwise stop every run
+        that begins there.
 
         Args:
             tile: MGRS code.
@@ -67,21 +66,17 @@ class TileLedger:
         except Exception as error:
             self._failed[tile] = f"{type(error).__name__}: {error}"
             self._context.log.error(f"tile {tile} failed: {self._failed[tile]}", exc_info=_is_a_bug(error))
-            if isinstance(error, NoUsableChips):
+            if getattr(error, "concerns_one_tile", False):
                 return
             self._alike = [*self._alike, _kind(error, tile)]
             if getattr(error, "systemic", False):
-                raise dg.Failure(
+                raise self._failure(
                     f"stopped at tile {tile}, because every other tile would fail the same way:"
-                    f" {self._failed[tile]}",
-                    metadata=self._failure_metadata(),
-                    allow_retries=False,
+                    f" {self._failed[tile]}"
                 ) from error
             if len(self._alike) >= ALIKE_IN_A_ROW and len(set(self._alike[-ALIKE_IN_A_ROW:])) == 1:
-                raise dg.Failure(
-                    f"stopped at tile {tile}, the third in a row that failed alike: {self._failed[tile]}",
-                    metadata=self._failure_metadata(),
-                    allow_retries=False,
+                raise self._failure(
+                    f"stopped at tile {tile}, the third in a row that failed alike: {self._failed[tile]}"
                 ) from error
         else:
             self._done[tile] = metadata
@@ -103,19 +98,35 @@ class TileLedger:
                 )
             )
         if error is None:
-            raise dg.Failure(
+            raise self._failure(
                 f"{len(self._failed)} of {len(self.tiles)} tiles failed; the other {len(self._done)} are"
-                f" finished and recorded. {_list_of(self._failed)}",
-                metadata=self._failure_metadata(),
-                allow_retries=False,
+                f" finished and recorded. {_list_of(self._failed)}"
             )
 
-    def _failure_metadata(self) -> dict[str, Any]:
-        table = [dg.TableRecord({"tile": tile, "error": text}) for tile, text in self._failed.items()]
-        return {
-            "failed_tiles": dg.MetadataValue.table(table) if table else dg.MetadataValue.null(),
-            "finished": dg.MetadataValue.int(len(self._done)),
-        }
+    def _failure(self, text: str) -> dg.Failure:
+        table = [dg.TableRecord({"tile": tile, "error": error}) for tile, error in self._failed.items()]
+        return dg.Failure(
+            text + (_how_to_go_on(self._context, self.tiles) if self._done else ""),
+            metadata={
+                "failed_tiles": dg.MetadataValue.table(table) if table else dg.MetadataValue.null(),
+                "finished": dg.MetadataValue.int(len(self._done)),
+            },
+            allow_retries=False,
+        )
+
+
+def _how_to_go_on(context: dg.AssetExecutionContext, tiles: Sequence[str]) -> str:
+    """What Dagster skips in this run because the step fails, and how to make it of the finished tiles."""
+    run = context.job_def.asset_layer
+    skipped = run.get(context.asset_key).child_keys & run.selected_asset_keys
+    if not skipped:
+        return ""
+    names = ",".join(sorted(key.to_user_string() for key in skipped))
+    return (
+        f"\nThis run makes no {names}, of no tile. To make it of the finished ones:\n"
+        "CLAY_TILES_PER_RUN=0 dagster asset materialize -m clay_assets.definitions"
+        f" --select {names} --partition-range {tiles[0]}...{tiles[-1]}"
+    )
 
 
 def _provenance(context: dg.AssetExecutionContext) -> dict[str, str]:

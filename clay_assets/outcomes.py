@@ -48,3 +48,5 @@ Outcome = Embedded | Skipped
 
 class NoUsableChips(ValueError):
     """A tile has no chips, or none that can be used: nothing of it can be published."""
+
+    concerns_one_tile = True

@@ -40,6 +40,8 @@ SOFTWARE = ("torch", "rasterio", "pyarrow", "numpy")
 class ResultsMissing(LookupError):
     """A tile has no results to publish, unfinished ones, or those of other chips than its inventory's."""
 
+    concerns_one_tile = True
+
 
 @dataclass(frozen=True)
 class Published:

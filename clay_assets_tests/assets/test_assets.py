@@ -178,6 +178,40 @@ def test_a_run_that_publishes_refuses_the_tile_whose_chips_are_not_accounted_for
         assert done == {"27WXN"}
 
 
+def test_a_range_with_empty_tiles_names_the_command_that_publishes_the_others(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        project = Project(tmp_path, instance, ["27WXM", "27WXN", "27WXP", "27WXQ"])
+        put(project, {1: chip_of_value(1)}, "27WXQ")
+
+        assert not project.run().success
+
+        assert not (tmp_path / "output").exists()
+        assert (
+            "This run makes no embeddings_geoparquet, of no tile. To make it of the finished ones:\n"
+            "CLAY_TILES_PER_RUN=0 dagster asset materialize -m clay_assets.definitions"
+            " --select embeddings_geoparquet --partition-range 27WXM...27WXQ"
+        ) in capfd.readouterr().err
+
+        project.run(selection=ASSETS[2:])
+
+        names = [path.name for path in (tmp_path / "output").iterdir()]
+        assert names == ["27WXQ_20200615_20200615_v001.gpq"]
+
+
+def test_a_run_that_does_not_publish_names_no_such_command(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        project = Project(tmp_path, instance, ["27WXM", "27WXN"])
+        put(project, {1: chip_of_value(1)}, "27WXN")
+
+        assert not project.run(selection=ASSETS[:2]).success
+
+    assert "This run makes no" not in capfd.readouterr().err
+
+
 def test_force_in_the_run_config_embeds_again(project: Project) -> None:
     put(project, {1: chip_of_value(1)})
     assert project.run().success
