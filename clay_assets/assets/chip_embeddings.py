@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from clay_assets.tile_results import ResultsHeader
 
 GPU_POOL = "gpu"
-"""Runs of this pool share the accelerators: `dagster instance concurrency set gpu 1`, one for each."""
+"""Runs of this pool share the accelerators: `dagster instance concurrency set gpu 1`, one for each host.
+The inventory, where such a run begins, is in it too: see there."""
 
 
 class EmbedConfig(dg.Config):

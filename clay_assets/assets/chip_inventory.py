@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from clay_assets.assets.chip_embeddings import GPU_POOL
 from clay_assets.inventory import Inventory, inventory_key, list_chips, write_inventory
 from clay_assets.ledger import TileLedger
 from clay_assets.resources.object_store import ObjectStore
@@ -35,6 +36,9 @@ def build_chip_inventory(
     @dg.asset(
         partitions_def=tiles,
         backfill_policy=backfill_policy,
+        # Dagster keeps in its queue only runs whose first step would have to wait. Without this, runs that
+        # wait to embed would take up all places for runs, and none that publishes could start beside them.
+        pool=GPU_POOL,
         group_name="clay",
         kinds={"s3"},
         code_version="1",

@@ -14,6 +14,7 @@ import pytest
 from dagster._config import process_config
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.op_concurrency_limits_counter import GlobalOpConcurrencyLimitsCounter
 from dagster._daemon.monitoring import concurrency, run_monitoring
 from dagster._serdes.config_class import ConfigurableClassData
 from dagster._utils.env import environ
@@ -88,6 +89,32 @@ def test_a_run_that_died_unnoticed_is_marked_as_failed_after_a_day_and_gives_its
 
         assert look_after_runs(23.9) == (dg.DagsterRunStatus.STARTED, 1)
         assert look_after_runs(24.1) == (dg.DagsterRunStatus.FAILURE, 0)
+
+
+@pytest.mark.parametrize("begun", ["chip_inventory", "chip_embeddings"])
+def test_while_one_run_embeds_others_stay_in_the_queue_and_those_that_publish_start(
+    tmp_path: Path, begun: str
+) -> None:
+    shutil.copy(DEPLOY / "dagster.yaml", tmp_path / "dagster.yaml")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        embed, publish = define_jobs()
+        embedding, waiting, publishing = (instance.create_run_for_job(job) for job in (embed, embed, publish))
+        pools = instance.event_log_storage
+        pools.initialize_concurrency_limit_to_default(GPU_POOL)
+
+        def blocked(run: dg.DagsterRun) -> bool:
+            return GlobalOpConcurrencyLimitsCounter(
+                instance,
+                [waiting, publishing],
+                [],
+                pools.get_concurrency_keys(),
+                pools.get_pool_limits(),
+                pool_granularity=instance.get_concurrency_config().pool_config.pool_granularity,
+            ).is_blocked(run)
+
+        assert (blocked(waiting), blocked(publishing)) == (False, False)
+        assert pools.claim_concurrency_slot(GPU_POOL, embedding.run_id, begun).is_claimed
+        assert (blocked(waiting), blocked(publishing)) == (True, False)
 
 
 def test_every_part_of_the_production_settings_is_accepted_by_the_class_it_configures(
