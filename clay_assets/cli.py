@@ -1,13 +1,15 @@
 """The command `clay`: which tiles a bucket holds, and what is left to do of them.
 
 Only what is asked before anything runs; running is Dagster's (`dagster asset materialize`, its UI). Answers
-go to stdout, everything else to stderr, so that `clay tiles … > tiles.txt` writes a manifest. Imports neither
-PyTorch nor Dagster: an answer should not take longer than asking the bucket.
+go to stdout, everything else to stderr. `clay tiles … --output tiles.txt` replaces a manifest, and only once
+the answer is there: `> tiles.txt` would empty it first. Imports neither PyTorch nor Dagster: an answer should
+not take longer than asking the bucket.
 """
 
 import argparse
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +23,10 @@ from clay_model.spec import LEVELS
 
 FOLDERS_NAMED = 10
 """Folders that are no tiles, named in a message."""
+
+
+class OutputError(OSError):
+    """A file cannot be written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,11 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update({name: value for name, value in dotenv_values(".env").items() if value is not None})
     try:
         if parsed.command == "tiles":
-            print_tiles(Store(parsed.where, S3Options(use_unsigned_session=parsed.anonymous)))
+            store = Store(parsed.where, S3Options(use_unsigned_session=parsed.anonymous))
+            print_tiles(store, parsed.output)
         else:
             print_estimate(_settings(), parsed.tiles)
         sys.stdout.flush()
-    except (StorageError, ManifestError, SettingsError) as error:
+    except (StorageError, ManifestError, SettingsError, OutputError) as error:
         print(f"clay: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `clay tiles … | head` has seen enough
@@ -68,9 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         "tiles",
         help="print the tiles of a bucket as a manifest",
         description="Print the tiles that have a folder, one MGRS code a line: a manifest, as in"
-        " `clay tiles s3://bucket/prefix > tiles.txt`.",
+        " `clay tiles s3://bucket/prefix --output tiles.txt`.",
     )
     tiles.add_argument("where", help="folder or s3://bucket/prefix that holds one folder per tile")
+    tiles.add_argument(
+        "--output", type=Path, metavar="FILE", help="write them there; on failure FILE stays as it is"
+    )
     tiles.add_argument("--anonymous", action="store_true", help="send unsigned requests: for public buckets")
     estimate = commands.add_parser(
         "estimate",
@@ -84,10 +94,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def print_tiles(chips: Store) -> None:
+def print_tiles(chips: Store, output: Path | None = None) -> None:
     """Print the tiles that have a folder, sorted, in the manifest's format.
 
+    Args:
+        chips: Holds one folder per tile.
+        output: File to replace; stdout where None.
+
     Raises:
+        OutputError: If the file cannot be written.
         StorageError: If the store cannot be listed, or has no tiles.
     """
     folders = chips.folders()
@@ -98,11 +113,27 @@ def print_tiles(chips: Store) -> None:
             f"no tiles under {chips.uri}: expected folders named by MGRS codes such as 27WXN, got"
             f" {named or 'none'}. Name the place that holds one folder per tile."
         )
-    for name in folders:
-        if name not in others:
-            print(name)
+    manifest = "".join(f"{name}\n" for name in folders if name not in others)
+    if output is None:
+        print(manifest, end="")
+    else:
+        _replace(output, manifest)
+        print(f"clay: {len(folders) - len(others)} tiles are in {output}", file=sys.stderr)
     if others:
         print(f"clay: left out, for they are no MGRS codes: {named}", file=sys.stderr)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put a text in a file's place: whole, or not at all."""
+    target = path.resolve()
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=".", delete=False) as new:
+            new.write(text)
+        made = Path(new.name)
+        made.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
+        made.replace(target)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def print_estimate(settings: Settings, manifest: Path | None) -> None:

@@ -34,7 +34,7 @@ def read_tiles(path: Path) -> list[str]:
     except FileNotFoundError:
         raise ManifestError(
             f"no tile manifest at {path.absolute()}: write one MGRS code a line, for example with"
-            " `clay tiles s3://bucket/prefix > tiles.txt`, or let CLAY_TILES name another file"
+            " `clay tiles s3://bucket/prefix --output tiles.txt`, or let CLAY_TILES name another file"
         ) from None
     except (UnicodeDecodeError, OSError) as error:
         raise ManifestError(f"{path.absolute()} cannot be read as a text file of tiles: {error}") from error

@@ -69,6 +69,32 @@ def test_tiles_of_a_folder_are_printed(stores: TileStores, capsys: pytest.Captur
     assert capsys.readouterr() == ("18HYB\n27WXN\n", "")
 
 
+def test_tiles_replace_a_manifest_only_once_they_are_known(
+    stores: TileStores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_chips(stores, "27WXN", [1])
+    put_chips(stores, "18HYB", [1])
+    manifest = Path("tiles.txt")
+    manifest.write_text("36MXB  # mine\n")
+
+    assert main(["tiles", "data", "--output", "tiles.txt"]) == 2
+    assert manifest.read_text() == "36MXB  # mine\n"
+
+    capsys.readouterr()
+    assert main(["tiles", "data/chips", "--output", "tiles.txt"]) == 0
+    assert manifest.read_text() == "18HYB\n27WXN\n"
+    assert capsys.readouterr() == ("", "clay: 2 tiles are in tiles.txt\n")
+    assert sorted(path.name for path in Path().iterdir()) == ["data", "tiles.txt"]
+
+
+def test_a_manifest_that_cannot_be_written_is_said_in_words(
+    stores: TileStores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_chips(stores, "27WXN", [1])
+    assert main(["tiles", "data/chips", "--output", "nowhere/tiles.txt"]) == 2
+    assert capsys.readouterr().err == "clay: cannot write nowhere/tiles.txt: No such file or directory\n"
+
+
 def test_a_place_without_tiles_is_refused_with_what_lies_there(
     stores: TileStores, capsys: pytest.CaptureFixture[str]
 ) -> None:
