@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Where the rehearsal saves its screenshots.
-PICTURES ?= docs
+# Where the rehearsal saves its screenshots. Those of docs/ are renewed with PICTURES=docs, and then looked at.
+PICTURES ?= build/pictures
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench rehearsal clean

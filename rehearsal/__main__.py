@@ -203,7 +203,9 @@ def expect(what: str, got: object, wanted: object) -> None:
 def main() -> int:
     """Run the rehearsal; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m rehearsal", description=__doc__)
-    parser.add_argument("--pictures", type=Path, default=PROJECT / "docs", help="folder for the screenshots")
+    parser.add_argument(
+        "--pictures", type=Path, default=PROJECT / "build" / "pictures", help="folder for the screenshots"
+    )
     parser.add_argument(
         "--keep", action="store_true", help="leave the servers running until Enter is pressed"
     )
@@ -213,6 +215,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         chromium()
+        servers.find_postgres()
     except servers.MissingPackage as error:
         print(error, file=sys.stderr)
         return 2

@@ -41,6 +41,18 @@ def postgres_folders() -> list[str]:
     return sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
 
 
+POSTGRES_PROGRAMS = ("initdb", "postgres", "pg_isready", "createdb")
+
+
+def find_postgres() -> dict[str, Path]:
+    """PostgreSQL's programs that we need, by name.
+
+    Raises:
+        MissingPackage: If one is not installed.
+    """
+    return {name: find_program(name, "postgresql", *postgres_folders()) for name in POSTGRES_PROGRAMS}
+
+
 def free_port() -> int:
     """A loopback TCP port that nothing listens on at the moment."""
     with socket.socket() as probe:
@@ -117,9 +129,7 @@ def running(
 @contextmanager
 def postgres(scratch: Path) -> Iterator[int]:
     """PostgreSQL in a folder of its own, as an ordinary user, on loopback only; yields its port."""
-    initdb = find_program("initdb", "postgresql", *postgres_folders())
-    createdb = find_program("createdb", "postgresql", *postgres_folders())
-    server = find_program("postgres", "postgresql", *postgres_folders())
+    programs = find_postgres()
     # PostgreSQL refuses to run as root; Debian's package brings a user for it.
     user = "postgres" if os.geteuid() == 0 else getpass.getuser()
     data, port = scratch / "postgres", free_port()
@@ -129,29 +139,32 @@ def postgres(scratch: Path) -> Iterator[int]:
         scratch.chmod(0o755)  # so that the user reaches its folder
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
     subprocess.run(
-        [initdb, "-D", data, "-U", "dagster", "-A", "trust", "--no-sync"],
+        [programs["initdb"], "-D", data, "-U", "dagster", "-A", "trust", "--no-sync"],
         check=True,
         stdout=subprocess.DEVNULL,
         env=environment,
         cwd=data,
         user=user if os.geteuid() == 0 else None,
     )
-    command = [str(server), "-D", str(data), "-p", str(port), "-k", str(data)]
+    command = [str(programs["postgres"]), "-D", str(data), "-p", str(port), "-k", str(data)]
     command += ["-c", "listen_addresses=127.0.0.1"]
+    at = ["-h", "127.0.0.1", "-p", str(port), "-U", "dagster"]
+    # The port is open some time before the server accepts sessions.
+    ready = [str(programs["pg_isready"]), *at, "-d", "postgres", "-q"]
     # Nothing here must survive a power cut.
     command += ["-c", "fsync=off", "-c", "max_connections=200"]
     with running(
         "PostgreSQL",
         command,
         log=scratch / "postgres.log",
-        ready=lambda: answers(port),
+        ready=lambda: subprocess.run(ready, check=False, env=environment).returncode == 0,
         environment=environment,
         cwd=data,
         stop=signal.SIGINT,  # its "fast" shutdown: does not wait for clients
         user=user if os.geteuid() == 0 else None,
     ):
         subprocess.run(
-            [createdb, "-h", "127.0.0.1", "-p", str(port), "-U", "dagster", "dagster"],
+            [programs["createdb"], *at, "dagster"],
             check=True,
             env=environment,
         )
