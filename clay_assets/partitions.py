@@ -8,8 +8,10 @@ https://docs.dagster.io/guides/build/partitions-and-backfills/partitioning-asset
 import re
 from pathlib import Path
 
-TILE_CODE = re.compile(r"(0[1-9]|[1-5]\d|60)[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V]")
-"""A 100 km square of the Military Grid Reference System as Sentinel-2 writes it: zone, band, column, row."""
+from clay_assets.tile_code import TILE_PATTERN
+
+TILE_CODE = re.compile(TILE_PATTERN)
+"""For `fullmatch`."""
 
 
 class ManifestError(ValueError):

@@ -1,7 +1,9 @@
 """The settings of a deployment, from `CLAY_*` environment variables and their defaults.
 
-The only place of the package that reads the environment, once, when the code location is wired. What an asset
-uses goes on as resource config under the variable's own name, so the Dagster UI says where a value is from.
+The only place of the package that reads them, once, when the code location is wired or the command `clay`
+starts. What an asset uses goes on as resource config under the variable's own name, so the Dagster UI says
+where a value is from. Others are read elsewhere: AWS_* by the AWS SDK, XDG_CACHE_HOME by `checkpoint_cache`,
+and what stands in `.env` comes in through Dagster or `cli`.
 """
 
 import os

@@ -5,8 +5,8 @@ Here: what a chip is called (`name`), how a TIFF is read safely and fast (`geoti
 memory. Not here: fetching those bytes (`storage`), what becomes of many chips (`stream`).
 """
 
-from clay_assets.chips.name import TILE_PATTERN, ChipName
+from clay_assets.chips.name import ChipName
 from clay_assets.chips.reading import Chip, read_chip
 from clay_assets.chips.rejection import ChipRejected, Reason
 
-__all__ = ["TILE_PATTERN", "Chip", "ChipName", "ChipRejected", "Reason", "read_chip"]
+__all__ = ["Chip", "ChipName", "ChipRejected", "Reason", "read_chip"]

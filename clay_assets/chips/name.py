@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from clay_assets.chips.rejection import ChipRejected, quoted
-
-TILE_PATTERN = r"(?:0[1-9]|[1-5][0-9]|60)[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V]"
-"""A tile of the Military Grid Reference System, 100 km wide: UTM zone, latitude band, column, row."""
+from clay_assets.tile_code import TILE_PATTERN
 
 CHIP_NAME = re.compile(rf"claytile_({TILE_PATTERN})_([0-9]{{8}})_v([0-9]{{2,}})_([0-9]{{4,}})\.tif")
 

@@ -3,7 +3,7 @@
 Here belongs whatever decides what a reader finds in a `.gpq` file: columns and types (`schema.py`), what a
 row must be (`rows.py`), the file's name (`names.py`), writing it (`writer.py`), reading its footer
 (`footer.py`) and finding its faults (`validation.py`). Where the file goes and when it is replaced does not
-belong here (`assets/`, `storage.py`), nor how a chip becomes a vector (`clay_model`), nor Dagster.
+belong here (`publishing`, `storage`), nor how a chip becomes a vector (`clay_model`), nor Dagster.
 """
 
 from clay_assets.geoparquet.footer import DamagedFileError, read_provenance

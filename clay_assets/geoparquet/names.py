@@ -8,8 +8,10 @@ import re
 from dataclasses import dataclass
 from datetime import date
 
+from clay_assets.tile_code import TILE_PATTERN
+
 PUBLISHED_NAME = re.compile(
-    r"(?P<tile>[0-9]{2}[C-X][A-Z]{2})_(?P<first>[0-9]{8})_(?P<last>[0-9]{8})_v(?P<version>[0-9]{3,})\.gpq"
+    rf"(?P<tile>{TILE_PATTERN})_(?P<first>[0-9]{{8}})_(?P<last>[0-9]{{8}})_v(?P<version>[0-9]{{3,}})\.gpq"
 )
 """For `fullmatch`: MGRS tile, earliest and latest acquisition (YYYYMMDD), version of three digits or more."""
 

@@ -1,8 +1,8 @@
 """Bytes in and out of a folder or an S3 bucket, through one class: `Store`.
 
 Belongs here: listing, whole-object reads, atomic writes, retries of broken transfers, and errors that a
-person can act on. Does not belong here: what the bytes mean (`chips.py`, `tables.py`, `geoparquet.py`), and
-Dagster (`resources/object_store.py` turns configuration into a `Store`).
+person can act on. Does not belong here: what the bytes mean (`chips`, `tables`, `tile_results`,
+`geoparquet`), and Dagster (`resources/object_store.py` turns configuration into a `Store`).
 
     store.py    Store: the one public class; keys and URLs
     folder.py   a local folder behind it

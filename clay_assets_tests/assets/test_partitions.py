@@ -1,8 +1,10 @@
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from clay_assets.chips import TILE_PATTERN
+from clay_assets.chips import ChipName, ChipRejected
+from clay_assets.geoparquet import parse_published_name
 from clay_assets.partitions import TILE_CODE, ManifestError, read_tiles
 
 
@@ -63,5 +65,15 @@ def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes | None) -> No
         read_tiles(path)
 
 
-def test_manifest_and_chip_names_know_the_same_tiles() -> None:
-    assert TILE_PATTERN.replace("(?:", "(").replace("[0-9]", r"\d") == TILE_CODE.pattern
+@pytest.mark.parametrize(
+    ("tile", "known"),
+    [
+        *[("27WXN", True), ("60CAV", True), ("01XZA", True), ("00WXN", False), ("61WXN", False)],
+        *[("27IXN", False), ("27WON", False), ("27WXW", False), ("27YXN", False), ("7WXNN", False)],
+    ],
+)
+def test_manifest_chips_and_published_files_know_the_same_tiles(tile: str, known: bool) -> None:
+    assert bool(TILE_CODE.fullmatch(tile)) == known
+    assert bool(parse_published_name(f"{tile}_20200615_20210703_v001.gpq")) == known
+    with nullcontext() if known else pytest.raises(ChipRejected):
+        ChipName.parse(f"claytile_{tile}_20200615_v02_0001.tif")
