@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -45,10 +46,12 @@ class Rehearsal:
             aws_access_key_id="rehearsal",
             aws_secret_access_key="rehearsal",  # noqa: S106 - of a loopback server that takes any
         )
-        self._fill(scratch)
         environment = self._environment(scratch, port, endpoint)
-        self.api = DagsterApi(stack.enter_context(servers.dagster(scratch, environment, PROJECT)))
-        self.say(f"dagster-webserver and dagster-daemon run, {self.api.url}")
+        with ThreadPoolExecutor(1) as pool:  # the bucket is filled while Dagster starts
+            filled = pool.submit(self._fill, scratch)
+            self.api = DagsterApi(stack.enter_context(servers.dagster(scratch, environment, PROJECT)))
+            self.say(f"dagster-webserver and dagster-daemon run, {self.api.url}")
+            filled.result()
 
     def say(self, what: str) -> None:
         """Print a line with the time since the start."""
