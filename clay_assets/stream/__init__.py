@@ -3,10 +3,10 @@
 One `ChipStream` serves a whole run: it crosses from tile to tile without a pause, so the encoder does not
 wait while a tile is written or the next one begins.
 
-    fetchers (I/O, then decoding) ──► waiting room ──► one thread a device ──► outcomes, in order ──► consumer
-       ▲                                                     │                                            │
-       ├── a slot for each chip with pixels in memory ───────┘                                            │
-       └── a smaller thing, a vector, for each outcome that nobody has taken yet: bounded as well ────────┘
+    fetchers ──► decoders ──► waiting room ──► one thread a device ──► outcomes, in order ──► consumer
+       ▲                                                 │                                       │
+       ├── a slot for each chip with pixels in memory ───┘                                       │
+       └── a place for each outcome that nobody has taken yet: smaller, and bounded as well ─────┘
 
     chip_stream.py   ChipStream: the one public class; slots, fetchers, the order of the outcomes
     waiting_room.py  decoded chips on their way to a device
