@@ -16,9 +16,9 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from clay_assets.partitions import TILE_CODE, ManifestError, read_tiles
 from clay_assets.settings import Settings, SettingsError
 from clay_assets.storage import S3Options, StorageError, Store
+from clay_assets.tiles.manifest import TILE_CODE, ManifestError, read_tiles
 from clay_model.spec import LEVELS
 
 FOLDERS_NAMED = 10
@@ -149,8 +149,8 @@ def print_estimate(settings: Settings, manifest: Path | None) -> None:
         StorageError: If a store refuses.
     """
     # What reads Parquet and GeoTIFF names takes most of a second to import.
-    from clay_assets.estimate import outlook, state_table
-    from clay_assets.tile_state import TileStores, Wanted, look_at_tiles
+    from clay_assets.state import TileStores, Wanted, look_at_tiles
+    from clay_assets.state.estimate import outlook, state_table
 
     if settings.value("CLAY_LEVEL") not in LEVELS:
         raise SettingsError(

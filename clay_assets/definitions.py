@@ -15,16 +15,16 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 # A backfill of the job goes by the smaller of the two policies, as it should.
 warnings.filterwarnings("ignore", message="Asset job .* with varying BackfillPolicies")
 
-from clay_assets.assets.chip_embeddings import build_chip_embeddings  # noqa: E402
-from clay_assets.assets.chip_inventory import build_chip_inventory  # noqa: E402
-from clay_assets.assets.embeddings_geoparquet import build_embeddings_geoparquet  # noqa: E402
-from clay_assets.automation import Lookout, build_automation  # noqa: E402
-from clay_assets.checks import build_checks  # noqa: E402
-from clay_assets.partitions import read_tiles  # noqa: E402
-from clay_assets.resources.encoder import ClayEncoder  # noqa: E402
-from clay_assets.resources.object_store import ObjectStore  # noqa: E402
+from clay_assets.dagster.automation import Lookout, build_automation  # noqa: E402
+from clay_assets.dagster.checks import build_checks  # noqa: E402
+from clay_assets.dagster.chip_embeddings import build_chip_embeddings  # noqa: E402
+from clay_assets.dagster.chip_inventory import build_chip_inventory  # noqa: E402
+from clay_assets.dagster.embeddings_geoparquet import build_embeddings_geoparquet  # noqa: E402
+from clay_assets.dagster.encoder import ClayEncoder  # noqa: E402
+from clay_assets.dagster.object_store import ObjectStore  # noqa: E402
 from clay_assets.settings import Settings  # noqa: E402
 from clay_assets.storage import Store  # noqa: E402
+from clay_assets.tiles.manifest import read_tiles  # noqa: E402
 from clay_model.spec import PREPROCESSING_VERSION  # noqa: E402
 
 

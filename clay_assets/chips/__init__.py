@@ -7,6 +7,6 @@ memory. Not here: fetching those bytes (`storage`), what becomes of many chips (
 
 from clay_assets.chips.name import ChipName
 from clay_assets.chips.reading import Chip, read_chip
-from clay_assets.chips.rejection import ChipRejected, Reason
+from clay_assets.chips.rejection import MAX_CHIP_BYTES, ChipRejected, Reason
 
-__all__ = ["Chip", "ChipName", "ChipRejected", "Reason", "read_chip"]
+__all__ = ["MAX_CHIP_BYTES", "Chip", "ChipName", "ChipRejected", "Reason", "read_chip"]

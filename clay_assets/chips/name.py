@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from clay_assets.chips.rejection import ChipRejected, quoted
-from clay_assets.tile_code import TILE_PATTERN
+from clay_assets.tiles.code import TILE_PATTERN
 
 CHIP_NAME = re.compile(rf"claytile_({TILE_PATTERN})_([0-9]{{8}})_v([0-9]{{2,}})_([0-9]{{4,}})\.tif")
 

@@ -23,6 +23,10 @@ BLOCK_SIDE = 1024
 BLOCK_AREA = 256
 """Fewest pixels of a strip or tile: a chip in millions of tiny blocks would take minutes."""
 
+MAX_CHIP_BYTES = 64 * 2**20
+"""Of a file, in bytes. A chip of 13.6 MB of float32 pixels is not larger than twice that in any layout; an
+object that claims more would only fill memory, once for each fetcher."""
+
 Reason = Literal["name", "format", "corrupt", "size", "bands", "type", "layout", "date", "crs", "nonfinite"]
 """Why a file is no chip.
 

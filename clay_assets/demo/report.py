@@ -16,7 +16,7 @@ import shapely
 
 from clay_assets.chips import ChipName
 from clay_assets.demo.noise import Floats
-from clay_assets.geoparquet import read_provenance
+from clay_assets.publishing import read_provenance
 
 HEAD = 3
 """Rows of a table that are shown."""

@@ -1,1 +1,0 @@
-"""The assets, a module each; file, asset key and function share one name."""

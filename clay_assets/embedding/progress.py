@@ -1,0 +1,69 @@
+"""Progress while a run embeds: a bar on a terminal, a line every few seconds elsewhere; always on stderr."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+from clay_assets.results.outcomes import Outcome, Skipped
+
+INTERVAL_S = 5.0
+"""Between two lines; Dagster keeps stderr as a run's compute log, where a bar would be a flood."""
+
+
+class Progress:
+    """Counts a run's chips. Use as a context manager."""
+
+    def __init__(self, total: int) -> None:
+        """Begin.
+
+        Args:
+            total: Chips to embed in this run.
+        """
+        self._total = total
+        self._done = 0
+        self._skipped = 0
+        self._tile = ""
+        self._started = self._said = time.monotonic()
+        terminal = sys.stderr.isatty() and total > 0
+        self._bar = tqdm(total=total, unit="chip", file=sys.stderr) if terminal else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._done:
+            self._say()
+
+    def begin(self, tile: str) -> None:
+        """Name the tile that the next outcomes belong to."""
+        self._tile = tile
+        if self._bar is not None:
+            self._bar.set_description(tile)
+
+    def count(self, outcome: Outcome) -> None:
+        """Count one chip."""
+        self._done += 1
+        self._skipped += isinstance(outcome, Skipped)
+        if self._bar is not None:
+            self._bar.update()
+        elif time.monotonic() - self._said >= INTERVAL_S:
+            self._say()
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        rate = self._done / max(self._said - self._started, 1e-9)
+        left = (self._total - self._done) / rate
+        skipped = f", {self._skipped} skipped" if self._skipped else ""
+        counts = f"{self._done} of {self._total} chips{skipped}"
+        print(
+            f"{self._tile}: {counts}, {rate:.1f} chips/s, {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )

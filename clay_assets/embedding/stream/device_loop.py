@@ -1,0 +1,224 @@
+"""One device's thread: takes batches, encodes them, hands out what became of each chip.
+
+Belongs here: batches and what can go wrong with them on a device. Does not belong here: how the network works
+(`clay_model`), or who waits for the outcomes (`chip_stream.py`).
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clay_assets.embedding.stream.ready_queue import ReadyChip, WaitingRoom
+from clay_assets.results.outcomes import Embedded
+from clay_model import Embedder, Level
+from clay_model.encodings import encode_dates, encode_places
+
+log = logging.getLogger(__name__)
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+"""What errors say that are not of the class meant for it: pinned memory's, the CPU allocator's, cuBLAS's."""
+
+
+class EncodingFailed(RuntimeError):
+    """The network could not embed a chip, whatever the chip: no other tile would fare better."""
+
+    systemic = True
+
+
+@dataclass
+class StreamClock:
+    """Where the devices' threads spent their time, in seconds, all threads together.
+
+    Attributes:
+        encoding: Spent encoding.
+        waiting: Spent waiting for a batch after the first one.
+        batches: Batches encoded.
+    """
+
+    encoding: float = 0.0
+    waiting: float = 0.0
+    batches: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, *, encoding: float, waiting: float, batches: int) -> None:
+        """Count time; safe from any thread. Before the first batch there was nothing to do but wait."""
+        with self.lock:
+            self.encoding += encoding
+            self.waiting += waiting if self.batches else 0.0
+            self.batches += batches
+
+
+@dataclass(eq=False)
+class _Launched:
+    """A batch given to the device, which may still be computing; its vectors are there after `wait`."""
+
+    chips: Sequence[ReadyChip]
+    vectors: Tensor
+    wait: Callable[[], None]
+
+
+class DeviceLoop:
+    """Encodes batch after batch on one device until the waiting room has no more."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        room: WaitingRoom,
+        *,
+        level: Level,
+        batch_size: int,
+        clock: StreamClock,
+        ahead: int | None = None,
+    ) -> None:
+        """Describe the loop; `run` is for a thread of its own.
+
+        Args:
+            embedder: The network on this device.
+            room: Where the chips come from.
+            level: How much of a chip one vector describes.
+            batch_size: Chips per forward pass, as long as memory suffices.
+            clock: Gets the time spent.
+            ahead: Batches given to the device while it still computes others. Default: one on a GPU, so that
+                it never waits for us; none on a CPU, which has computed when `encode` returns.
+        """
+        self._embedder = embedder
+        self._room = room
+        self._level: Level = level
+        self._size = batch_size
+        self._clock = clock
+        self._launched: deque[_Launched] = deque()
+        on_gpu = embedder.device.type == "cuda"
+        self._ahead = (1 if on_gpu else 0) if ahead is None else ahead
+        # Pixels have a stream of their own: in that of the products they would wait until those are done.
+        self._copies = torch.cuda.Stream(embedder.device) if on_gpu else None
+
+    def run(self) -> None:
+        """Encode until there is nothing more."""
+        while self._step():
+            pass
+
+    def _step(self) -> bool:
+        """One batch; False at the end. A function of its own, so that no pixels are held while waiting."""
+        started = time.perf_counter()
+        batch = self._room.take(self._size, wait=not self._launched)
+        waited = time.perf_counter() - started
+        if not batch and not self._launched:
+            return False
+        self._launch(batch)
+        self._finish_all_but(self._ahead if batch else 0)
+        self._clock.add(
+            encoding=time.perf_counter() - started - waited, waiting=waited, batches=1 if batch else 0
+        )
+        return True
+
+    def _launch(self, batch: Sequence[ReadyChip]) -> None:
+        """Start a batch, in smaller parts where the device has too little memory."""
+        todo = list(batch)
+        while todo:
+            part = todo[: self._size]
+            try:
+                self._launched.append(_Launched(part, *_to_host(self._encode(part))))
+            except Exception as error:  # those who wait for these chips must hear of it
+                if _is_out_of_memory(error):
+                    if self._make_room(len(part)):
+                        continue
+                    self._fail(part, f"{self._embedder.device} has no memory for a single chip", error)
+                else:
+                    self._fail(part, f"{self._embedder.device} could not encode a batch", error)
+            del todo[: len(part)]
+            self._finish_all_but(self._ahead)
+
+    def _make_room(self, size: int) -> bool:
+        """After so many chips found too little memory: whether it is worth another try."""
+        others = len(self._launched)
+        self._finish_all_but(0)  # what is under way holds memory, too
+        if size > 1:
+            self._size = size // 2
+            log.warning("out of memory on %s: on with batches of %d chips", self._embedder.device, self._size)
+        return size > 1 or others > 0
+
+    def _encode(self, part: Sequence[ReadyChip]) -> Tensor:
+        device = self._embedder.device
+        with torch.cuda.stream(self._copies) if self._copies is not None else nullcontext():
+            pixels = torch.empty((len(part), *part[0].pixels.shape), device=device)
+            for row, chip in zip(pixels, part, strict=True):
+                # First as they lie, then apart: a copy to a GPU that does both does the latter on the CPU.
+                row.copy_(chip.pixels.to(device, non_blocking=True))
+        if self._copies is not None:
+            products = torch.cuda.current_stream(device)
+            products.wait_stream(self._copies)
+            pixels.record_stream(products)  # else their memory could be given away while it is still read
+        places = encode_places([chip.lonlat for chip in part])
+        dates = encode_dates([chip.date for chip in part])
+        return self._embedder.encode(pixels, places, dates, self._level)
+
+    def _finish_all_but(self, count: int) -> None:
+        while len(self._launched) > count:
+            self._finish(self._launched.popleft())
+
+    def _finish(self, launched: _Launched) -> None:
+        """Hand out a batch's outcomes; waits for the device."""
+        try:
+            launched.wait()
+            vectors = launched.vectors.numpy()
+            finite = np.isfinite(vectors).reshape(len(vectors), -1).all(axis=1)
+            # Copies, so that a vector that waits to be written does not keep its whole batch.
+            outcomes = [
+                Embedded(chip.source, chip.date, chip.footprint, vector.copy(), chip.thumbnail)
+                for chip, vector in zip(launched.chips, vectors, strict=True)
+            ]
+        except Exception as error:  # what a GPU could not do is often said only when its result is asked for
+            self._fail(launched.chips, f"{self._embedder.device} could not encode a batch", error)
+            return
+        for chip, outcome, usable in zip(launched.chips, outcomes, finite, strict=True):
+            if usable:
+                chip.outcome.set_result(outcome)
+            else:
+                self._fail([chip], _not_finite(chip.source.url))
+
+    @staticmethod
+    def _fail(chips: Sequence[ReadyChip], message: str, cause: Exception | None = None) -> None:
+        reason = f": {type(cause).__name__}: {str(cause)[:300]}" if cause is not None else ""
+        for chip in chips:
+            error = EncodingFailed(message + reason)
+            error.__cause__ = cause
+            chip.outcome.set_exception(error)
+
+
+def _to_host(vectors: Tensor) -> tuple[Tensor, Callable[[], None]]:
+    """Start to bring a batch's vectors to the host.
+
+    Started now and not when they are asked for: by then the next batch is in the GPU's queue, and the copy
+    would come after it.
+
+    Returns:
+        Vectors in the host's memory, and a function that returns once they are there.
+    """
+    if vectors.device.type != "cuda":
+        return vectors, lambda: None
+    host = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
+    host.copy_(vectors, non_blocking=True)
+    arrived = torch.cuda.Event(blocking=True)  # else waiting for it would keep a core busy
+    arrived.record(torch.cuda.current_stream(vectors.device))
+    return host, arrived.synchronize
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in OUT_OF_MEMORY
+    )
+
+
+def _not_finite(url: str) -> str:
+    return (
+        f"the network gave numbers that are not finite for {url}, whose pixels are: the checkpoint's weights"
+        " are damaged, or not those of Clay v0"
+    )

@@ -1,0 +1,104 @@
+"""Decoded chips between the fetchers, which bring them one by one, and the devices, which take batches.
+
+Belongs here: who waits for whom. Does not belong here: how many chips there may be (`chip_stream.py`).
+"""
+
+import datetime
+import threading
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from clay_assets.results.outcomes import Outcome
+from clay_assets.storage import StoredObject
+
+
+@dataclass(eq=False)
+class ReadyChip:
+    """A decoded chip on its way to a device.
+
+    Attributes:
+        tile: MGRS code of the tile it is embedded for.
+        source: The object it was read from.
+        pixels: (13, 512, 512) float32; in pinned memory where a GPU will fetch them.
+        lonlat: Of the centre, degrees in WGS 84, longitude first.
+        date: Acquisition date.
+        footprint: WKB polygon in OGC:CRS84.
+        thumbnail: Of `preview.chip_thumbnail`.
+        outcome: Where somebody waits for what becomes of it.
+    """
+
+    tile: str
+    source: StoredObject
+    pixels: Tensor
+    lonlat: tuple[float, float]
+    date: datetime.date
+    footprint: bytes
+    thumbnail: bytes
+    outcome: Future[Outcome]
+
+
+class WaitingRoom:
+    """Chips that are ready, and the knowledge of whether more are on their way. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._ready: deque[ReadyChip] = deque()
+        self._on_their_way = 0
+        self._all_announced = False
+        self._closed = False
+
+    def announce(self) -> None:
+        """Say that a chip is on its way."""
+        with self._changed:
+            self._on_their_way += 1
+
+    def arrive(self, chip: ReadyChip | None) -> None:
+        """Bring a chip that was announced; None if nothing came of it."""
+        with self._changed:
+            self._on_their_way -= 1
+            if chip is not None and not self._closed:
+                self._ready.append(chip)
+            self._changed.notify_all()
+
+    def all_announced(self) -> None:
+        """Say that no more chips will be announced."""
+        with self._changed:
+            self._all_announced = True
+            self._changed.notify_all()
+
+    def take(self, size: int, *, wait: bool) -> list[ReadyChip]:
+        """A batch.
+
+        Args:
+            size: Chips wanted.
+            wait: Whether to wait for a batch.
+
+        Returns:
+            As many chips as wanted; fewer once no chip is on its way, because then the slots are all taken
+            and waiting would be for ever; none at the end, or instead of a wait.
+        """
+        with self._changed:
+            while not self._closed:
+                if len(self._ready) >= size or (self._ready and not self._on_their_way):
+                    return [self._ready.popleft() for _ in range(min(size, len(self._ready)))]
+                if not wait or (self._all_announced and not self._on_their_way and not self._ready):
+                    return []
+                self._changed.wait()
+        return []
+
+    def discard(self, tile: str) -> list[ReadyChip]:
+        """Take the chips of a tile out."""
+        with self._changed:
+            out = [chip for chip in self._ready if chip.tile == tile]
+            self._ready = deque(chip for chip in self._ready if chip.tile != tile)
+            return out
+
+    def close(self) -> None:
+        """Give out no more batches; whoever waits for one gets an empty one."""
+        with self._changed:
+            self._closed = True
+            self._ready.clear()
+            self._changed.notify_all()

@@ -1,0 +1,252 @@
+"""Publish a tile: its finished chips become the one GeoParquet file that people read.
+
+The work of the asset `embeddings_geoparquet`, without Dagster. The format of the file is in `geoparquet`.
+"""
+
+import hashlib
+import importlib.metadata
+import platform
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clay_assets import __version__
+from clay_assets.chips import ChipName
+from clay_assets.parquet import DamagedFileError
+from clay_assets.publishing import (
+    parse_published_name,
+    published_name,
+    published_schema,
+    read_provenance,
+    write_geoparquet,
+)
+from clay_assets.results import ResultsHeader, TileResults, results_key
+from clay_assets.results.fingerprint import chips_digest
+from clay_assets.results.outcomes import NoUsableChips
+from clay_assets.storage import FolderMissing, Store, StoredObject
+from clay_assets.tiles.inventory import read_inventory
+
+SOFTWARE = ("torch", "rasterio", "pyarrow", "numpy")
+
+
+class ResultsMissing(LookupError):
+    """A tile has no results to publish, unfinished ones, or those of other chips than its inventory's."""
+
+    concerns_one_tile = True
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published file.
+
+    Attributes:
+        url: Where it is.
+        rows: Embeddings in it.
+        bytes: Its size.
+        first: Earliest acquisition.
+        last: Latest acquisition.
+        written: False where the file was there already, made from the same chips in the same way.
+        schema: Of its columns.
+        head: Its first rows, without the vectors' many numbers, for a preview.
+    """
+
+    url: str
+    rows: int
+    bytes: int
+    first: date
+    last: date
+    written: bool
+    schema: pa.Schema
+    head: list[dict[str, Any]]
+
+
+def publish_tile(work: Store, output: Store, tile: str, *, version: int) -> Published:
+    """Write the published file of a tile, unless it is there and current.
+
+    The new file is stored before an earlier one of the same tile and version (which may have other dates, so
+    another name) is removed: a reader always finds a whole file. A file that lacks chips would look like any
+    other to its readers, so none is written unless each chip of the inventory has its result.
+
+    Args:
+        work: Store of results.
+        output: Where published files go.
+        tile: MGRS code.
+        version: Of the published data, for the file's name.
+
+    Returns:
+        The file that lies there now.
+
+    Raises:
+        InventoryMissing: If the tile has no inventory.
+        ResultsMissing: If the tile's chips have not been embedded, or not exactly those of its inventory.
+        NoUsableChips: If none of them could be.
+        StorageError: If a store refuses.
+    """
+    earlier = published_files(output, version, tile).get(tile, [])
+    results = TileResults.open(work, tile)
+    if results is None:
+        raise ResultsMissing(
+            f"tile {tile} has no results at {work.url(results_key(tile))}: materialize chip_embeddings first"
+        )
+    with results:
+        header = results.header
+        if header.left:
+            raise ResultsMissing(
+                f"tile {tile} has results for {header.summary.chips} of its"
+                f" {header.summary.chips + header.left} chips: materialize chip_embeddings to its end first"
+            )
+        narrow = results.columns(["source_url", "etag", "date", "reason"])
+        _account_for(read_inventory(work, tile), narrow, header, tile)
+        if not header.summary.embedded:
+            raise NoUsableChips(f"tile {tile}: none of its {header.summary.chips} chips could be embedded")
+        order = _published_order(narrow)
+        dates = pc.min_max(narrow["date"]).as_py()
+        name = published_name(tile, dates["min"], dates["max"], version)
+        inputs = inputs_of(header)
+        current = _current(output, earlier, name, inputs)
+        if current is None:
+            size = _write(results, order, output, name, _provenance(header, inputs))
+        else:
+            size = current.size
+    for file in earlier:
+        if PurePosixPath(file.url).name != name:
+            output.delete(file)
+    return Published(
+        url=output.url(name),
+        rows=len(order),
+        bytes=size,
+        first=dates["min"],
+        last=dates["max"],
+        written=current is None,
+        schema=published_schema(header.making.shape),
+        head=[
+            {"source_url": narrow["source_url"][row].as_py(), "date": str(narrow["date"][row].as_py())}
+            for row in order[:5]
+        ],
+    )
+
+
+def published_files(output: Store, version: int, tile: str = "") -> dict[str, list[StoredObject]]:
+    """Files of a version that lie there, whatever their dates, by tile: from one listing.
+
+    Args:
+        output: Where published files go.
+        version: Of the published data.
+        tile: The only tile to look for; all where empty.
+
+    Raises:
+        StorageError: If the store cannot be listed.
+    """
+    try:
+        found = output.list(f"{tile}_" if tile else "")
+    except FolderMissing:  # nothing was published yet
+        return {}
+    files: dict[str, list[StoredObject]] = {}
+    for file in found:
+        name = parse_published_name(PurePosixPath(file.url).name)
+        in_place = output.url(PurePosixPath(file.url).name) == file.url  # not in a folder below
+        if in_place and name is not None and name.version == version and tile in ("", name.tile):
+            files.setdefault(name.tile, []).append(file)
+    return files
+
+
+def _account_for(
+    inventory: Sequence[StoredObject], narrow: pa.Table, header: ResultsHeader, tile: str
+) -> None:
+    """Refuse results other than one for each chip of the inventory in its present state."""
+    wanted = Counter((chip.url, chip.etag) for chip in inventory)
+    got = Counter(zip(narrow["source_url"].to_pylist(), narrow["etag"].to_pylist(), strict=True))
+    faults = {
+        "chips of its inventory without a result": wanted - got,
+        "results of no chip there or of another state": got - wanted,
+    }
+    if not any(faults.values()):
+        return
+    told = "; ".join(
+        f"{found.total()} {what}, such as {min(found)[0]}" for what, found in faults.items() if found
+    )
+    # Results that say they are of these chips would be taken for current ones.
+    how = "with the config `force: true`" if header.digest == chips_digest(inventory) else "again"
+    raise ResultsMissing(f"tile {tile} has {told}: materialize chip_embeddings {how}, then publish")
+
+
+def _published_order(narrow: pa.Table) -> list[int]:
+    """Rows of embedded chips in the order of date, then chip number."""
+    rows = [row for row, reason in enumerate(narrow["reason"].to_pylist()) if reason is None]
+    dates, urls = narrow["date"].to_pylist(), narrow["source_url"].to_pylist()
+    numbers = {row: ChipName.parse(PurePosixPath(urls[row]).name).number for row in rows}
+    return sorted(rows, key=lambda row: (dates[row], numbers[row], urls[row]))
+
+
+def inputs_of(header: ResultsHeader) -> str:
+    """One word for all that a published file's content depends on; the file carries it as `inputs`."""
+    facts = (header.making.fingerprint.to_json(), header.digest)
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+
+def made_from(output: Store, file: StoredObject) -> str | None:
+    """The `inputs` that a published file carries; None where it is no published file of ours.
+
+    Raises:
+        StorageError: If the file cannot be read, or is another one than was listed.
+    """
+    with closing(output.open(file)) as source:
+        try:
+            return read_provenance(source).get("inputs")
+        except DamagedFileError:
+            return None
+
+
+def _current(output: Store, files: list[StoredObject], name: str, inputs: str) -> StoredObject | None:
+    """The file of this name, if it was made from these inputs."""
+    for file in files:
+        if PurePosixPath(file.url).name == name:
+            # Whatever else lies under this name is written over.
+            return file if made_from(output, file) == inputs else None
+    return None
+
+
+def _provenance(header: ResultsHeader, inputs: str) -> dict[str, str]:
+    making = header.making
+    versions = {"clay-assets": __version__} | {name: importlib.metadata.version(name) for name in SOFTWARE}
+    versions["python"] = platform.python_version()
+    return {
+        "model": making.model,
+        "weights": "untrained: random numbers, for trying the pipeline only"
+        if making.untrained
+        else "as the checkpoint has them",
+        "checkpoint_sha256": making.fingerprint.checkpoint_sha256,
+        "level": making.fingerprint.level,
+        "precision": making.fingerprint.precision,
+        "preprocessing": str(making.fingerprint.preprocessing),
+        "chips": str(header.summary.chips),
+        "skipped": str(len(header.summary.skipped)),
+        "inputs": inputs,
+        "software": " ".join(f"{name}/{version}" for name, version in versions.items()),
+    }
+
+
+def _write(
+    results: TileResults,
+    order: list[int],
+    output: Store,
+    name: str,
+    provenance: dict[str, str],
+) -> int:
+    def rows() -> Iterator[pa.Table]:
+        for table in results.take(order):
+            yield table.select(["source_url", "date", "embeddings", "geometry"])
+
+    with tempfile.TemporaryDirectory(prefix="clay-publish-") as folder:
+        path = Path(folder) / name
+        summary = write_geoparquet(path, rows(), results.header.making.shape, provenance)
+        output.put(name, path)
+    return summary.bytes

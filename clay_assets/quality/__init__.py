@@ -1,0 +1,1 @@
+"""The substance of the asset checks, without Dagster: stored objects → facts → faults."""

@@ -1,1 +1,0 @@
-"""What the assets are given: object stores and the encoder."""

@@ -1,0 +1,107 @@
+"""Counts a tile's outcomes, and gathers what its picture needs: about 4 kB a chip."""
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import shapely
+from numpy.typing import NDArray
+
+from clay_assets.chips import MAX_CHIP_BYTES
+from clay_assets.parquet import vectors
+from clay_assets.results import TileSummary
+from clay_assets.results.outcomes import Outcome, Skipped
+from clay_assets.results.picture import tile_picture
+from clay_assets.storage import StoredObject
+
+
+class Tally:
+    """What became of a tile's chips so far.
+
+    Attributes:
+        accounted: The chips.
+        read: How many of them this run came to.
+    """
+
+    def __init__(self, dim: int) -> None:
+        """Begin at zero.
+
+        Args:
+            dim: Numbers of a vector at one place: the last axis of the level's shape.
+        """
+        self.accounted: list[StoredObject] = []
+        self.read = 0
+        self._dim = dim
+        self._encoded = 0
+        self._bytes_read = 0
+        self._skipped: list[dict[str, str]] = []
+        self._footprints: list[bytes] = []
+        self._dates: list[date] = []
+        self._colours_from: list[NDArray[np.float32]] = []
+        self._thumbnails: list[bytes] = []
+
+    def count(self, outcome: Outcome) -> None:
+        """Count a chip of this run."""
+        self.accounted.append(outcome.chip)
+        self.read += 1
+        if outcome.chip.size <= MAX_CHIP_BYTES:  # a larger one is skipped without being fetched
+            self._bytes_read += outcome.chip.size
+        if isinstance(outcome, Skipped):
+            self._skip(outcome.chip, outcome.reason, outcome.detail)
+        else:
+            self._encoded += 1
+            self._show(outcome.date, outcome.footprint, outcome.vector, outcome.thumbnail)
+
+    def count_kept(self, table: pa.Table) -> None:
+        """Count chips of an earlier run.
+
+        Args:
+            table: Rows of its results.
+        """
+        for batch in table.to_batches():
+            numbers = vectors(batch["embeddings"])
+            for vector, row in zip(numbers, batch.drop_columns("embeddings").to_pylist(), strict=True):
+                chip = StoredObject(row["source_url"], row["size"], row["etag"])
+                self.accounted.append(chip)
+                if row["reason"] is not None:
+                    self._skip(chip, row["reason"], row["detail"])
+                else:
+                    self._show(row["date"], row["geometry"], vector, row["thumbnail"])
+
+    def _skip(self, chip: StoredObject, reason: str, detail: str) -> None:
+        self._skipped.append({"source_url": chip.url, "reason": reason, "detail": detail})
+
+    def _show(self, day: date, footprint: bytes, vector: NDArray[np.float32], thumbnail: bytes) -> None:
+        self._dates.append(day)
+        self._footprints.append(footprint)
+        # One vector a chip is enough for a colour, whatever the level: a (D,) mean over its places.
+        self._colours_from.append(vector.reshape(-1, self._dim).mean(axis=0))
+        self._thumbnails.append(thumbnail)
+
+    def summary(self, *, seconds: float) -> TileSummary:
+        """The tile in numbers and as a picture.
+
+        Args:
+            seconds: Wall time that this run spent on the tile.
+        """
+        embedded = len(self._footprints)
+        stacked = np.stack(self._colours_from) if embedded else np.empty((0, self._dim), dtype=np.float32)
+        bounds = shapely.total_bounds(shapely.from_wkb(self._footprints)) if embedded else ()
+        return TileSummary(
+            embedded=embedded,
+            skipped=self._skipped,
+            seconds=seconds,
+            encoded=self._encoded,
+            bytes_read=self._bytes_read,
+            bounds=[float(edge) for edge in bounds],
+            picture=tile_picture(self._footprints, self._dates, stacked, self._thumbnails),
+        )
+
+
+def count_reasons(skipped: Iterable[Mapping[str, str]]) -> dict[str, int]:
+    """How many chips were skipped for each reason, the most frequent first."""
+    counts: dict[str, int] = {}
+    for skip in skipped:
+        counts[skip["reason"]] = counts.get(skip["reason"], 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -1,0 +1,118 @@
+"""What a results file says of itself, as Parquet key-value metadata: readable from its footer alone."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Self
+
+from clay_assets.results.fingerprint import Fingerprint
+
+
+@dataclass(frozen=True)
+class TileSummary:
+    """A tile's results in numbers; what the Dagster UI shows, kept with the results.
+
+    Attributes:
+        embedded: Chips with a vector.
+        skipped: Chips without, each by URL with its reason and its detail.
+        seconds: Wall time that the last run spent on the tile.
+        encoded: Chips embedded in that run; the others were at hand.
+        bytes_read: Bytes of chips fetched in that run.
+        bounds: West, south, east, north of the embedded chips, degrees in OGC:CRS84; empty without any.
+        picture: The tile as `preview.tile_picture` drew it.
+    """
+
+    embedded: int
+    skipped: list[dict[str, str]]
+    seconds: float
+    encoded: int
+    bytes_read: int
+    bounds: list[float]
+    picture: str = field(default="", repr=False)
+
+    @property
+    def chips(self) -> int:
+        """Chips accounted for."""
+        return self.embedded + len(self.skipped)
+
+    @property
+    def chips_per_second(self) -> float:
+        """Rate of the run that last embedded chips of the tile."""
+        return self.encoded / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Making:
+    """How a tile's vectors are made: the same for every tile of a run.
+
+    Attributes:
+        fingerprint: What decides whether earlier vectors still hold.
+        shape: Of one embedding.
+        model: Name of the network, e.g. `clay-v0-small`.
+        untrained: Whether the checkpoint says that its weights were never trained.
+        device: Where the run encodes, e.g. `cpu` or `cuda:0`.
+    """
+
+    fingerprint: Fingerprint
+    shape: tuple[int, ...]
+    model: str
+    untrained: bool
+    device: str
+
+    @property
+    def width(self) -> int:
+        """Numbers in one embedding."""
+        return math.prod(self.shape)
+
+    def to_json(self) -> str:
+        """As one line of JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What `to_json` wrote."""
+        facts = json.loads(text)
+        facts |= {"fingerprint": Fingerprint(**facts["fingerprint"]), "shape": tuple(facts["shape"])}
+        return cls(**facts)
+
+
+@dataclass(frozen=True)
+class ResultsHeader:
+    """What a results file says of itself.
+
+    Attributes:
+        making: How the vectors were made.
+        digest: `chips_digest` of the chips accounted for.
+        summary: In numbers.
+        left: Chips of the inventory that were still to be done when an error or an interrupt ended the run;
+            0 where the results are complete.
+    """
+
+    making: Making
+    digest: str
+    summary: TileSummary
+    left: int = 0
+
+    def to_metadata(self) -> dict[str, str]:
+        """As Parquet key-value metadata."""
+        return {
+            "clay:making": self.making.to_json(),
+            "clay:chips": self.digest,
+            "clay:summary": json.dumps(asdict(self.summary)),
+            "clay:left": str(self.left),
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[bytes, bytes]) -> Self:
+        """What `to_metadata` gave to a file.
+
+        Raises:
+            KeyError, TypeError, ValueError: If the file is not one of ours, or another version's.
+        """
+        return cls(
+            making=Making.from_json(metadata[b"clay:making"].decode()),
+            digest=metadata[b"clay:chips"].decode(),
+            summary=TileSummary(**json.loads(metadata[b"clay:summary"])),
+            left=int(metadata[b"clay:left"]),
+        )

@@ -1,0 +1,169 @@
+"""A small picture of a tile: its chips on the ground, true colour beside what the embeddings see.
+
+The right half gives each chip the first three principal components of the tile's vectors as red, green and
+blue. Where the vectors follow the land, the two halves show the same shapes. Made from thumbnails kept while
+embedding, so no chip is read again; below 30 kB, because it is stored in the event log of every tile.
+"""
+
+import base64
+import datetime
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from PIL import Image
+
+from clay_assets.results.schema import THUMBNAIL_SIZE
+from clay_model.spec import BANDS
+
+WHITE = 3_000.0
+"""Reflectance x 10,000 shown as white: bright soil; snow and cloud saturate."""
+
+MAX_BYTES = 30_000
+"""Of the picture as it stands in the event log, base64 included."""
+
+GAP = 8
+"""Pixels between the two halves."""
+
+MAX_CHIPS_ACROSS = 32
+"""Chips along a side of the picture; a tile has 22."""
+
+CAPTION = (
+    "Left: true colour. Right: the embeddings' first three principal components as red, green and blue;"
+    " chips of one colour are alike to the network."
+)
+
+_RGB = [BANDS.index(name) for name in ("B04", "B03", "B02")]
+
+
+def chip_thumbnail(pixels: NDArray[np.float32]) -> bytes:
+    """True colour of a chip, small.
+
+    Args:
+        pixels: (13, 512, 512) in the order of `BANDS`, physical units.
+
+    Returns:
+        RGB bytes row by row, `THUMBNAIL_SIZE` pixels square; a square root lifts dark land.
+    """
+    step = pixels.shape[1] // THUMBNAIL_SIZE
+    # Every fourth pixel each way: 64 of a block's 1,024, at a sixteenth of the cost of them all.
+    sample = pixels[_RGB, ::4, ::4]
+    blocks = sample.reshape(3, THUMBNAIL_SIZE, step // 4, THUMBNAIL_SIZE, step // 4).mean(axis=(2, 4))
+    colour = np.sqrt(np.clip(blocks / WHITE, 0, 1)) * 255
+    return np.ascontiguousarray(colour.transpose(1, 2, 0)).astype(np.uint8).tobytes()
+
+
+def principal_colours(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """First three principal components as colours.
+
+    Args:
+        vectors: (N, D).
+
+    Returns:
+        (N, 3) bytes; each component stretched from its 2nd to its 98th percentile. Grey for fewer than
+        three vectors, which have no three components.
+    """
+    if len(vectors) < 3:
+        return np.full((len(vectors), 3), 128, dtype=np.uint8)
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    components = centred @ _axes(centred)
+    # The sign of a component is arbitrary: fix it, so that the same vectors give the same picture.
+    components *= np.where(
+        components[np.abs(components).argmax(axis=0), range(components.shape[1])] < 0, -1, 1
+    )
+    low, high = np.percentile(components, (2, 98), axis=0)
+    stretched = np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return (30 + 215 * stretched).astype(np.uint8)
+
+
+def _axes(centred: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The first three principal axes of (N, D) vectors, as columns (D, 3).
+
+    From the smaller of the two matrices of products: a singular value decomposition of three dates' vectors
+    takes 3 s, and the next tile would wait for it.
+    """
+    if len(centred) > centred.shape[1]:
+        return np.linalg.eigh(centred.T @ centred).eigenvectors[:, :-4:-1]
+    combinations = np.linalg.eigh(centred @ centred.T).eigenvectors[:, :-4:-1]  # of the vectors
+    axes = centred.T @ combinations
+    unit: NDArray[np.float64] = axes / np.maximum(np.linalg.norm(axes, axis=0), 1e-30)
+    return unit
+
+
+def tile_picture(
+    footprints: Sequence[bytes],
+    dates: Sequence[datetime.date],
+    vectors: NDArray[np.float32],
+    thumbnails: Sequence[bytes],
+) -> str:
+    """The picture as Markdown that the Dagster UI shows.
+
+    Args:
+        footprints: N WKB polygons in OGC:CRS84.
+        dates: N acquisition dates; where chips lie on one another, the latest is seen.
+        vectors: (N, D), one a chip.
+        thumbnails: N of `chip_thumbnail`.
+
+    Returns:
+        One Markdown image, at most `MAX_BYTES` long; "" without chips.
+    """
+    if not len(vectors):
+        return ""
+    rows, columns = _layout(footprints)
+    # A few chips are shown larger, up to eight times.
+    scale = max(1, min(8, 352 // (THUMBNAIL_SIZE * (int(max(rows.max(), columns.max())) + 1))))
+    size = THUMBNAIL_SIZE * scale
+    height, width = (int(rows.max()) + 1) * size, (int(columns.max()) + 1) * size
+    picture = Image.new("RGB", (2 * width + GAP, height), "white")
+    colours = principal_colours(vectors)
+    for index in sorted(range(len(dates)), key=lambda index: dates[index]):
+        place = (int(columns[index]) * size, int(rows[index]) * size)
+        seen = Image.frombytes("RGB", (THUMBNAIL_SIZE, THUMBNAIL_SIZE), thumbnails[index])
+        picture.paste(seen.resize((size, size), Image.Resampling.BICUBIC), place)
+        colour = tuple(int(part) for part in colours[index])
+        picture.paste(
+            colour, (place[0] + width + GAP, place[1], place[0] + width + GAP + size, place[1] + size)
+        )
+    return _as_markdown(picture)
+
+
+def _as_markdown(picture: Image.Image) -> str:
+    """The picture as an image within Markdown, compressed until it fits."""
+    for quality in (85, 70, 50, 30, 15):
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=quality, optimize=True)
+        data = base64.b64encode(buffer.getvalue()).decode()
+        markdown = f"![the tile](data:image/jpeg;base64,{data})\n\n{CAPTION}"
+        if len(markdown) <= MAX_BYTES:
+            return markdown
+    return _as_markdown(picture.resize((picture.width // 2, picture.height // 2)))
+
+
+def _layout(footprints: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and column of each chip on the tile's ground, north up, counted along the chips' own edges."""
+    corners = _on_the_ground(shapely.get_coordinates(shapely.from_wkb(list(footprints))))
+    corners = corners.reshape(len(footprints), 5, 2)  # south-east, north-east, north-west, south-west, again
+    edges = np.median([corners[:, 0] - corners[:, 3], corners[:, 2] - corners[:, 3]], axis=1)  # east, north
+    offsets = corners[:, 3] - corners[0, 3]
+    # Least squares: edges of next to no length (an odd chip alone in its tile) have no inverse.
+    places = np.linalg.lstsq(edges.T, offsets.T, rcond=None)[0]
+    east, north = np.rint(np.clip(places, -1e6, 1e6)).astype(np.int64)
+    return _from_zero(-north), _from_zero(east)
+
+
+def _on_the_ground(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Degrees to a plane in which a UTM grid is a grid again, also near a pole and across the antimeridian.
+
+    Transverse Mercator of a sphere around the first longitude; its unit is the Earth's radius.
+    """
+    longitude, latitude = np.radians(degrees - [degrees[0, 0], 0]).T
+    sideways = np.clip(np.cos(latitude) * np.sin(longitude), -0.999, 0.999)
+    return np.stack([np.arctanh(sideways), np.arctan2(np.tan(latitude), np.cos(longitude))], axis=1)
+
+
+def _from_zero(places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count from the first place; one far from the others (a wrong footprint) is moved to the rim."""
+    start = max(int(places.min()), int(np.median(places)) - MAX_CHIPS_ACROSS // 2)
+    return np.clip(places - start, 0, MAX_CHIPS_ACROSS - 1)

@@ -1,0 +1,192 @@
+"""Reading a results file: from S3, only the parts that are asked for are fetched."""
+
+import functools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clay_assets.parquet import DAMAGE, damaged
+from clay_assets.results.header import ResultsHeader
+from clay_assets.results.schema import results_schema
+from clay_assets.storage import ObjectMissing, Store
+
+PAGE_BYTES = 2**16
+"""Read at a time where one page is enough; a page of vectors takes about 1 MB."""
+
+GROUPS_HELD = 4
+"""Row groups kept while rows are taken: rows of earlier runs and of the last one alternate when sorted."""
+
+
+def results_key(tile: str) -> str:
+    """Key of a tile's results in the work store."""
+    return f"chip_embeddings/{tile}.parquet"
+
+
+class TileResults:
+    """An open results file. Use as a context manager.
+
+    Attributes:
+        header: What the file says of itself.
+    """
+
+    def __init__(self, source: BinaryIO) -> None:
+        """Read the footer.
+
+        Args:
+            source: The file, which is closed with this.
+
+        Raises:
+            OSError, KeyError, TypeError, ValueError: If this is no results file, or another version's.
+        """
+        self._source = source
+        self._file = pq.ParquetFile(source)
+        self.header = ResultsHeader.from_metadata(self._file.metadata.metadata or {})
+        expected = results_schema(self.header.making.width)
+        if self._file.schema_arrow != expected:
+            raise ValueError(f"got the columns {self._file.schema_arrow}, expected {expected}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        self._source.close()
+
+    @classmethod
+    def open(cls, store: Store, tile: str) -> Self | None:
+        """The results of a tile, or None where there are none, or none that this version can read.
+
+        A file that cannot be read is ours alone and is rebuilt from the chips: it is as good as none.
+
+        Raises:
+            StorageError: If the store refuses.
+        """
+        try:
+            source = store.open(results_key(tile))
+        except ObjectMissing:
+            return None
+        try:
+            return cls(source)
+        except (KeyError, TypeError, ValueError, pa.ArrowException):  # pyarrow's: what is no Parquet file
+            source.close()
+            return None
+        except OSError as error:
+            source.close()
+            damaged(error)  # raises what is an error of the disk
+            return None
+
+    @property
+    def rows(self) -> int:
+        """Rows in the file, as its footer counts them."""
+        return int(self._file.metadata.num_rows)
+
+    @property
+    def skipped(self) -> int:
+        """Rows with a reason.
+
+        Raises:
+            DamagedFileError: As `columns`.
+        """
+        return self.rows - self.columns(["reason"])["reason"].null_count
+
+    @property
+    def vectors(self) -> int:
+        """Rows with a vector, as the footer counts their numbers: but for a page, none is read.
+
+        Raises:
+            DamagedFileError: As `columns`.
+        """
+        metadata, width = self._file.metadata, self.header.making.width
+        paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
+        index = next(index for index, path in enumerate(paths) if path.startswith("embeddings."))
+        # PyArrow (26) ends the process when it is asked for a column's entry that contradicts itself, as a
+        # flipped bit can leave it. Reading meets the same entry and raises: so a row is read first.
+        pages = pq.ParquetFile(self._source, metadata=metadata, buffer_size=PAGE_BYTES, pre_buffer=False)
+        values = 0
+        for group in range(metadata.num_row_groups):
+            with _damage_named():
+                next(pages.iter_batches(1, row_groups=[group], columns=["embeddings"]))
+            values += metadata.row_group(group).column(index).num_values
+        return int(values - self.rows) // (width - 1)  # a row has `width` values, or one that says null
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Some columns of all rows, in the file's order.
+
+        Raises:
+            DamagedFileError: If the pages do not hold what the footer says.
+        """
+        with _damage_named():
+            table = self._file.read(columns=list(names))
+            table.validate(full=True)  # also that text is UTF-8
+        return table
+
+    def chips(self) -> list[tuple[str, str]]:
+        """URL and ETag of each row's chip, in the file's order.
+
+        Raises:
+            DamagedFileError: As `columns`.
+        """
+        table = self.columns(["source_url", "etag"])
+        return list(zip(table["source_url"].to_pylist(), table["etag"].to_pylist(), strict=True))
+
+    def sample(self, names: Sequence[str], max_bytes: int) -> Iterator[pa.Table]:
+        """Some columns, a row group at a time: all of them, or some spread evenly over the file.
+
+        Args:
+            names: Columns.
+            max_bytes: Of vectors, about, in all that is read; one row group is read in any case.
+
+        Raises:
+            DamagedFileError: As `columns`.
+        """
+        groups = self._file.num_row_groups
+        stride = max(1, math.ceil(4 * self.header.making.width * self.rows / max_bytes))
+        for group in range(0, groups, stride):
+            with _damage_named():
+                table = self._file.read_row_group(group, columns=list(names))
+            yield table
+
+    def take(self, rows: Iterable[int]) -> Iterator[pa.Table]:
+        """Rows in the order asked for, in tables of neighbours; holds at most `GROUPS_HELD` row groups.
+
+        Raises:
+            DamagedFileError: As `columns`.
+        """
+        sizes = [self._file.metadata.row_group(index).num_rows for index in range(self._file.num_row_groups)]
+        starts = np.concatenate(([0], np.cumsum(sizes))).astype(int)
+        read = functools.lru_cache(GROUPS_HELD)(self._row_group)
+        held, pending = -1, list[int]()
+        for row in rows:
+            group = int(np.searchsorted(starts, row, side="right")) - 1
+            if group != held and pending:
+                yield read(held).take(pending)
+                pending = []
+            held = group
+            pending.append(row - int(starts[group]))
+        if pending:
+            yield read(held).take(pending)
+
+    def _row_group(self, index: int) -> pa.Table:
+        with _damage_named():
+            return self._file.read_row_group(index)
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    """Turns pyarrow's complaints about a file's pages into ours."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise damaged(error) from error

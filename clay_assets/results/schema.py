@@ -1,0 +1,29 @@
+"""Columns of a results file: one row for each chip, embedded or skipped."""
+
+import pyarrow as pa
+
+THUMBNAIL_SIZE = 16
+"""Pixels along the side of a chip's true-colour thumbnail: 22 x 22 chips, a tile, are 352 pixels wide."""
+
+
+def results_schema(width: int) -> pa.Schema:
+    """Schema of what became of each chip: embedded, or skipped for a reason.
+
+    Args:
+        width: Numbers in one chip's embedding, all its dimensions multiplied.
+    """
+    return pa.schema(
+        [
+            pa.field("source_url", pa.string(), nullable=False),
+            pa.field("etag", pa.string(), nullable=False),
+            pa.field("size", pa.int64(), nullable=False),
+            # Of embedded chips:
+            pa.field("date", pa.date32()),
+            pa.field("embeddings", pa.list_(pa.float32(), width)),
+            pa.field("geometry", pa.binary()),  # WKB polygon in OGC:CRS84
+            pa.field("thumbnail", pa.binary(3 * THUMBNAIL_SIZE**2)),  # RGB bytes, row by row
+            # Of skipped chips:
+            pa.field("reason", pa.string()),
+            pa.field("detail", pa.string()),
+        ]
+    )

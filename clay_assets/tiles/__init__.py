@@ -1,0 +1,1 @@
+"""Tiles: the code, the manifest, the bounds on the ground, the inventory of chips."""

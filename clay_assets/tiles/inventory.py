@@ -1,0 +1,109 @@
+"""What chips there are of a tile: a listing, not a reading, kept as `chip_inventory/{MGRS}.parquet`."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clay_assets.chips import ChipName, ChipRejected
+from clay_assets.storage import ObjectMissing, Store, StoredObject
+
+CHIP_SUFFIXES = (".tif", ".tiff")
+
+INVENTORY = pa.schema(
+    [
+        pa.field("source_url", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),  # bytes
+        pa.field("etag", pa.string(), nullable=False),
+    ]
+)
+"""One row for each chip that the listing showed, in the order of date, then chip number."""
+
+
+class InventoryMissing(LookupError):
+    """A tile has no inventory yet, or none that can be read."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The objects under a tile's folder.
+
+    Attributes:
+        chips: GeoTIFFs by their names, in the order of date, then chip number. One with a name that is no
+            chip's stands at the end; reading it gives it a recorded skip.
+        others: Objects of other kinds (side files, manifests), which are nobody's business here.
+    """
+
+    chips: tuple[StoredObject, ...]
+    others: tuple[StoredObject, ...] = ()
+
+
+def list_chips(store: Store, tile: str) -> Inventory:
+    """List a tile: one LIST request per 1,000 objects.
+
+    Args:
+        store: Holds one folder per tile.
+        tile: MGRS code.
+
+    Returns:
+        What there is; without chips where the tile has no folder.
+
+    Raises:
+        StorageError: If the store cannot be listed.
+    """
+    found = store.list(f"{tile}/")
+    chips = [item for item in found if item.url.lower().endswith(CHIP_SUFFIXES)]
+    others = tuple(item for item in found if not item.url.lower().endswith(CHIP_SUFFIXES))
+    return Inventory(tuple(sorted(chips, key=_order)), others)
+
+
+def _order(chip: StoredObject) -> tuple[date, int, str]:
+    try:
+        name = ChipName.parse(chip.url)
+    except ChipRejected:
+        return date.max, 0, chip.url
+    return name.date, name.number, chip.url
+
+
+def inventory_key(tile: str) -> str:
+    """Key of a tile's inventory in the work store."""
+    return f"chip_inventory/{tile}.parquet"
+
+
+def write_inventory(store: Store, tile: str, chips: Sequence[StoredObject]) -> None:
+    """Keep a tile's inventory, in place of an earlier one.
+
+    Raises:
+        StorageError: If it cannot be stored.
+    """
+    table = pa.table(
+        [[chip.url for chip in chips], [chip.size for chip in chips], [chip.etag for chip in chips]],
+        schema=INVENTORY,
+    )
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    store.write(inventory_key(tile), buffer.getvalue())
+
+
+def read_inventory(store: Store, tile: str) -> list[StoredObject]:
+    """The inventory of a tile, as it was written.
+
+    Raises:
+        InventoryMissing: If there is none, or it is damaged.
+        StorageError: If it cannot be fetched.
+    """
+    where = store.url(inventory_key(tile))
+    try:
+        rows = pq.read_table(io.BytesIO(store.read(inventory_key(tile))), schema=INVENTORY).to_pylist()
+    except ObjectMissing:
+        raise InventoryMissing(
+            f"tile {tile} has no inventory at {where}: materialize chip_inventory first"
+        ) from None
+    except (pa.ArrowException, OSError) as error:  # pyarrow's words for bytes that are no Parquet file
+        raise InventoryMissing(
+            f"the inventory of tile {tile} at {where} is damaged ({error}): materialize chip_inventory again"
+        ) from error
+    return [StoredObject(row["source_url"], row["size"], row["etag"]) for row in rows]

@@ -1,0 +1,54 @@
+"""The tiles of interest: a text file of MGRS codes becomes the partitions of every asset.
+
+Partitions are static, because a static key can be materialized from the command line on a fresh machine;
+they are sorted, because a range of partitions then means neighbouring tiles.
+https://docs.dagster.io/guides/build/partitions-and-backfills/partitioning-assets
+"""
+
+import re
+from pathlib import Path
+
+from clay_assets.tiles.code import TILE_PATTERN
+
+TILE_CODE = re.compile(TILE_PATTERN)
+"""For `fullmatch`."""
+
+
+class ManifestError(ValueError):
+    """A manifest of tiles cannot be read; the message names each bad line."""
+
+
+def read_tiles(path: Path) -> list[str]:
+    """Tiles of a manifest.
+
+    Args:
+        path: Text file, one MGRS code a line; `#` begins a comment, blank lines are passed over.
+
+    Returns:
+        The codes, sorted, each once.
+
+    Raises:
+        ManifestError: If the file is missing, not text or names no tile, or a line is no MGRS code; all of
+            these are named.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin with a mark
+    except FileNotFoundError:
+        raise ManifestError(
+            f"no tile manifest at {path.absolute()}: write one MGRS code a line, for example with"
+            " `clay tiles s3://bucket/prefix --output tiles.txt`, or let CLAY_TILES name another file"
+        ) from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise ManifestError(f"{path.absolute()} cannot be read as a text file of tiles: {error}") from error
+    codes = [(number, line.partition("#")[0].strip()) for number, line in enumerate(lines, start=1)]
+    codes = [(number, code) for number, code in codes if code]
+    bad = [f"line {number}: {code[:40]!r}" for number, code in codes if not TILE_CODE.fullmatch(code)]
+    if bad:
+        shown = "\n  ".join(bad[:10])
+        more = f"\n  and {len(bad) - 10} more" if len(bad) > 10 else ""
+        raise ManifestError(
+            f"{path.absolute()} has {len(bad)} lines that are no MGRS tile, such as 27WXN:\n  {shown}{more}"
+        )
+    if not codes:
+        raise ManifestError(f"{path.absolute()} names no tile: write one MGRS code a line, such as 27WXN")
+    return sorted({code for _, code in codes})

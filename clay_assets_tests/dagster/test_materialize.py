@@ -1,0 +1,215 @@
+"""The whole pipeline by the command that users type, from folders and from a real S3 server."""
+
+import io
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clay_assets.publishing import published_schema, validate
+from clay_assets_tests.dagster.command_line import materialize
+from clay_assets_tests.geotiffs import BAD_CHIPS, chip_bytes, chip_name, good_chip
+from clay_assets_tests.golden import REAL_CHIPS, GoldenChip, expected
+from clay_assets_tests.s3_server import SECRET_KEY, S3Bucket, checking_credentials
+from clay_model import BANDS
+
+TILE = "27WXN"
+DATE = "2020-06-15"
+GOOD = 2
+BAD = ("truncated", "12 bands", "256 x 256", "NaN", "no CRS", "text", "VRT")
+
+
+def chip_key(number: int) -> str:
+    return f"{TILE}/{DATE}/{chip_name(number)}"
+
+
+def write_chips(folder: Path, chips: dict[str, bytes]) -> None:
+    for key, data in chips.items():
+        (folder / key).parent.mkdir(parents=True, exist_ok=True)
+        (folder / key).write_bytes(data)
+
+
+def as_geotiff(chip: GoldenChip) -> bytes:
+    return chip_bytes(
+        chip.pixels(),
+        layout="tiles with a predictor",
+        crs=f"EPSG:{chip.epsg}",
+        origin=(chip.left, chip.top),
+        date=chip.date.isoformat(),
+        bands=BANDS,
+    )
+
+
+def real_chips() -> dict[str, bytes]:
+    return {f"{chip.name}/{chip.date}/{chip.file_name}": as_geotiff(chip) for chip in REAL_CHIPS}
+
+
+def assert_golden(files: dict[str, pa.Table]) -> None:
+    """Each real chip's vector is the reference's, within 1e-5 of its length."""
+    for chip, wanted in zip(REAL_CHIPS, expected()["real_small_mean"], strict=True):
+        table = files[chip.name]
+        assert table.schema.equals(published_schema((768,)))
+        (vector,) = table["embeddings"].combine_chunks().to_numpy_ndarray()
+        assert np.linalg.norm(vector - wanted) <= 1e-5 * np.linalg.norm(wanted)
+
+
+def test_real_chips_in_a_folder_get_the_references_vectors(tmp_path: Path, small_checkpoint: Path) -> None:
+    write_chips(tmp_path / "data" / "chips", real_chips())
+    tiles = sorted(chip.name for chip in REAL_CHIPS)
+    settings = {"CLAY_CHECKPOINT": str(small_checkpoint), "CLAY_PRECISION": "fp32", "CLAY_TILES_PER_RUN": "0"}
+
+    done = materialize(tmp_path, tiles, settings, "--partition-range", f"{tiles[0]}...{tiles[-1]}")
+
+    assert done.status == 0, done.output[-3000:]
+    paths = sorted((tmp_path / "data" / "embeddings").glob("*.gpq"))
+    assert [validate(path, name=path.name) for path in paths] == [[], [], []]
+    assert_golden({path.name[:5]: pq.read_table(path) for path in paths})
+    frame = geopandas.read_parquet(paths[0])
+    assert frame.crs == "OGC:CRS84"
+    assert list(frame.columns) == ["source_url", "date", "embeddings", "geometry"]
+
+
+def test_real_chips_on_s3_get_the_references_vectors(
+    tmp_path: Path, bucket: S3Bucket, small_checkpoint: Path
+) -> None:
+    for key, data in real_chips().items():
+        bucket.store("chips").write(key, data)
+    bucket.store().put("models/clay.ckpt", small_checkpoint)
+    tiles = sorted(chip.name for chip in REAL_CHIPS)
+    settings = {
+        **bucket.environment,
+        "CLAY_CHIPS_URI": bucket.uri("chips"),
+        "CLAY_CHECKPOINT": bucket.uri("models/clay.ckpt"),
+        "CLAY_OUTPUT_URI": bucket.uri("embeddings"),
+        "CLAY_WORK_URI": bucket.uri("work"),
+        "CLAY_PRECISION": "fp32",
+        "CLAY_TILES_PER_RUN": "0",
+    }
+
+    done = materialize(tmp_path, tiles, settings, "--partition-range", f"{tiles[0]}...{tiles[-1]}")
+
+    assert done.status == 0, done.output[-3000:]
+    assert SECRET_KEY not in done.output
+    output = bucket.store("embeddings")
+    files = {Path(item.url).name: output.read(item) for item in output.list()}
+    assert_golden({name[:5]: pq.read_table(io.BytesIO(data)) for name, data in files.items()})
+    assert not list(tmp_path.rglob("*.gpq")), "something was left on this machine"
+
+
+def test_each_bad_chip_is_skipped_with_its_reason_and_the_good_ones_are_embedded(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    chips = {chip_key(number): good_chip() for number in range(1, GOOD + 1)}
+    chips |= {chip_key(10 + number): BAD_CHIPS[kind].make() for number, kind in enumerate(BAD)}
+    write_chips(tmp_path / "data" / "chips", chips)
+
+    done = materialize(tmp_path, [TILE], {"CLAY_CHECKPOINT": str(tiny_checkpoint)}, "--partition", TILE)
+
+    assert done.status == 0, done.output[-3000:]
+    results = pq.read_table(tmp_path / "data" / "work" / "chip_embeddings" / f"{TILE}.parquet")
+    reasons = dict(zip(results["source_url"].to_pylist(), results["reason"].to_pylist(), strict=True))
+    folder = tmp_path / "data" / "chips"
+    assert reasons == {
+        **{str(folder / chip_key(number)): None for number in range(1, GOOD + 1)},
+        **{str(folder / chip_key(10 + number)): BAD_CHIPS[kind].reason for number, kind in enumerate(BAD)},
+    }
+    (published,) = (tmp_path / "data" / "embeddings").glob("*.gpq")
+    urls = pq.read_table(published)["source_url"].to_pylist()
+    assert urls == [str(folder / chip_key(number)) for number in range(1, GOOD + 1)]
+
+
+def test_a_second_run_embeds_nothing_and_leaves_the_file_alone(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    write_chips(tmp_path / "data" / "chips", {chip_key(1): good_chip()})
+    settings = {"CLAY_CHECKPOINT": str(tiny_checkpoint)}
+    first = materialize(tmp_path, [TILE], settings, "--partition", TILE)
+    assert first.status == 0, first.output[-3000:]
+    (published,) = (tmp_path / "data" / "embeddings").glob("*.gpq")
+    written = published.stat().st_mtime_ns
+
+    second = materialize(tmp_path, [TILE], settings, "--partition", TILE)
+
+    assert second.status == 0, second.output[-3000:]
+    assert "no chip is left to embed: no network was loaded" in second.output
+    assert published.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("settings", "phrase"),
+    [
+        pytest.param({"CLAY_CHECKPOINT": "none.ckpt"}, "no checkpoint at", id="there is no checkpoint"),
+        pytest.param({"CLAY_CHECKPOINT": "tiles.txt"}, "expected a Lightning checkpoint", id="it is none"),
+        pytest.param({"CLAY_CHIPS_URI": "elsewhere"}, "elsewhere", id="there is no folder of chips"),
+        pytest.param({"CLAY_LEVEL": "median"}, "CLAY_LEVEL is 'median', expected", id="no such level"),
+        pytest.param({"CLAY_DEVICE": "tpu"}, "device is 'tpu', expected", id="no such device"),
+    ],
+)
+def test_a_wrong_setting_fails_the_run_and_says_which(
+    settings: dict[str, str], phrase: str, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    write_chips(tmp_path / "data" / "chips", {chip_key(1): good_chip()})
+    settings = {"CLAY_CHECKPOINT": str(tiny_checkpoint)} | settings
+
+    done = materialize(tmp_path, [TILE], settings, "--partition", TILE)
+
+    assert done.status != 0
+    assert phrase in done.output
+
+
+@pytest.mark.parametrize(
+    ("chips", "phrase"),
+    [
+        pytest.param({}, "tile 27WXN has no chips: its inventory is empty", id="no chips"),
+        pytest.param(
+            {chip_key(1): b"text"}, "none of its 1 chips can be used (1 format)", id="bad chips only"
+        ),
+    ],
+)
+def test_a_tile_without_usable_chips_fails_and_says_why(
+    chips: dict[str, bytes], phrase: str, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    (tmp_path / "data" / "chips").mkdir(parents=True)
+    write_chips(tmp_path / "data" / "chips", chips)
+
+    done = materialize(tmp_path, [TILE], {"CLAY_CHECKPOINT": str(tiny_checkpoint)}, "--partition", TILE)
+
+    assert done.status != 0
+    assert phrase in done.output
+    assert not list(tmp_path.rglob("*.gpq"))
+
+
+def test_credentials_that_the_server_refuses_are_explained_and_not_shown(
+    tmp_path: Path, bucket: S3Bucket, tiny_checkpoint: Path
+) -> None:
+    settings = {
+        **bucket.environment,
+        "AWS_ACCESS_KEY_ID": "AKIAUNKNOWNKEY000000",
+        "CLAY_CHIPS_URI": bucket.uri(),
+        "CLAY_CHECKPOINT": str(tiny_checkpoint),
+    }
+
+    with checking_credentials(bucket.endpoint):
+        done = materialize(tmp_path, [TILE], settings, "--partition", TILE)
+
+    assert done.status != 0
+    assert "The server does not know this access key. Set AWS_ACCESS_KEY_ID" in done.output
+    assert SECRET_KEY not in done.output
+    assert "AKIAUNKNOWNKEY000000" not in done.output
+
+
+def test_a_bucket_that_does_not_exist_is_named(
+    tmp_path: Path, bucket: S3Bucket, tiny_checkpoint: Path
+) -> None:
+    settings = {
+        **bucket.environment,
+        "CLAY_CHIPS_URI": "s3://no-such-bucket-anywhere/02",
+        "CLAY_CHECKPOINT": str(tiny_checkpoint),
+    }
+
+    done = materialize(tmp_path, [TILE], settings, "--partition", TILE)
+
+    assert done.status != 0
+    assert "no-such-bucket-anywhere" in done.output
+    assert SECRET_KEY not in done.output

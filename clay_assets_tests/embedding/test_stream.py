@@ -1,0 +1,584 @@
+import datetime
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from clay_assets.embedding.stream import ChipStream, EncodingFailed, StreamClock
+from clay_assets.embedding.stream.chip_stream import BATCHES_AHEAD, OUTCOMES_AHEAD_BYTES
+from clay_assets.embedding.stream.device_loop import DeviceLoop
+from clay_assets.embedding.stream.ready_queue import ReadyChip, WaitingRoom
+from clay_assets.results.outcomes import Embedded, Outcome, Skipped
+from clay_assets.storage import StoredObject, TransferFailed
+from clay_assets_tests.embedding.streaming import (
+    BROKEN,
+    TILES,
+    MeanEmbedder,
+    chip_of_value,
+    number_of,
+    sources,
+    within,
+)
+from clay_assets_tests.geotiffs import chip_bytes, chip_pixels, good_chip
+from clay_model import Dimensions, Embedder, Level, load_encoder, read_checkpoint
+
+PATIENCE = 60  # seconds after which a test is called a deadlock
+
+
+def stream_of(
+    tiles: dict[str, int],
+    read: Callable[[StoredObject], bytes],
+    *embedders: Embedder,
+    batch_size: int = 2,
+    fetchers: int = 2,
+) -> ChipStream:
+    """A stream over tiles with so many chips each."""
+    return ChipStream(
+        {tile: sources(tile, count) for tile, count in tiles.items()},
+        read=read,
+        embedders=embedders or [MeanEmbedder()],
+        level="mean",
+        batch_size=batch_size,
+        fetchers=fetchers,
+        decoders=1,
+    )
+
+
+def by_number(chip: StoredObject) -> bytes:
+    """A chip with its number as its pixels."""
+    return chip_of_value(number_of(chip))
+
+
+def ready_chip(number: int) -> ReadyChip:
+    """A decoded chip with its number as its pixels."""
+    return ReadyChip(
+        tile="27WXN",
+        source=sources("27WXN", number + 1)[number],
+        pixels=torch.full((13, 512, 512), float(number)),
+        lonlat=(10.0, 50.0),
+        date=datetime.date(2020, 6, 15),
+        footprint=b"",
+        thumbnail=b"",
+        outcome=Future(),
+    )
+
+
+def value(outcome: Outcome) -> float:
+    assert isinstance(outcome, Embedded), outcome
+    return float(outcome.vector[0])
+
+
+def pixels_alive() -> int:
+    """Decoded chips in memory."""
+    objects = (thing for thing in gc.get_objects() if type(thing) is Tensor)
+    return sum(tuple(thing.shape) == (13, 512, 512) for thing in objects)
+
+
+def test_outcomes_come_in_the_order_of_the_chips_whatever_the_network_does() -> None:
+    dice = np.random.default_rng(1)
+
+    def read(chip: StoredObject) -> bytes:
+        time.sleep(dice.random() / 50)
+        return by_number(chip)
+
+    def work() -> dict[str, list[float]]:
+        with stream_of({"27WXN": 9, "27WXP": 1, "27WXQ": 6}, read, fetchers=8) as stream:
+            return {
+                tile: [value(outcome) for outcome in stream.results(tile)]
+                for tile in ("27WXN", "27WXP", "27WXQ")
+            }
+
+    values = within(PATIENCE, work)
+
+    assert values == {"27WXN": [*range(9)], "27WXP": [0], "27WXQ": [*range(6)]}
+
+
+def test_an_embedded_chip_keeps_its_own_date_place_and_picture() -> None:
+    with stream_of({"27WXN": 1}, lambda _: good_chip()) as stream:
+        (outcome,) = stream.results("27WXN")
+
+    assert isinstance(outcome, Embedded)
+    assert outcome.chip == sources("27WXN", 1)[0]
+    assert outcome.date.isoformat() == "2020-06-15"
+    assert outcome.footprint[:5] == b"\x01\x03\0\0\0"  # a polygon
+    assert len(outcome.thumbnail) == 16 * 16 * 3
+
+
+def test_a_chip_that_cannot_be_used_is_skipped_with_its_reason_and_the_others_go_on() -> None:
+    def read(chip: StoredObject) -> bytes:
+        return BROKEN if number_of(chip) == 1 else by_number(chip)
+
+    with stream_of({"27WXN": 3}, read) as stream:
+        first, second, third = stream.results("27WXN")
+
+    assert [value(first), value(third)] == [0, 2]
+    assert isinstance(second, Skipped)
+    assert (second.reason, second.chip.url) == ("format", sources("27WXN", 3)[1].url)
+    assert "expected a TIFF" in second.detail
+
+
+def test_an_object_far_too_large_for_a_chip_is_skipped_without_being_fetched() -> None:
+    huge = StoredObject("s3://chips/27WXN/claytile_27WXN_20200615_v02_0001.tif", 100 * 2**30, "etag")
+
+    def read(_: StoredObject) -> bytes:
+        raise AssertionError("it was fetched")
+
+    stream = ChipStream(
+        {"27WXN": [huge]}, read=read, embedders=[MeanEmbedder()], level="mean", batch_size=1, fetchers=2
+    )
+    with stream:
+        (outcome,) = stream.results("27WXN")
+
+    assert isinstance(outcome, Skipped)
+    assert (outcome.reason, outcome.chip) == ("layout", huge)
+    assert "107,374,182,400 bytes, expected at most 67,108,864" in outcome.detail
+
+
+def test_no_more_chips_are_begun_ahead_of_whoever_takes_them_than_was_said() -> None:
+    started, taken, most = 0, 0, 0
+    lock = threading.Lock()
+
+    def read(_: StoredObject) -> bytes:
+        nonlocal started, most
+        with lock:
+            started += 1
+            most = max(most, started - taken)
+        return BROKEN
+
+    def work() -> None:
+        nonlocal taken
+        with stream_of(dict.fromkeys(TILES[:3], 1000), read) as stream:
+            for tile in TILES[:3]:
+                for _ in stream.results(tile):
+                    with lock:
+                        taken += 1
+                    if taken % 500 == 0:
+                        time.sleep(0.05)  # time for fetchers to run ahead, if they could
+
+    within(PATIENCE, work)
+
+    untaken = 2 + 1 + 3 * 2 + BATCHES_AHEAD * 2  # fetchers, decoders, slots for batches, and outcomes ahead
+    assert started == taken == 3000
+    assert untaken / 2 < most <= untaken + 1  # this test counts a chip as taken after the stream does
+
+
+def test_pixels_in_memory_are_bounded_also_while_tiles_fail() -> None:
+    gc.collect()  # what errors of other tests still hold
+    tiles = dict.fromkeys(TILES[:6], 12)
+    seen: list[int] = []
+
+    def read(chip: StoredObject) -> bytes:
+        if number_of(chip) == 1:
+            raise TransferFailed(f"{chip.url} broke")
+        return good_chip()
+
+    def work() -> None:
+        with stream_of(tiles, read, MeanEmbedder(pause=0.05), batch_size=1, fetchers=4) as stream:
+            for tile in tiles:
+                with pytest.raises(TransferFailed):
+                    seen.extend(pixels_alive() for _ in stream.results(tile))
+                time.sleep(0.1)  # fetchers go on with the next tile
+                seen.append(pixels_alive())
+
+    within(PATIENCE, work)
+
+    slots = 4 + 1 + 3
+    # A decoder that takes a file's bands apart holds them twice for a moment, and a slot is free a moment
+    # before the batch is forgotten.
+    assert 2 <= max(seen) <= slots + 1 + 1
+
+
+def test_no_pixels_are_kept_while_the_encoder_waits() -> None:
+    gc.collect()  # what errors of other tests still hold
+    last = threading.Event()
+
+    def read(chip: StoredObject) -> bytes:
+        if number_of(chip) == 4:
+            last.wait(PATIENCE)
+        return good_chip()
+
+    with stream_of({"27WXN": 5}, read, batch_size=2, fetchers=5) as stream:
+        results = stream.results("27WXN")
+        for _ in range(4):
+            next(results)
+        deadline = time.monotonic() + 5
+        while pixels_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        kept = pixels_alive()
+        last.set()
+        assert [type(outcome) for outcome in results] == [Embedded]
+
+    assert kept == 0
+
+
+def test_a_failed_transfer_fails_its_tile_and_leaves_the_neighbours_alone() -> None:
+    def read(chip: StoredObject) -> bytes:
+        if "27WXP" in chip.url and number_of(chip) == 2:
+            raise TransferFailed(f"{chip.url} broke")
+        return by_number(chip)
+
+    before: list[float] = []
+
+    def work() -> tuple[list[float], list[float]]:
+        with stream_of({"27WXN": 5, "27WXP": 30, "27WXQ": 5}, read) as stream:
+            first = [value(outcome) for outcome in stream.results("27WXN")]
+            with pytest.raises(TransferFailed, match=r"27WXP_20200615_v02_0002\.tif broke"):
+                before.extend(value(outcome) for outcome in stream.results("27WXP"))
+            return first, [value(outcome) for outcome in stream.results("27WXQ")]
+
+    first, last = within(PATIENCE, work)
+
+    assert (first, before, last) == ([*range(5)], [0, 1], [*range(5)])
+
+
+@pytest.mark.parametrize("failing", [0, 1, 9], ids=["the first chip", "a middle one", "the last one"])
+def test_tiles_that_fail_lose_no_slot(failing: int) -> None:
+    def read(chip: StoredObject) -> bytes:
+        if number_of(chip) == failing and "27WXN" not in chip.url:
+            raise TransferFailed("broke")
+        return BROKEN
+
+    tiles = dict.fromkeys(TILES[20:], 10) | {"27WXN": 40}
+
+    def work() -> int:
+        with stream_of(tiles, read, batch_size=1, fetchers=2) as stream:
+            for tile in TILES[20:]:
+                with pytest.raises(TransferFailed):
+                    list(stream.results(tile))
+            return len(list(stream.results("27WXN")))
+
+    assert within(PATIENCE, work) == 40
+
+
+def test_whoever_stops_early_gives_up_the_rest_of_the_tile() -> None:
+    read: list[StoredObject] = []
+
+    def count(chip: StoredObject) -> bytes:
+        read.append(chip)
+        return BROKEN
+
+    def work() -> int:
+        with stream_of({"27WXN": 1000, "27WXP": 50}, count) as stream:
+            results = stream.results("27WXN")
+            next(results)
+            results.close()
+            return len(list(stream.results("27WXP")))
+
+    assert within(PATIENCE, work) == 50
+    assert sum("27WXN" in chip.url for chip in read) <= 1 + 2 + 1 + 3 * 2 + BATCHES_AHEAD * 2
+
+
+@pytest.mark.parametrize("asked_for", [True, False], ids=["asked for, never begun", "never asked for"])
+def test_a_tile_that_nobody_takes_does_not_hold_up_the_next(asked_for: bool) -> None:
+    def work() -> list[float]:
+        with stream_of({"27WXN": 40, "27WXP": 3}, by_number) as stream:
+            if asked_for:
+                stream.results("27WXN").close()
+            return [value(outcome) for outcome in stream.results("27WXP")]
+
+    assert within(PATIENCE, work) == [0, 1, 2]
+
+
+def test_leaving_in_the_middle_stops_every_thread_and_begins_no_other_chip() -> None:
+    before = set(threading.enumerate())
+    read: list[StoredObject] = []
+
+    def slowly(chip: StoredObject) -> bytes:
+        read.append(chip)
+        time.sleep(0.02)
+        return by_number(chip)
+
+    def work() -> tuple[set[threading.Thread], int]:
+        stream = stream_of({"27WXN": 50, "27WXP": 50}, slowly, MeanEmbedder(), MeanEmbedder(), fetchers=5)
+        with suppress(KeyboardInterrupt), stream:
+            next(stream.results("27WXN"))
+            raise KeyboardInterrupt
+        return set(threading.enumerate()) - before - {threading.current_thread()}, len(read)
+
+    left, reads = within(PATIENCE, work)
+
+    time.sleep(0.1)
+    assert not left
+    assert len(read) == reads < 50
+
+
+def test_a_stream_that_nobody_reads_from_can_be_left() -> None:
+    def work() -> None:
+        with stream_of({"27WXN": 100}, lambda _: BROKEN):
+            time.sleep(0.05)
+
+    within(PATIENCE, work)
+
+
+def test_a_stream_without_chips_needs_no_embedder() -> None:
+    def work() -> list[Outcome]:
+        stream = ChipStream({"27WXN": []}, read=by_number, embedders=[], level="mean", batch_size=1)
+        with stream:
+            return list(stream.results("27WXN"))
+
+    assert within(PATIENCE, work) == []
+
+
+def test_the_encoder_goes_on_while_nobody_takes_what_it_did() -> None:
+    embedder = MeanEmbedder()
+
+    def work() -> list[float]:
+        with stream_of({"27WXN": 40}, by_number, embedder, batch_size=1) as stream:
+            results = stream.results("27WXN")
+            first = value(next(results))
+            deadline = time.monotonic() + 10
+            while sum(embedder.batches) < 20 and time.monotonic() < deadline:
+                time.sleep(0.01)  # a tile is written, say
+            encoded_meanwhile.append(sum(embedder.batches))
+            return [first, *map(value, results)]
+
+    encoded_meanwhile: list[int] = []
+    assert within(PATIENCE, work) == [*range(40)]
+    assert 20 <= encoded_meanwhile[0] <= 1 + 2 + 1 + 3 + BATCHES_AHEAD
+
+
+def test_outcomes_that_are_large_are_not_made_far_ahead() -> None:
+    class Wide(MeanEmbedder):
+        @property
+        def dimensions(self) -> Dimensions:
+            return Dimensions(dim=2 * OUTCOMES_AHEAD_BYTES // 4, depth=1, heads=1, mlp_ratio=1)
+
+    embedder = Wide()
+    with stream_of({"27WXN": 100}, by_number, embedder, batch_size=1) as stream:
+        next(stream.results("27WXN"))
+        time.sleep(0.5)
+        encoded = sum(embedder.batches)
+
+    assert encoded <= 1 + 2 + 1 + 3
+
+
+def test_only_tiles_that_are_left_can_be_asked_for() -> None:
+    with stream_of({"27WXN": 1, "27WXP": 1}, by_number) as stream:
+        stream.results("27WXP")
+        with pytest.raises(ValueError, match=r"tile 27WXN was asked for, expected one of those.*: none"):
+            stream.results("27WXN")
+
+
+def test_a_batch_is_halved_until_it_fits_the_memory(caplog: pytest.LogCaptureFixture) -> None:
+    embedder = MeanEmbedder(most=2)
+
+    def work() -> list[float]:
+        with stream_of({"27WXN": 24}, by_number, embedder, batch_size=8, fetchers=8) as stream:
+            return [value(outcome) for outcome in stream.results("27WXN")]
+
+    assert within(PATIENCE, work) == [*range(24)]
+    assert max(embedder.batches) <= 2
+    assert sum(embedder.batches) == 24
+    assert "out of memory on cpu: on with batches of 2 chips" in caplog.messages
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_memory_that_the_batches_under_way_hold_is_waited_for(ahead: int) -> None:
+    class Crowded(MeanEmbedder):
+        """Has no memory for the third batch until others are done, said as the CPU's allocator says it."""
+
+        def encode(self, pixels: Tensor, places: Tensor, dates: Tensor, level: Level) -> Tensor:
+            if len(self.batches) == 2 and not refused:
+                refused.append(len(pixels))
+                raise RuntimeError(
+                    "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+                )
+            return super().encode(pixels, places, dates, level)
+
+    def work() -> list[float]:
+        room = WaitingRoom()
+        chips = [ready_chip(number) for number in range(5)]
+        for chip in chips:
+            room.announce()
+            room.arrive(chip)
+        room.all_announced()
+        DeviceLoop(Crowded(), room, level="mean", batch_size=1, clock=StreamClock(), ahead=ahead).run()
+        return [value(chip.outcome.result(0)) for chip in chips]
+
+    refused: list[int] = []
+    if ahead:
+        assert within(PATIENCE, work) == [*range(5)]
+    else:  # nothing was under way that it could have waited for
+        with pytest.raises(EncodingFailed, match="cpu has no memory for a single chip"):
+            within(PATIENCE, work)
+    assert refused == [1]
+
+
+def test_too_little_memory_for_a_single_chip_is_an_error_for_all_tiles() -> None:
+    def work() -> None:
+        with stream_of({"27WXN": 3}, by_number, MeanEmbedder(most=0)) as stream:
+            list(stream.results("27WXN"))
+
+    with pytest.raises(
+        EncodingFailed, match=r"cpu has no memory for a single chip: .*no memory for 1 chips"
+    ) as caught:
+        within(PATIENCE, work)
+
+    assert caught.value.systemic
+
+
+def test_an_error_of_the_network_reaches_the_one_who_waits() -> None:
+    lost = MeanEmbedder(error=RuntimeError("device-side assert triggered"))
+
+    def work() -> None:
+        with stream_of({"27WXN": 3}, by_number, lost) as stream:
+            list(stream.results("27WXN"))
+
+    with pytest.raises(EncodingFailed, match="could not encode a batch: RuntimeError: device-side assert"):
+        within(PATIENCE, work)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_vectors_that_are_not_finite_are_refused_by_the_chip_they_belong_to(bad: float) -> None:
+    class Damaged(MeanEmbedder):
+        def encode(self, pixels: Tensor, places: Tensor, dates: Tensor, level: Level) -> Tensor:
+            vectors = super().encode(pixels, places, dates, level)
+            vectors[vectors[:, 0] == 2, 3] = bad
+            return vectors
+
+    def work() -> list[float]:
+        values: list[float] = []
+        refusal = pytest.raises(EncodingFailed, match=r"not finite for \S+_0002\.tif.*weights are damaged")
+        with stream_of({"27WXN": 5}, by_number, Damaged(), batch_size=4) as stream, refusal:
+            values.extend(value(outcome) for outcome in stream.results("27WXN"))
+        return values
+
+    assert within(PATIENCE, work) == [0, 1]
+
+
+def test_two_devices_share_the_work_and_give_the_same_vectors(tiny_checkpoint: Path) -> None:
+    class Counting(Embedder):
+        def __init__(self) -> None:
+            super().__init__(read_checkpoint(tiny_checkpoint).encoder, torch.device("cpu"), "fp32")
+            self.chips = 0
+
+        def encode(self, pixels: Tensor, places: Tensor, dates: Tensor, level: Level) -> Tensor:
+            self.chips += len(pixels)
+            return super().encode(pixels, places, dates, level)
+
+    def vectors(embedders: Sequence[Embedder]) -> np.ndarray:
+        with stream_of({"27WXN": 8}, by_number, *embedders, batch_size=1) as stream:
+            outcomes = list(stream.results("27WXN"))
+        return np.stack([outcome.vector for outcome in outcomes if isinstance(outcome, Embedded)])
+
+    two = [Counting(), Counting()]
+    shared = within(PATIENCE, lambda: vectors(two))
+    alone = within(PATIENCE, lambda: vectors([Counting()]))
+
+    assert sum(embedder.chips for embedder in two) == 8
+    assert min(embedder.chips for embedder in two) >= 2
+    assert np.unique(alone.round(4), axis=0).shape == (8, 256)
+    np.testing.assert_allclose(shared, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_the_clock_tells_encoding_from_waiting() -> None:
+    def read(chip: StoredObject) -> bytes:
+        time.sleep(0.3 if number_of(chip) == 1 else 0)
+        return by_number(chip)
+
+    with stream_of({"27WXN": 2}, read, MeanEmbedder(pause=0.2), batch_size=1, fetchers=1) as stream:
+        list(stream.results("27WXN"))
+
+    assert stream.clock.batches == 2
+    assert stream.clock.encoding >= 0.4
+    assert stream.clock.waiting >= 0.05
+
+
+@pytest.fixture
+def on_gpu(tiny_checkpoint: Path) -> Iterator[Embedder]:
+    yield load_encoder(tiny_checkpoint, "cuda", "fp32")
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def vectors_of(embedder: Embedder, read: Callable[[StoredObject], bytes], batch_size: int) -> np.ndarray:
+    """(40, D) through the stream."""
+    with stream_of({"27WXN": 40}, read, embedder, batch_size=batch_size) as stream:
+        outcomes = list(stream.results("27WXN"))
+    return np.stack([outcome.vector for outcome in outcomes if isinstance(outcome, Embedded)])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+@pytest.mark.parametrize("layout", ["as the bucket has them", "bands apart in one tile each"])
+def test_a_gpu_gives_each_chip_the_vector_that_a_cpu_gives_it(
+    on_gpu: Embedder, tiny_checkpoint: Path, layout: str, batch_size: int
+) -> None:
+    def read(chip: StoredObject) -> bytes:
+        return chip_bytes(chip_pixels() + number_of(chip), layout=layout)
+
+    got = within(PATIENCE, lambda: vectors_of(on_gpu, read, batch_size))
+
+    wanted = within(PATIENCE, lambda: vectors_of(load_encoder(tiny_checkpoint, "cpu", "fp32"), read, 1))
+    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_that_runs_out_of_memory_goes_on_with_smaller_batches(
+    on_gpu: Embedder, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = within(PATIENCE, lambda: vectors_of(on_gpu, by_number, 1))
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 600e6) / total)
+
+    got = within(PATIENCE, lambda: vectors_of(on_gpu, by_number, 32))
+
+    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)
+    assert any("out of memory on cuda" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_nothing_hangs_and_nothing_is_lost_under_stress(seed: int) -> None:
+    dice = np.random.default_rng(seed)
+    tiles = {tile: int(dice.integers(0, 25)) for tile in TILES[:30]}
+    fate = {
+        (tile, number): dice.choice(["good", "bad", "fails"], p=[0.1, 0.86, 0.04])
+        for tile, count in tiles.items()
+        for number in range(count)
+    }
+    pauses = dice.random(25) / 500
+    stops = {tile: int(dice.integers(1, 30)) for tile in tiles if dice.random() < 0.2}
+
+    def read(chip: StoredObject) -> bytes:
+        tile = chip.url.split("/")[3]
+        time.sleep(pauses[number_of(chip)])
+        if fate[tile, number_of(chip)] == "fails":
+            raise TransferFailed("broke")
+        return chip_of_value(number_of(chip)) if fate[tile, number_of(chip)] == "good" else BROKEN
+
+    def take(stream: ChipStream, tile: str) -> list[str]:
+        taken: list[str] = []
+        results = stream.results(tile)
+        try:
+            for outcome in results:
+                good = isinstance(outcome, Embedded) and value(outcome) == len(taken)
+                taken.append("good" if good else "bad" if isinstance(outcome, Skipped) else "wrong")
+                if len(taken) == stops.get(tile):
+                    break
+        except TransferFailed:
+            taken.append("fails")
+        finally:
+            results.close()
+        return taken
+
+    def work() -> dict[str, list[str]]:
+        embedders = [MeanEmbedder(most=int(most)) for most in dice.integers(1, 6, size=dice.integers(1, 4))]
+        batch_size, fetchers = (int(number) for number in dice.integers(1, 9, size=2))
+        with stream_of(tiles, read, *embedders, batch_size=batch_size, fetchers=fetchers) as stream:
+            return {tile: take(stream, tile) for tile in tiles}
+
+    taken = within(PATIENCE, work)
+
+    for tile, count in tiles.items():
+        expected = [fate[tile, number] for number in range(count)]
+        if "fails" in expected:
+            expected = expected[: expected.index("fails") + 1]
+        assert taken[tile] == expected[: stops.get(tile)]

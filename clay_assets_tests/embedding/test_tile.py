@@ -1,0 +1,425 @@
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pyproj import Transformer
+
+from clay_assets.embedding.plan import TilePlan, plan_tiles
+from clay_assets.embedding.tile import embed_tile
+from clay_assets.publishing.publish import ResultsMissing, publish_tile
+from clay_assets.results import ResultsHeader, results_key
+from clay_assets.results.outcomes import NoUsableChips
+from clay_assets.storage import BucketMissing, Store, StoredObject, TransferFailed
+from clay_assets.tiles.inventory import InventoryMissing, inventory_key, write_inventory
+from clay_assets_tests.embedding.scene import PATIENCE, Scene
+from clay_assets_tests.embedding.streaming import BROKEN, chip_of_value, number_of, within
+from clay_assets_tests.geotiffs import chip_name
+from clay_assets_tests.s3_server import S3Bucket
+from clay_assets_tests.tile_scene import damage_pages
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def todo(plan: TilePlan) -> list[int]:
+    return [number_of(chip) for chip in plan.todo]
+
+
+def test_every_chip_of_a_new_tile_is_embedded_or_skipped_with_its_reason(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10, 2: BROKEN, 3: 30})
+
+    header = scene.embed()
+
+    assert scene.values() == {1: 10.0, 2: "format", 3: 30.0}
+    summary = header.summary
+    assert (summary.chips, summary.embedded, summary.encoded) == (3, 2, 2)
+    assert [skip["reason"] for skip in summary.skipped] == ["format"]
+    assert summary.bytes_read == len(chip_of_value(10)) + len(BROKEN) + len(chip_of_value(30))
+    assert summary.chips_per_second == pytest.approx(2 / summary.seconds)
+    assert summary.picture.startswith("![")
+    to_degrees = Transformer.from_crs("EPSG:32627", "OGC:CRS84", always_xy=True)
+    edges = to_degrees.transform([600_000, 605_120] * 2, [7_694_920] * 2 + [7_700_040] * 2)
+    assert summary.bounds == pytest.approx([min(edges[0]), min(edges[1]), max(edges[0]), max(edges[1])])
+    assert header.making.model == "clay-v0-means"
+    assert (header.making.shape, header.making.device, header.left) == ((4,), "cpu", 0)
+
+
+def test_a_file_too_large_for_a_chip_is_skipped_and_its_bytes_are_not_counted_as_read(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10, 2: BROKEN})
+    with (scene.root / "chips" / "27WXN" / "2020-06-15" / chip_name(2)).open("r+b") as file:
+        file.truncate((64 << 20) + 1)  # sparse: it takes no room
+    scene.take_inventory("27WXN")
+
+    summary = scene.embed().summary
+
+    assert scene.values() == {1: 10.0, 2: "layout"}
+    assert scene.chips.take_reads() == [1]
+    assert summary.bytes_read == len(chip_of_value(10))
+
+
+def test_a_current_tile_is_left_alone_and_loads_no_network(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10, 2: BROKEN})
+    first = scene.embed()
+    stored = scene.work.stat(results_key("27WXN"))
+    scene.chips.take_reads()
+
+    encoder = scene.encoder()
+    again = scene.embed(encoder=encoder)
+
+    assert scene.plans()["27WXN"].is_current
+    assert again == first
+    assert encoder.asked == 0
+    assert scene.chips.take_reads() == []
+    assert scene.work.stat(results_key("27WXN")) == stored
+
+
+def test_only_new_and_changed_chips_are_embedded_and_removed_ones_dropped(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10, 2: 20, 3: BROKEN, 4: 40, 5: 50})
+    scene.embed()
+    scene.chips.take_reads()
+
+    for number in (1, 5):
+        scene.chips.delete(f"27WXN/2020-06-15/{chip_name(number)}")
+    scene.put("27WXN", {2: 22, 6: 60})
+    plan = scene.plans()["27WXN"]
+    header = scene.embed()
+
+    assert todo(plan) == [2, 6]
+    assert not plan.is_current
+    assert scene.chips.take_reads() == [2, 6]
+    assert scene.values() == {2: 22.0, 3: "format", 4: 40.0, 6: 60.0}
+    assert (header.summary.embedded, header.summary.encoded, len(header.summary.skipped)) == (3, 2, 1)
+    assert scene.plans()["27WXN"].is_current
+
+
+def test_a_removed_chip_is_dropped_without_loading_the_network(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10, 2: 20})
+    scene.embed()
+    scene.chips.take_reads()
+    scene.chips.delete(f"27WXN/2020-06-15/{chip_name(2)}")
+    scene.take_inventory("27WXN")
+
+    encoder = scene.encoder()
+    header = scene.embed(encoder=encoder)
+
+    assert scene.values() == {1: 10.0}
+    assert (encoder.asked, scene.chips.take_reads(), header.summary.encoded) == (0, [], 0)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"level": "patch"}, {"precision": "bf16"}], ids=["another level", "another precision"]
+)
+def test_other_settings_make_every_vector_stale(scene: Scene, settings: dict[str, str]) -> None:
+    scene.put("27WXN", {1: 10, 2: 20})
+    scene.embed()
+
+    plan = scene.plans(**settings)["27WXN"]
+
+    assert todo(plan) == [1, 2]
+    assert plan.header is None
+
+
+def test_another_checkpoint_makes_every_vector_stale(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10, 2: 20})
+    scene.embed()
+
+    (scene.root / "checkpoint").write_bytes(b"other weights")
+
+    assert todo(scene.plans()["27WXN"]) == [1, 2]
+
+
+def test_force_embeds_every_chip_again(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10, 2: 20})
+    scene.embed()
+    scene.chips.take_reads()
+
+    header = scene.embed(force=True)
+
+    assert scene.chips.take_reads() == [1, 2]
+    assert header.summary.encoded == 2
+
+
+@pytest.mark.parametrize("level", ["mean", "patch", "group"])
+def test_results_of_every_level_go_on_where_they_stood(scene: Scene, level: str) -> None:
+    scene.put("27WXN", {1: 10, 2: BROKEN})
+    scene.embed(encoder=scene.encoder(level=level))
+    scene.put("27WXN", {3: 30, 4: 40, 5: 250})
+
+    header = scene.embed(encoder=scene.encoder(level=level))
+
+    assert scene.values() == {1: 10.0, 2: "format", 3: 30.0, 4: 40.0, 5: 250.0}
+    assert header.making.shape == {"mean": (4,), "patch": (16, 16, 4), "group": (6, 16, 16, 4)}[level]
+    assert header.summary.picture.startswith("![")
+
+
+@pytest.mark.parametrize("error", [TransferFailed, KeyboardInterrupt])
+def test_what_was_finished_when_a_run_broke_is_not_done_again(
+    scene: Scene, error: type[BaseException]
+) -> None:
+    scene.put("27WXN", {number: 10 * number for number in range(1, 9)} | {2: BROKEN})
+
+    def fail(chip: StoredObject | str) -> None:
+        if isinstance(chip, StoredObject) and number_of(chip) == 6:
+            raise error("it broke")
+
+    scene.chips.before = fail
+    with pytest.raises(error):
+        scene.embed()
+    partial = scene.values()
+    plan = scene.plans()["27WXN"]
+    scene.chips.before = lambda _: None
+    scene.chips.take_reads()
+    header = scene.embed()
+
+    assert partial == {1: 10.0, 2: "format", 3: 30.0, 4: 40.0, 5: 50.0}
+    assert plan.header is not None
+    assert plan.header.left == 3
+    assert not plan.is_current
+    assert scene.chips.take_reads() == [6, 7, 8]
+    assert scene.values() == {number: 10.0 * number for number in range(1, 9)} | {2: "format"}
+    assert (header.summary.embedded, header.summary.encoded, header.left) == (7, 3, 0)
+
+
+@pytest.mark.parametrize("error", [TransferFailed, KeyboardInterrupt])
+def test_complete_results_stay_when_doing_them_all_again_breaks(
+    scene: Scene, error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.put("27WXN", {number: 10 * number for number in range(1, 6)})
+    complete = scene.embed()
+
+    def fail(chip: StoredObject | str) -> None:
+        if isinstance(chip, StoredObject) and number_of(chip) == 2:
+            raise error("it broke")
+
+    scene.chips.before = fail
+    with pytest.raises(error):
+        scene.embed(force=True)
+    plan = scene.plans()["27WXN"]
+
+    assert scene.values() == {number: 10.0 * number for number in range(1, 6)}
+    assert plan.is_current
+    assert plan.header == complete
+    assert "earlier results stay, as they hold for 5 of its chips" in caplog.text
+
+
+def test_results_that_hold_no_longer_give_way_to_what_a_broken_run_finished(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10, 2: 20, 3: 30})
+    scene.embed()
+    scene.put("27WXN", {1: 11, 2: 22, 3: 33})
+
+    def fail(chip: StoredObject | str) -> None:
+        if isinstance(chip, StoredObject) and number_of(chip) == 2:
+            raise TransferFailed("it broke")
+
+    scene.chips.before = fail
+    with pytest.raises(TransferFailed):
+        scene.embed(force=True)
+
+    assert scene.values() == {1: 11.0}
+
+
+def test_unfinished_results_are_not_published(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10, 2: 20, 3: 30})
+
+    def fail(chip: StoredObject | str) -> None:
+        if isinstance(chip, StoredObject) and number_of(chip) == 2:
+            raise TransferFailed("it broke")
+
+    scene.chips.before = fail
+    with pytest.raises(TransferFailed):
+        scene.embed()
+
+    with pytest.raises(
+        ResultsMissing, match=r"results for 1 of its 3 chips: materialize chip_embeddings to its end"
+    ):
+        publish_tile(scene.work, Store(scene.root / "output"), "27WXN", version=1)
+
+
+def test_a_full_disk_does_not_hide_the_interrupt_that_came_first(scene: Scene) -> None:
+    class FullStore(Store):
+        def put(self, target: str, path: Any) -> None:  # noqa: ANN401, ARG002
+            raise OSError(28, "No space left on device")
+
+    scene.put("27WXN", {1: 10, 2: 20, 3: 30})
+
+    def interrupt(chip: StoredObject | str) -> None:
+        if isinstance(chip, StoredObject) and number_of(chip) == 2:
+            raise KeyboardInterrupt
+
+    scene.chips.before = interrupt
+    scene.work = FullStore(scene.root / "work")
+
+    with pytest.raises(KeyboardInterrupt):
+        scene.embed()
+
+
+def test_a_tile_without_chips_says_what_to_do(scene: Scene) -> None:
+    write_inventory(scene.work, "27WXN", [])
+
+    with pytest.raises(NoUsableChips, match=r"tile 27WXN has no chips: .*CLAY_CHIPS_URI"):
+        scene.embed()
+
+
+def test_a_tile_of_bad_chips_fails_with_the_reasons_and_does_not_read_them_again(scene: Scene) -> None:
+    scene.put("27WXN", {1: BROKEN, 2: BROKEN, 3: chip_of_value(1)[:2_000]})
+
+    for reads in ([1, 2, 3], []):
+        with pytest.raises(
+            NoUsableChips, match=r"none of its 3 chips can be used \(2 format, 1 corrupt\); the first: "
+        ):
+            scene.embed()
+        assert scene.chips.take_reads() == reads
+
+    assert scene.values() == {1: "format", 2: "format", 3: "corrupt"}
+
+
+def test_a_tile_whose_chips_become_usable_is_embedded(scene: Scene) -> None:
+    scene.put("27WXN", {1: BROKEN})
+    with pytest.raises(NoUsableChips):
+        scene.embed()
+
+    scene.put("27WXN", {1: 10})
+    scene.embed()
+
+    assert scene.values() == {1: 10.0}
+
+
+def test_tiles_that_cannot_be_planned_fail_in_their_turn_and_hold_up_no_other(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10})
+    scene.work.write(inventory_key("27WXP"), b"no Parquet")
+    plans = scene.plans("27WXM", "27WXP", "27WXN")
+
+    def work() -> ResultsHeader:
+        with scene.run(plans) as run:
+            with pytest.raises(
+                InventoryMissing, match=r"27WXM has no inventory at .*materialize chip_inventory first"
+            ):
+                embed_tile(plans["27WXM"], run, scene.work)
+            with pytest.raises(
+                InventoryMissing, match=r"27WXP at .* is damaged .*materialize chip_inventory again"
+            ):
+                embed_tile(plans["27WXP"], run, scene.work)
+            return embed_tile(plans["27WXN"], run, scene.work)
+
+    assert within(PATIENCE, work).summary.embedded == 1
+
+
+def test_results_that_another_run_replaced_fail_their_tile_and_hold_up_no_other(scene: Scene) -> None:
+    for tile in ("27WXN", "27WXP"):
+        scene.put(tile, {1: 10})
+        scene.embed(tile)
+        scene.put(tile, {number: number for number in range(2, 40)})
+    plans = scene.plans("27WXN", "27WXP")
+    scene.chips.take_reads()
+    scene.embed("27WXN")  # the other run
+
+    def work() -> ResultsHeader:
+        with scene.run(plans) as run:
+            with pytest.raises(LookupError, match="another run stored results of tile 27WXN"):
+                embed_tile(plans["27WXN"], run, scene.work)
+            return embed_tile(plans["27WXP"], run, scene.work)
+
+    assert within(PATIENCE, work).summary.embedded == 39
+
+
+def test_damaged_results_are_made_again(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10})
+    scene.embed()
+    scene.work.write(results_key("27WXN"), b"no Parquet")
+
+    scene.embed()
+
+    assert scene.values() == {1: 10.0}
+
+
+def test_pages_damaged_under_a_whole_footer_are_made_again_and_hold_up_no_other_tile(scene: Scene) -> None:
+    for tile in ("27WXN", "27WXP"):
+        scene.put(tile, {1: 10, 2: 20})
+        scene.embed(tile)
+        scene.put(tile, {3: 30})
+    damage_pages(scene.work, "27WXN", "source_url")
+
+    plans = scene.plans("27WXN", "27WXP")
+    scene.embed("27WXN")
+
+    assert [todo(plan) for plan in plans.values()] == [[1, 2, 3], [3]]
+    assert scene.values() == {1: 10.0, 2: 20.0, 3: 30.0}
+
+
+def test_damaged_vectors_fail_their_tile_with_what_to_do(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10, 2: 20})
+    scene.embed()
+    scene.put("27WXN", {3: 30})
+    damage_pages(scene.work, "27WXN", "embeddings")
+
+    with pytest.raises(LookupError, match="results of tile 27WXN are damaged: embed it again with force"):
+        scene.embed()
+    scene.embed(force=True)
+
+    assert scene.values() == {1: 10.0, 2: 20.0, 3: 30.0}
+
+
+def test_a_missing_bucket_stops_planning_at_once(bucket: S3Bucket, scene: Scene) -> None:
+    work = Store("s3://no-such-bucket/work", bucket.options)
+
+    with pytest.raises(BucketMissing) as caught:
+        plan_tiles(work, ["27WXN", "27WXP"], scene.encoder().fingerprint())
+
+    assert caught.value.systemic
+
+
+def test_a_tile_s_chips_are_fetched_while_the_one_before_is_stored(scene: Scene) -> None:
+    for tile in ("27WXN", "27WXP"):
+        scene.put(tile, {1: 10, 2: 20})
+    plans = scene.plans("27WXN", "27WXP")
+    next_tile = threading.Event()
+
+    def note(chip: StoredObject | str) -> None:
+        if isinstance(chip, StoredObject) and "27WXP" in chip.url:
+            next_tile.set()
+
+    class SlowStore(Store):
+        def put(self, target: str, path: Any) -> None:  # noqa: ANN401
+            if "27WXN" in target:
+                assert next_tile.wait(PATIENCE)
+            super().put(target, path)
+
+    scene.chips.before = note
+    work_store = SlowStore(scene.root / "work")
+
+    def work() -> list[int]:
+        with scene.run(plans) as run:
+            return [embed_tile(plan, run, work_store).summary.embedded for plan in plans.values()]
+
+    assert within(PATIENCE, work) == [2, 2]
+
+
+def test_the_run_says_what_it_did_in_one_line(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10, 2: 20, 3: 30})
+    plans = scene.plans()
+    with scene.run(plans) as run:
+        embed_tile(plans["27WXN"], run, scene.work)
+    done = run.in_words()
+    slow = replace(run, precision_asked_for="auto").in_words()
+    with scene.run(scene.plans()) as run:
+        nothing = run.in_words()
+
+    assert done.startswith("clay-v0-means at fp32 on cpu: 2 batches, the encoder waited ")
+    assert "at fp32 (auto: the device does not multiply bf16 natively) on cpu" in slow
+    assert nothing == "no chip is left to embed: no network was loaded"
+
+
+def test_vectors_in_the_results_are_those_of_the_chips_they_stand_beside(scene: Scene) -> None:
+    values = {
+        number: int(value) for number, value in enumerate(np.random.default_rng(0).integers(0, 250, 30))
+    }
+    scene.put("27WXN", values)
+
+    scene.embed()
+
+    assert scene.values() == {number: float(value) for number, value in values.items()}

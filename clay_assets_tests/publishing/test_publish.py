@@ -1,0 +1,330 @@
+import datetime
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import shapely
+
+from clay_assets.publishing import read_provenance, validate
+from clay_assets.publishing.publish import Published, ResultsMissing, publish_tile, published_files
+from clay_assets.results import Making, ResultsHeader, ResultsWriter, TileSummary
+from clay_assets.results.fingerprint import Fingerprint, chips_digest
+from clay_assets.results.outcomes import Embedded, NoUsableChips, Outcome, Skipped
+from clay_assets.storage import AccessDenied, Store, StoredObject
+from clay_assets.tiles.inventory import InventoryMissing, write_inventory
+from clay_assets_tests.geotiffs import chip_name
+from clay_assets_tests.s3_server import S3Bucket
+
+TILE = "27WXN"
+FINGERPRINT = Fingerprint("c" * 64, "mean", "fp32", 1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A chip, and what became of it.
+
+    Attributes:
+        date: Of acquisition, YYYY-MM-DD.
+        number: Of the chip.
+        usable: Whether it was embedded.
+        etag: Of the object.
+    """
+
+    date: str
+    number: int
+    usable: bool = True
+    etag: str = "1"
+
+    @property
+    def chip(self) -> StoredObject:
+        """As a listing shows it."""
+        name = chip_name(self.number, date=self.date)
+        return StoredObject(f"s3://chips/{TILE}/{self.date}/{name}", 9_000_000, self.etag)
+
+    def outcome(self, shape: tuple[int, ...]) -> Outcome:
+        """With a vector that only this chip has."""
+        if not self.usable:
+            return Skipped(self.chip, "size", "has 256 x 256 pixels, expected 512 x 512")
+        day = datetime.date.fromisoformat(self.date)
+        vector = np.arange(np.prod(shape), dtype=np.float32).reshape(shape) + 1000 * self.number + day.day
+        footprint = shapely.to_wkb(shapely.box(self.number, 60, self.number + 1, 61))
+        return Embedded(self.chip, day, footprint, vector, bytes(768))
+
+
+SUMMER = (Row("2021-07-01", 1), Row("2020-06-15", 2), Row("2020-06-15", 10), Row("2020-06-15", 1))
+
+
+class Place:
+    """A work store, and an output store that may be on S3."""
+
+    def __init__(self, work: Store, output: Store) -> None:
+        self.work = work
+        self.output = output
+
+    def finish(
+        self,
+        rows: Sequence[Row],
+        *,
+        shape: tuple[int, ...] = (4,),
+        fingerprint: Fingerprint = FINGERPRINT,
+        claimed: Sequence[Row] = (),
+    ) -> None:
+        """Store the inventory, and results that may claim to be of other chips than they are."""
+        making = Making(fingerprint, shape, "clay-v0-small", untrained=False, device="cpu")
+        skipped = [
+            {"source_url": row.chip.url, "reason": "size", "detail": "small"}
+            for row in rows
+            if not row.usable
+        ]
+        summary = TileSummary(len(rows) - len(skipped), skipped, 1.0, len(rows), 0, [])
+        listed = [row.chip for row in claimed or rows]
+        write_inventory(self.work, TILE, listed)
+        with ResultsWriter(making.width) as writer:
+            for row in rows:
+                writer.add(row.outcome(shape))
+            digest = chips_digest(listed)
+            writer.store(self.work, TILE, ResultsHeader(making, digest, summary))
+
+    def publish(self, version: int = 1) -> Published:
+        """Publish what is finished."""
+        return publish_tile(self.work, self.output, TILE, version=version)
+
+    def names(self) -> list[str]:
+        """Of the published files."""
+        return [PurePosixPath(file.url).name for file in self.output.list()]
+
+    def table(self, name: str) -> pa.Table:
+        """A published file as pyarrow reads it."""
+        return pq.read_table(pa.BufferReader(self.output.read(name)))
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "folder":
+        return Place(Store(tmp_path / "work"), Store(tmp_path / "output"))
+    bucket: S3Bucket = request.getfixturevalue("bucket")
+    return Place(bucket.store("work"), bucket.store("deep/output"))
+
+
+def test_published_file_is_named_after_tile_dates_and_version(place: Place) -> None:
+    place.finish([*SUMMER, Row("2023-12-31", 5, usable=False)])
+
+    published = place.publish(version=7)
+
+    assert place.names() == ["27WXN_20200615_20210701_v007.gpq"]
+    assert published.url == place.output.url("27WXN_20200615_20210701_v007.gpq")
+    assert (published.rows, published.written) == (4, True)
+    assert (str(published.first), str(published.last)) == ("2020-06-15", "2021-07-01")
+    assert published.bytes == place.output.stat(published.url).size
+
+
+def test_rows_stand_in_the_order_of_date_then_chip_number_with_their_own_vectors(place: Place) -> None:
+    place.finish([*SUMMER, Row("2020-06-15", 3, usable=False)])
+
+    table = place.table(PurePosixPath(place.publish().url).name)
+
+    expected = [SUMMER[3], SUMMER[1], SUMMER[2], SUMMER[0]]
+    outcomes = [row.outcome((4,)) for row in expected]
+    assert table["source_url"].to_pylist() == [row.chip.url for row in expected]
+    assert [str(day) for day in table["date"].to_pylist()] == [row.date for row in expected]
+    vectors = table["embeddings"].combine_chunks().to_numpy_ndarray()
+    np.testing.assert_array_equal(vectors, [o.vector for o in outcomes if isinstance(o, Embedded)])
+    assert table["geometry"].to_pylist() == [o.footprint for o in outcomes if isinstance(o, Embedded)]
+
+
+@pytest.mark.parametrize("shape", [(4,), (16, 16, 4), (6, 16, 16, 4)], ids=["mean", "patch", "group"])
+def test_published_file_is_valid_at_every_level(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    place = Place(Store(tmp_path / "work"), Store(tmp_path / "output"))
+    place.finish(SUMMER, shape=shape)
+
+    published = place.publish()
+
+    assert validate(Path(published.url)) == []
+    table = pq.read_table(published.url)
+    assert tuple(table.schema.field("embeddings").type.shape) == shape
+    assert table.schema.equals(published.schema)
+    last = SUMMER[0].outcome(shape)
+    assert isinstance(last, Embedded)
+    np.testing.assert_array_equal(table["embeddings"].combine_chunks().to_numpy_ndarray()[-1], last.vector)
+
+
+def test_file_says_what_it_was_made_from(tmp_path: Path) -> None:
+    place = Place(Store(tmp_path / "work"), Store(tmp_path / "output"))
+    place.finish([*SUMMER, Row("2020-06-15", 3, usable=False)])
+
+    said = read_provenance(Path(place.publish().url))
+
+    assert said["model"] == "clay-v0-small"
+    assert said["checkpoint_sha256"] == "c" * 64
+    assert (said["level"], said["precision"], said["preprocessing"]) == ("mean", "fp32", "1")
+    assert (said["chips"], said["skipped"]) == ("5", "1")
+    assert said["weights"] == "as the checkpoint has them"
+    assert "clay-assets/" in said["software"]
+    assert "torch/" in said["software"]
+
+
+def test_published_again_the_same_file_is_left_alone(place: Place) -> None:
+    place.finish(SUMMER)
+    first = place.publish()
+    before = place.output.stat(first.url)
+    time.sleep(0.01)
+
+    again = place.publish()
+
+    assert place.output.stat(first.url) == before
+    assert again == replace(first, written=False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fingerprint"),
+    [
+        ((*SUMMER[:3], Row("2020-06-15", 1, etag="2")), FINGERPRINT),
+        ((*SUMMER, Row("2020-06-15", 11)), FINGERPRINT),
+        (SUMMER, replace(FINGERPRINT, checkpoint_sha256="d" * 64)),
+    ],
+    ids=["a chip's content", "another chip", "another checkpoint"],
+)
+def test_changed_inputs_write_the_file_again(
+    tmp_path: Path, rows: Sequence[Row], fingerprint: Fingerprint
+) -> None:
+    place = Place(Store(tmp_path / "work"), Store(tmp_path / "output"))
+    place.finish(SUMMER)
+    first = place.publish()
+    before = place.output.stat(first.url)
+
+    place.finish(rows, fingerprint=fingerprint)
+    again = place.publish()
+
+    assert again.written
+    assert again.url == first.url
+    assert place.output.stat(first.url) != before
+
+
+def test_earlier_file_goes_when_the_dates_change(place: Place) -> None:
+    place.finish(SUMMER)
+    place.publish()
+
+    place.finish([*SUMMER, Row("2023-06-01", 1)])
+    place.publish()
+
+    assert place.names() == ["27WXN_20200615_20230601_v001.gpq"]
+    assert place.table("27WXN_20200615_20230601_v001.gpq").num_rows == 5
+
+
+def test_other_versions_other_tiles_and_other_files_stay(place: Place) -> None:
+    others = {
+        "27WXN_20200615_20210701_v002.gpq",
+        "27WXP_20190615_20190701_v001.gpq",
+        "27WXN_notes_v001.txt",
+        "27WXN_old/27WXN_20190101_20190101_v001.gpq",
+    }
+    for name in others:
+        place.output.write(name, b"someone's")
+    place.finish(SUMMER)
+
+    place.publish()
+    place.publish(version=3)
+
+    kept = {file.url.removeprefix(place.output.url("")).lstrip("/") for file in place.output.list()}
+    assert kept == others | {"27WXN_20200615_20210701_v001.gpq", "27WXN_20200615_20210701_v003.gpq"}
+    for name in others:
+        assert place.output.read(name) == b"someone's"
+
+
+@pytest.mark.parametrize("content", [b"", b"no Parquet at all"], ids=["empty", "text"])
+def test_damaged_file_under_the_name_is_written_over(place: Place, content: bytes) -> None:
+    place.output.write("27WXN_20200615_20210701_v001.gpq", content)
+    place.finish(SUMMER)
+
+    published = place.publish()
+
+    assert published.written
+    assert place.table("27WXN_20200615_20210701_v001.gpq").num_rows == 4
+
+
+def test_old_file_stays_until_the_new_one_is_there(tmp_path: Path) -> None:
+    class ReadOnly(Store):
+        def put(self, target: str, path: object) -> None:  # noqa: ARG002
+            raise AccessDenied("read only")
+
+    place = Place(Store(tmp_path / "work"), Store(tmp_path / "output"))
+    place.finish(SUMMER)
+    place.publish()
+    place.finish([*SUMMER, Row("2023-06-01", 1)])
+    place.output = ReadOnly(tmp_path / "output")
+
+    with pytest.raises(AccessDenied):
+        place.publish()
+
+    assert place.names() == ["27WXN_20200615_20210701_v001.gpq"]
+
+
+def test_tile_without_results_says_what_to_materialize(place: Place) -> None:
+    with pytest.raises(
+        ResultsMissing, match=r"27WXN has no results at \S+27WXN.parquet: materialize chip_embeddings"
+    ):
+        place.publish()
+
+
+@pytest.mark.parametrize(
+    ("listed", "phrase"),
+    [
+        ((*SUMMER, Row("2020-06-15", 11)), "1 chips of its inventory without a result, such as .*_0011.tif"),
+        (SUMMER[:3], "has 1 results of no chip there or of another state, such as .*20200615_v02_0001.tif"),
+        (
+            (*SUMMER[:3], Row("2020-06-15", 1, etag="2")),
+            "1 chips of its inventory without a result.*; 1 results of no chip there or of another state",
+        ),
+    ],
+    ids=["a new chip", "a removed chip", "a changed chip"],
+)
+def test_results_of_other_chips_than_the_inventory_s_are_not_published(
+    place: Place, listed: Sequence[Row], phrase: str
+) -> None:
+    place.finish(SUMMER)
+    write_inventory(place.work, TILE, [row.chip for row in listed])
+
+    with pytest.raises(ResultsMissing, match=f"{phrase}.*: materialize chip_embeddings again, then publish"):
+        place.publish()
+
+    assert published_files(place.output, 1) == {}
+
+
+def test_results_that_lack_a_chip_they_claim_are_not_published(place: Place) -> None:
+    place.finish(SUMMER[:3], claimed=SUMMER)
+
+    with pytest.raises(ResultsMissing, match=r"1 chips of its inventory .* with the config `force: true`"):
+        place.publish()
+
+
+def test_a_tile_without_an_inventory_says_what_to_materialize(place: Place) -> None:
+    place.finish(SUMMER)
+    (inventory,) = place.work.list("chip_inventory/")
+    place.work.delete(inventory)
+
+    with pytest.raises(InventoryMissing, match="materialize chip_inventory first"):
+        place.publish()
+
+
+def test_tile_of_bad_chips_publishes_nothing(place: Place) -> None:
+    place.finish([Row("2020-06-15", 1, usable=False)])
+
+    with pytest.raises(NoUsableChips, match="none of its 1 chips could be embedded"):
+        place.publish()
+
+    assert not place.output.exists("27WXN_20200615_20210701_v001.gpq")
+
+
+def test_preview_shows_the_first_rows(tmp_path: Path) -> None:
+    place = Place(Store(tmp_path / "work"), Store(tmp_path / "output"))
+    place.finish([Row("2020-06-15", number) for number in range(1, 9)])
+
+    head = place.publish().head
+
+    assert [row["date"] for row in head] == ["2020-06-15"] * 5
+    assert head[4]["source_url"].endswith("_0005.tif")

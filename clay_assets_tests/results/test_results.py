@@ -1,0 +1,280 @@
+import datetime
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import shapely
+
+from clay_assets.publishing import write_geoparquet
+from clay_assets.results import (
+    Making,
+    ResultsHeader,
+    ResultsWriter,
+    TileResults,
+    TileSummary,
+    results_key,
+)
+from clay_assets.results.fingerprint import Fingerprint
+from clay_assets.results.outcomes import Embedded, Outcome, Skipped
+from clay_assets.storage import AccessDenied, Store
+from clay_assets_tests.embedding.streaming import number_of, sources
+from clay_assets_tests.publishing.geoparquet_rows import PROVENANCE, rows
+
+FINGERPRINT = Fingerprint("c" * 64, "mean", "bf16", 1)
+WIDE = 2**20
+"""Numbers in an embedding of which four fill a row group."""
+
+
+def embedded(number: int, width: int = 3) -> Embedded:
+    return Embedded(
+        chip=sources("27WXN", number + 1)[number],
+        date=datetime.date(2020, 6, 1) + datetime.timedelta(days=number),
+        footprint=shapely.to_wkb(shapely.box(number, 60, number + 1, 61)),
+        vector=np.full(width, number, dtype=np.float32),
+        thumbnail=bytes([number]) * 768,
+    )
+
+
+def skipped(number: int) -> Skipped:
+    return Skipped(sources("27WXN", number + 1)[number], "size", "has 256 x 256 pixels, expected 512 x 512")
+
+
+def header(width: int = 3, *, left: int = 0) -> ResultsHeader:
+    making = Making(FINGERPRINT, (width,), "clay-v0-tiny", untrained=True, device="cpu")
+    skips = [{"source_url": "s3://chips/ä.tif", "reason": "size", "detail": "got “256”"}]
+    summary = TileSummary(2, skips, 1.5, 2, 3_000, [1.0, 2.0, 3.0, 4.0], "![picture]()")
+    return ResultsHeader(making, "0123456789abcdef", summary, left)
+
+
+def store_results(store: Store, outcomes: Sequence[Outcome], width: int = 3) -> None:
+    with ResultsWriter(width) as writer:
+        for outcome in outcomes:
+            writer.add(outcome)
+        writer.store(store, "27WXN", header(width))
+
+
+def numbers(table: pa.Table) -> list[int]:
+    return [int(url[-8:-4]) for url in table["source_url"].to_pylist()]
+
+
+def opened(store: Store) -> TileResults:
+    results = TileResults.open(store, "27WXN")
+    assert results is not None
+    return results
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "work")
+
+
+def test_results_are_read_as_they_were_stored(store: Store) -> None:
+    store_results(store, [embedded(0), skipped(1), embedded(2)])
+
+    with opened(store) as results:
+        assert results.header == header()
+        assert results.rows == 3
+        assert (results.skipped, results.vectors) == (1, 2)
+        table = results.columns(["source_url", "etag", "size", "date", "reason", "detail", "embeddings"])
+        (thumbnails,) = results.columns(["thumbnail"]).columns
+
+    assert table.to_pylist() == [
+        {
+            "source_url": outcome.chip.url,
+            "etag": outcome.chip.etag,
+            "size": 1_000,
+            "date": outcome.date if isinstance(outcome, Embedded) else None,
+            "reason": None if isinstance(outcome, Embedded) else "size",
+            "detail": None if isinstance(outcome, Embedded) else outcome.detail,
+            "embeddings": [float(number_of(outcome.chip))] * 3 if isinstance(outcome, Embedded) else None,
+        }
+        for outcome in (embedded(0), skipped(1), embedded(2))
+    ]
+    assert thumbnails.to_pylist() == [bytes(768), None, b"\x02" * 768]
+
+
+def test_vectors_of_every_level_are_kept_row_by_row(store: Store) -> None:
+    vector = np.arange(16 * 16 * 4, dtype=np.float32).reshape(16, 16, 4)
+    chip = embedded(0)
+    store_results(store, [Embedded(chip.chip, chip.date, chip.footprint, vector, chip.thumbnail)], 1024)
+
+    with opened(store) as results:
+        kept = results.columns(["embeddings"])["embeddings"].to_pylist()
+
+    assert kept == [vector.reshape(-1).tolist()]
+
+
+def test_header_says_how_much_was_left_when_a_run_was_cut_short(store: Store) -> None:
+    with ResultsWriter(3) as writer:
+        writer.add(embedded(0))
+        url = writer.store(store, "27WXN", header(left=41))
+
+    with opened(store) as results:
+        assert results.header.left == 41
+    assert url == store.url("chip_embeddings/27WXN.parquet")
+
+
+def test_rows_are_taken_in_any_order_across_row_groups(store: Store) -> None:
+    store_results(store, [embedded(number, WIDE) for number in range(9)], WIDE)
+    wanted = [8, 0, 1, 5, 2, 2, 7, 4]
+
+    with opened(store) as results:
+        tables = list(results.take(wanted))
+        vectors = [row[0] for table in tables for row in table["embeddings"].combine_chunks().to_numpy(False)]
+        nothing = list(results.take([]))
+
+    assert [number for table in tables for number in numbers(table)] == wanted
+    assert vectors == wanted
+    assert nothing == []
+
+
+def test_rows_copied_one_by_one_share_row_groups(store: Store) -> None:
+    store_results(store, [embedded(number) for number in range(40)])
+    with opened(store) as results, ResultsWriter(3) as writer:
+        for row in range(0, 40, 2):
+            for table in results.take([row]):
+                writer.copy(table)
+        writer.add(skipped(50))
+        writer.store(store, "27WXN", header())
+
+    with opened(store) as results:
+        kept = numbers(results.columns(["source_url"]))
+    groups = pq.ParquetFile(store.url(results_key("27WXN"))).num_row_groups
+
+    assert kept == [*range(0, 40, 2), 50]
+    assert groups == 1
+
+
+def test_large_vectors_are_written_in_row_groups_of_16_megabytes(store: Store) -> None:
+    store_results(store, [embedded(number, WIDE) for number in range(9)], WIDE)
+
+    file = pq.ParquetFile(store.url(results_key("27WXN")))
+
+    assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [4, 4, 1]
+
+
+def test_a_tile_without_results_has_none(store: Store) -> None:
+    assert TileResults.open(store, "27WXN") is None
+
+
+def _truncated(store: Store) -> bytes:
+    store_results(store, [embedded(0)])
+    return store.read(results_key("27WXN"))[:-20]
+
+
+def _with_a_broken_footer(store: Store) -> bytes:
+    store_results(store, [embedded(0)])
+    data = bytearray(store.read(results_key("27WXN")))
+    length = int.from_bytes(data[-8:-4], "little")
+    data[-8 - length : -8 - length // 2] = b"\xff" * (length - length // 2)
+    return bytes(data)
+
+
+def _someone_elses(_: Store) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"a": [1]}), sink)
+    return bytes(sink.getvalue())
+
+
+def _of_another_version(store: Store) -> bytes:
+    store_results(store, [embedded(0)])
+    with opened(store) as results:
+        table = results.columns(["source_url", "etag", "embeddings"])
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(header().to_metadata()), sink)
+    return bytes(sink.getvalue())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda _: b"text",
+        _truncated,
+        _with_a_broken_footer,
+        _someone_elses,
+        _of_another_version,
+    ],
+    ids=["empty", "text", "truncated", "broken footer", "someone else's", "another version's columns"],
+)
+def test_a_file_that_cannot_be_read_is_as_good_as_none(
+    store: Store, damage: Callable[[Store], bytes]
+) -> None:
+    store.write(results_key("27WXN"), damage(store))
+
+    assert TileResults.open(store, "27WXN") is None
+
+
+def test_a_store_that_refuses_is_an_error_and_not_a_tile_without_results(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "27WXN.parquet").write_bytes(b"")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "chip_embeddings").symlink_to(tmp_path / "outside")
+
+    with pytest.raises(AccessDenied, match="leaves"):
+        TileResults.open(Store(tmp_path / "work"), "27WXN")
+
+
+def test_a_writer_that_is_left_leaves_nothing_behind(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with suppress(KeyboardInterrupt), ResultsWriter(3) as writer:
+        writer.add(embedded(0))
+        raise KeyboardInterrupt
+
+    assert list(tmp_path.iterdir()) == []
+    assert not store.exists(results_key("27WXN"))
+
+
+READ_WITH_FLIPPED_BITS = """
+import sys
+from pathlib import Path
+from clay_assets.parquet import DamagedFileError
+from clay_assets.publishing import validate
+from clay_assets.storage import Store
+from clay_assets.results import TileResults, results_key
+
+published, work = Path(sys.argv[1]), Path(sys.argv[2])
+store, results = Store(work), work / results_key("27WXN")
+for path in (published, results):
+    whole = path.read_bytes()
+    footer = int.from_bytes(whole[-8:-4], "little")
+    for place in range(len(whole) - 8 - footer, len(whole) - 8):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        if path == published:
+            validate(path)
+            continue
+        opened = TileResults.open(store, "27WXN")
+        if opened is not None:
+            with opened:
+                try:
+                    opened.skipped, opened.vectors
+                except DamagedFileError:
+                    pass
+print("alive")
+"""
+
+
+def test_no_flipped_bit_in_a_footer_ends_the_process(store: Store, tmp_path: Path) -> None:
+    store_results(store, [embedded(0), skipped(1), embedded(2)])
+    published = tmp_path / "27WXN_20200615_20210703_v001.gpq"
+    write_geoparquet(published, [rows(6, (16,))], (16,), PROVENANCE)
+
+    reading = subprocess.run(
+        [sys.executable, "-c", READ_WITH_FLIPPED_BITS, published, tmp_path / "work"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert (reading.returncode, reading.stdout) == (0, "alive\n"), reading.stderr[-2000:]

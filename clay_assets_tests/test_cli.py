@@ -1,0 +1,272 @@
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from clay_assets.cli import main
+from clay_assets.state import TileStores
+from clay_assets.state.estimate import human_size, human_time
+from clay_assets.storage import Store
+from clay_assets.tiles.manifest import read_tiles
+from clay_assets_tests.s3_server import S3Bucket
+from clay_assets_tests.tile_scene import MadeUp, finish, put_chips
+
+
+@pytest.fixture
+def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TileStores:
+    """Default places under an empty working directory, and nothing set."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("CLAY_", "AWS_"))]:
+        monkeypatch.delenv(name)
+    # `main` sets what `.env` says; setting and unsetting here makes monkeypatch put it back afterwards.
+    for name in ("CLAY_TILES", "CLAY_CHIPS_URI"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "data" / "chips").mkdir(parents=True)
+    return TileStores(*(Store(f"data/{name}") for name in ("chips", "work", "embeddings")))
+
+
+def clay(
+    *arguments: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "clay_assets", *arguments]
+    return subprocess.run(
+        command,
+        env={**os.environ, **(environment or {})},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_tiles_of_a_bucket_are_printed_as_a_manifest_and_other_folders_named_apart(
+    bucket: S3Bucket, tmp_path: Path
+) -> None:
+    chips = bucket.store("02")
+    for key in ("36MXB/2020-06-15/a.tif", "27WXN/b.tif", "logs/c.txt", "27WXI/d.tif", "README"):
+        chips.write(key, b"x")
+
+    done = clay("tiles", bucket.uri("02"), environment=bucket.environment)
+
+    assert done.returncode == 0
+    assert done.stdout == "27WXN\n36MXB\n"
+    assert done.stderr == "clay: left out, for they are no MGRS codes: 27WXI, logs\n"
+    (tmp_path / "tiles.txt").write_text(done.stdout)
+    assert read_tiles(tmp_path / "tiles.txt") == ["27WXN", "36MXB"]
+
+
+def test_tiles_of_a_folder_are_printed(stores: TileStores, capsys: pytest.CaptureFixture[str]) -> None:
+    put_chips(stores, "27WXN", [1])
+    put_chips(stores, "18HYB", [1])
+    assert main(["tiles", "data/chips"]) == 0
+    assert capsys.readouterr() == ("18HYB\n27WXN\n", "")
+
+
+def test_tiles_replace_a_manifest_only_once_they_are_known(
+    stores: TileStores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_chips(stores, "27WXN", [1])
+    put_chips(stores, "18HYB", [1])
+    manifest = Path("tiles.txt")
+    manifest.write_text("36MXB  # mine\n")
+
+    assert main(["tiles", "data", "--output", "tiles.txt"]) == 2
+    assert manifest.read_text() == "36MXB  # mine\n"
+
+    capsys.readouterr()
+    assert main(["tiles", "data/chips", "--output", "tiles.txt"]) == 0
+    assert manifest.read_text() == "18HYB\n27WXN\n"
+    assert capsys.readouterr() == ("", "clay: 2 tiles are in tiles.txt\n")
+    assert sorted(path.name for path in Path().iterdir()) == ["data", "tiles.txt"]
+
+
+def test_a_manifest_that_cannot_be_written_is_said_in_words(
+    stores: TileStores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_chips(stores, "27WXN", [1])
+    assert main(["tiles", "data/chips", "--output", "nowhere/tiles.txt"]) == 2
+    assert capsys.readouterr().err == "clay: cannot write nowhere/tiles.txt: No such file or directory\n"
+
+
+def test_a_place_without_tiles_is_refused_with_what_lies_there(
+    stores: TileStores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_chips(stores, "27WXN", [1])
+    assert main(["tiles", "data"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"no tiles under {Path('data').absolute()}" in err
+    assert "got chips. Name the place that holds one folder per tile" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "phrase"),
+    [
+        (["tiles", "nowhere"], {}, "The folder .*nowhere is not there"),
+        (["tiles", "gs://bucket"], {}, "got scheme gs://"),
+        (["estimate"], {}, "no tile manifest at .*tiles.txt"),
+        (["estimate", "--tiles", "bad.txt"], {}, "1 lines that are no MGRS tile.*line 1: 'Atlantis'"),
+        (["estimate", "--tiles", "one.txt"], {"CLAY_CHIPS_URI": "elsewhere"}, "elsewhere is not there"),
+        (
+            ["estimate", "--tiles", "one.txt"],
+            {"CLAY_LEVEL": "pixel"},
+            "CLAY_LEVEL is 'pixel', expected one of mean",
+        ),
+        (["estimate", "--tiles", "one.txt"], {"CLAY_VERSION": "v1"}, "CLAY_VERSION is 'v1'"),
+    ],
+)
+@pytest.mark.usefixtures("stores")
+def test_what_is_wrong_is_said_in_words_with_status_2(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    phrase: str,
+) -> None:
+    Path("bad.txt").write_text("Atlantis\n")
+    Path("one.txt").write_text("27WXN\n")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("clay: ")
+    assert re.search(phrase, err, re.DOTALL)
+    assert "Traceback" not in err
+
+
+def test_a_misspelt_setting_is_named(
+    stores: TileStores, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(stores, "27WXN")
+    Path("tiles.txt").write_text("27WXN\n")
+    monkeypatch.setenv("CLAY_CHIP_URI", "elsewhere")
+    assert main(["estimate"]) == 0
+    assert capsys.readouterr().err.startswith("clay: no settings: CLAY_CHIP_URI; there are CLAY_CHIPS_URI,")
+
+
+def test_a_bucket_that_is_not_there_is_said_in_words_without_a_traceback(bucket: S3Bucket) -> None:
+    done = clay("tiles", "s3://no-such-bucket-of-ours/chips", environment=bucket.environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("clay: s3://no-such-bucket-of-ours/chips: the server answered")
+    assert "Check the bucket's name" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_estimate_counts_what_is_left_at_the_median_rate_of_earlier_runs(
+    stores: TileStores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tile, seconds in (("27WXM", 2.0), ("27WXN", 20.0), ("27WXP", 200.0)):
+        finish(stores, tile, MadeUp(seconds=seconds), chips=20)
+    finish(stores, "27WXQ", MadeUp(seconds=0.001, model="clay-v0-tiny"), chips=5)
+    put_chips(stores, "27WXP", range(21, 61), content=b"a" * 1000)
+    put_chips(stores, "28WDS", range(1, 3561), content=b"")
+    Path("tiles.txt").write_text("27WXM\n27WXN\n27WXP\n27WXQ\n28WDS\n28WDT\n")
+
+    assert main(["estimate"]) == 0
+
+    out, err = capsys.readouterr()
+    assert err == f"clay: looking at 6 tiles under {Path('data/chips').absolute()}\n"
+    rows = [line.split()[:6] for line in out.splitlines()]
+    assert rows[:7] == [
+        ["state", "tiles", "chips", "size", "to", "embed"],
+        ["new", "1", "3,560", "0", "B", "3,560"],
+        ["changed", "1", "60", "40.1", "kB", "40"],
+        ["current", "3", "45", "270", "B", "0"],
+        ["empty", "1", "0", "0", "B", "0"],
+        ["all", "6", "3,665", "40.4", "kB", "3,600"],
+        [],
+    ]
+    assert out.splitlines()[7:] == [
+        "3,600 chips (40.0 kB) are left to embed.",
+        "Earlier runs embedded 1 chips a second: the median of 3 tiles, 60 chips, with clay-v0-small on cpu.",
+        "At that rate it takes 1.0 hours.",
+    ]
+
+
+def test_an_estimate_without_earlier_runs_says_that_it_knows_no_rate(
+    stores: TileStores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_chips(stores, "27WXN", [1, 2])
+    Path("mine.txt").write_text("27WXN\n")
+    assert main(["estimate", "--tiles", "mine.txt"]) == 0
+    out = capsys.readouterr().out
+    assert "2 chips (12 B) are left to embed." in out
+    assert "No earlier run of these tiles says how fast: embed one, and ask again." in out
+
+
+def test_an_estimate_of_finished_tiles_says_that_nothing_is_left(
+    stores: TileStores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(stores, "27WXN")
+    Path("tiles.txt").write_text("27WXN\n")
+    assert main(["estimate"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "Nothing is left to embed."
+
+
+def test_an_estimate_reads_s3_and_dotenv(bucket: S3Bucket, tmp_path: Path) -> None:
+    stores = TileStores(*(bucket.store(name) for name in ("chips", "work", "embeddings")))
+    finish(stores, "27WXN")
+    settings = bucket.environment | {
+        "CLAY_CHIPS_URI": bucket.uri("chips"),
+        "CLAY_WORK_URI": bucket.uri("work"),
+        "CLAY_OUTPUT_URI": bucket.uri("embeddings"),
+        "CLAY_CHECKPOINT": bucket.uri("none.ckpt"),
+    }
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    (tmp_path / "tiles.txt").write_text("27WXN\n")
+    # As in `dagster dev`, the file wins over the environment.
+    done = clay("estimate", environment={"CLAY_CHIPS_URI": "s3://another/chips"}, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert bucket.uri("chips") in done.stderr
+    assert "Nothing is left to embed." in done.stdout
+
+
+def test_the_command_imports_neither_dagster_nor_torch(stores: TileStores) -> None:
+    finish(stores, "27WXN")
+    Path("tiles.txt").write_text("27WXN\n")
+    program = (
+        "import sys; from clay_assets.cli import main; status = main(['estimate']); "
+        "sys.exit(status or ('dagster' in sys.modules) + 2 * ('torch' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(stores: TileStores) -> None:
+    put_chips(stores, "27WXN", [1])
+    # `true` is gone before the first line is written.
+    pipeline = f"set -o pipefail; {sys.executable} -m clay_assets tiles data/chips | true"
+    done = subprocess.run(["/bin/bash", "-c", pipeline], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_names_both_commands() -> None:
+    done = clay("--help")
+    assert done.returncode == 0
+    assert "print the tiles of a bucket as a manifest" in done.stdout
+    assert "what is left to embed and how long it will take" in done.stdout
+    assert clay().returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (999_960, "1000.0 kB"), (6_400_000_000_000, "6.4 TB")],
+)
+def test_sizes_are_told_in_decimal_units(count: int, text: str) -> None:
+    assert human_size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1, "0.1 minutes"), (90, "1.5 minutes"), (5400, "1.5 hours"), (1e7, "2,777.8 hours")],
+)
+def test_times_are_told_in_minutes_or_hours(seconds: float, text: str) -> None:
+    assert human_time(seconds) == text

@@ -1,0 +1,148 @@
+"""Tiles in every state, made without a network: chips of a few bytes, results with made-up vectors.
+
+For the tests of what looks at tiles from outside: states, automation, checks, the command line. Files are
+written by the package's own writers, into real stores.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow.parquet as pq
+import pyproj
+import shapely
+from numpy.typing import NDArray
+
+from clay_assets.chips import ChipName
+from clay_assets.publishing.publish import publish_tile
+from clay_assets.results import Making, ResultsHeader, ResultsWriter, TileSummary, results_key
+from clay_assets.results.fingerprint import Fingerprint, chips_digest
+from clay_assets.results.outcomes import Embedded, Outcome, Skipped
+from clay_assets.results.schema import THUMBNAIL_SIZE
+from clay_assets.state import TileStores
+from clay_assets.storage import Store, StoredObject
+from clay_assets.tiles.inventory import list_chips, write_inventory
+
+TILES = ("27WXM", "27WXN", "27WXP", "27WXQ", "28WDS", "28WDT")
+"""Neighbours in the order of a manifest."""
+
+SQUARES = {"27WXM": (600_000, 7_100_000), "27WXN": (600_000, 7_200_000), "27WXP": (600_000, 7_300_000)}
+"""South-west corner of a tile's 100 km square, metres of UTM zone 27, as an atlas has it."""
+
+DATE = "2020-06-15"
+
+FINGERPRINT = Fingerprint(checkpoint_sha256="c" * 64, level="mean", precision="fp32", preprocessing=1)
+
+Vectors = NDArray[np.float32]
+
+
+def put_chips(stores: TileStores, tile: str, numbers: Sequence[int], content: bytes = b"a chip") -> None:
+    """Lay chips of a tile into the bucket; a name is all that they have of a chip."""
+    for number in numbers:
+        name = f"claytile_{tile}_{DATE.replace('-', '')}_v02_{number:04}.tif"
+        stores.chips.write(f"{tile}/{DATE}/{name}", content)
+
+
+def clay_like(count: int, seed: int = 0, dim: int = 768) -> Vectors:
+    """Vectors as trained weights give them: norms about 2, median cosine about 0.97."""
+    random = np.random.default_rng(seed)
+    common, own = random.standard_normal(dim), random.standard_normal((count, dim))
+    vectors = 2 * (common + 0.17 * own) / np.sqrt(dim)
+    return vectors.astype(np.float32)
+
+
+def footprint(tile: str, number: int) -> bytes:
+    """WKB of a chip inside its tile, as pyproj reprojects its corners."""
+    west, south = SQUARES.get(tile, SQUARES["27WXN"])
+    to_degrees = pyproj.Transformer.from_crs("EPSG:32627", "OGC:CRS84", always_xy=True)
+    west, south = west + 5_120 * (number % 19), south + 5_120 * (number // 19 % 19)
+    corners = [(west + 5120, south), (west + 5120, south + 5120), (west, south + 5120), (west, south)]
+    wkb: bytes = shapely.to_wkb(shapely.Polygon([to_degrees.transform(*corner) for corner in corners]))
+    return wkb
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """How a tile's results are made up.
+
+    Attributes:
+        fingerprint: Of the vectors.
+        skipped: Chips skipped, from the first on.
+        vectors: Gives so many vectors.
+        alter: Changes the outcomes before they are stored.
+        seconds: That it is said to have taken.
+        model: Name of the network.
+        place: Gives a chip's footprint.
+        left: Chips that the run is said to have left undone.
+    """
+
+    fingerprint: Fingerprint = FINGERPRINT
+    skipped: int = 0
+    vectors: Callable[[int], Vectors] = clay_like
+    alter: Callable[[list[Outcome]], list[Outcome]] = lambda outcomes: outcomes
+    seconds: float = 2.0
+    model: str = "clay-v0-small"
+    place: Callable[[str, int], bytes] = footprint
+    left: int = 0
+
+    def store(self, stores: TileStores, tile: str) -> None:
+        """List the tile's chips and store results for them."""
+        chips = list_chips(stores.chips, tile).chips
+        write_inventory(stores.work, tile, chips)
+        outcomes = self.alter(self._outcomes(tile, chips))
+        embedded = [outcome for outcome in outcomes if isinstance(outcome, Embedded)]
+        skips = [outcome for outcome in outcomes if isinstance(outcome, Skipped)]
+        shape = embedded[0].vector.shape if embedded else (768,)
+        making = Making(self.fingerprint, shape, self.model, untrained=False, device="cpu")
+        summary = TileSummary(
+            embedded=len(embedded),
+            skipped=[{"source_url": s.chip.url, "reason": s.reason, "detail": s.detail} for s in skips],
+            seconds=self.seconds,
+            encoded=len(embedded),
+            bytes_read=sum(chip.size for chip in chips),
+            bounds=_bounds([outcome.footprint for outcome in embedded]),
+        )
+        with ResultsWriter(making.width) as writer:
+            for outcome in outcomes:
+                writer.add(outcome)
+            writer.store(stores.work, tile, ResultsHeader(making, chips_digest(chips), summary, self.left))
+
+    def _outcomes(self, tile: str, chips: Sequence[StoredObject]) -> list[Outcome]:
+        vectors = self.vectors(len(chips))
+        outcomes: list[Outcome] = []
+        for index, chip in enumerate(chips):
+            if index < self.skipped:
+                outcomes.append(Skipped(chip, "corrupt", "the file ends early"))
+                continue
+            name = ChipName.parse(PurePosixPath(chip.url).name)
+            wkb, thumbnail = self.place(tile, name.number), bytes(3 * THUMBNAIL_SIZE**2)
+            outcomes.append(Embedded(chip, name.date, wkb, vectors[index], thumbnail))
+        return outcomes
+
+
+def _bounds(footprints: list[bytes]) -> list[float]:
+    return [float(edge) for edge in shapely.total_bounds(shapely.from_wkb(footprints))] if footprints else []
+
+
+def finish(stores: TileStores, tile: str, made_up: MadeUp | None = None, *, chips: int = 3) -> None:
+    """Lay chips into the bucket, store results for them, and publish."""
+    put_chips(stores, tile, range(1, chips + 1))
+    (made_up or MadeUp()).store(stores, tile)
+    publish_tile(stores.work, stores.output, tile, version=1)
+
+
+def damage_pages(work: Store, tile: str, column: str) -> None:
+    """Overwrite the first page of a column of a tile's results, under a footer that stays whole."""
+    data = bytearray(work.read(results_key(tile)))
+    group = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0)
+    for chunk in (group.column(index) for index in range(group.num_columns)):
+        if chunk.path_in_schema.split(".")[0] == column:
+            data[chunk.data_page_offset : chunk.data_page_offset + 20] = b"\xff" * 20
+    work.write(results_key(tile), bytes(data))
+
+
+def embedded_at_level(level: str) -> Fingerprint:
+    """The usual fingerprint at another level."""
+    return replace(FINGERPRINT, level=level)
