@@ -26,12 +26,16 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m clay_assets.demo", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True)
-    making = steps.add_parser("make", help="make chips of two tiles and an untrained checkpoint, where missing")
+    making = steps.add_parser(
+        "make", help="make chips of two tiles and an untrained checkpoint, where missing"
+    )
     making.add_argument("--chips", type=Path, default=Path(DEFAULTS["CLAY_CHIPS_URI"]))
     making.add_argument("--model", choices=MODELS, default="v0")
     making.add_argument("--model-size", choices=tuple(SIZES), default="small")
     making.add_argument("--checkpoint", type=Path, help="checkpoints/clay-{model}-{size}-untrained.ckpt")
-    watching = steps.add_parser("watch", help="run a command with its output in a file, and show its progress")
+    watching = steps.add_parser(
+        "watch", help="run a command with its output in a file, and show its progress"
+    )
     watching.add_argument("tile", help="that the command embeds")
     watching.add_argument("log", type=Path, help="file for the command's output")
     watching.add_argument("command", nargs=argparse.REMAINDER)

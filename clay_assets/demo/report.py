@@ -40,7 +40,7 @@ def show(output: Path) -> Iterator[str]:
         yield f"  {file}, {file.stat().st_size / 1000:.0f} kB"
         yield from (f"    {line}" for line in _rows(file))
     yield ""
-    weights = {pq.read_schema(file).metadata.get(b"clay:weights", b"not said").decode() for file in files}
+    weights = {pq.read_metadata(file).metadata.get(b"clay:weights", b"not said").decode() for file in files}
     if any(said.startswith("untrained") for said in weights):
         yield "The weights are UNTRAINED: random numbers in the real file format. These embeddings show that"
         yield "the pipeline works, not what Clay sees. The files say so too (Parquet metadata, clay:weights)."

@@ -1,6 +1,6 @@
 """Runs a command with its output in a file, and shows how far it is: a bar on a terminal, lines elsewhere.
 
-Dagster captures what an asset prints, so the pipeline sees no terminal and prints a line every few seconds.
+Dagster captures what an asset prints, so the pipeline finds no terminal and prints a line every few seconds.
 Here these lines become a bar again.
 """
 
@@ -14,7 +14,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 PROGRESS = re.compile(r"\b(\d+)(?: of |/)(\d+)(?: chips|\b.*chip/s)")
-"""What the pipeline prints while it embeds: chips done, and of how many."""
+"""What the pipeline prints while it embeds: chips done, and of how many; in words, or as tqdm does."""
+
+STARTING = "{desc}: starting, {elapsed}"
+EMBEDDING = "{desc}: {percentage:3.0f}%|{bar:30}| {n}/{total} chips, {elapsed}"
 
 INTERVAL_S = 0.2
 """Between two looks at the output."""
@@ -29,33 +32,25 @@ def watch(tile: str, log: Path, command: Sequence[str]) -> int:
         command: Program and arguments.
 
     Returns:
-        Its exit status; where it is not 0, all of the output is on stderr.
+        Its exit status; if it is not 0, all of the output is on stderr.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    terminal = sys.stderr.isatty()
+    quiet = not sys.stderr.isatty()
     with (
         log.open("w") as output,
         log.open(errors="replace") as lines,
-        tqdm(desc=f"tile {tile}", bar_format="{desc}: starting, {elapsed}", leave=False, disable=not terminal) as bar,
-        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process,  # noqa: S603
+        tqdm(desc=f"tile {tile}", bar_format=STARTING, leave=False, disable=quiet) as bar,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process,  # noqa: S603 - asked for
     ):
         while process.poll() is None:
             time.sleep(INTERVAL_S)
-            _show(lines.read(), tile, bar)
+            for done, total in PROGRESS.findall(lines.read())[-1:]:
+                bar.n, bar.total, bar.bar_format = int(done), int(total), EMBEDDING
+                if quiet:
+                    print(f"tile {tile}: {done} of {total} chips", file=sys.stderr, flush=True)
+            bar.refresh()
     said = log.read_text(errors="replace")
     if process.returncode:
         print(said, file=sys.stderr)
     elif summary := re.search(rf"tile {tile}: .*", said):
-        print(summary[0])
+        print(summary[0], flush=True)
     return process.returncode
-
-
-def _show(said: str, tile: str, bar: "tqdm[None]") -> None:
-    """Bring the bar up to date, or print the last line of progress."""
-    *_, last = [None, *PROGRESS.finditer(said)]
-    if last:
-        bar.n, bar.total = int(last[1]), int(last[2])
-        bar.bar_format = "{desc}: {percentage:3.0f}%|{bar:30}| {n}/{total} chips, {elapsed}"
-        if bar.disable:
-            print(f"tile {tile}: {last[1]} of {last[2]} chips", file=sys.stderr, flush=True)
-    bar.refresh()
