@@ -1,4 +1,4 @@
-"""`python -m clay_assets.demo make | watch | show`: the demo's steps before, around and after the pipeline."""
+"""`python -m clay_assets.demo make | watch | show`: the steps of the demo, around the pipeline."""
 
 import argparse
 import sys

@@ -3,8 +3,9 @@
 Here: which real pixels a chip shows, where the chip lies, and its file.
 Not here: where the pixels are from (`README.md` beside this file), how chips are read (`clay_assets.chips`).
 
-A place has 224 x 224 pixels, a chip 512 x 512. The demo enlarges the place (nearest neighbour: every value is an
-observed one) until it fills a block of four by three chips. At its true scale its mirror images continue it.
+A place has 224 x 224 pixels, a chip 512 x 512. The demo enlarges the place (nearest neighbour: every value is
+an observed one) until it fills a block of four by three chips: 10 m of the place are 91 m of its block.
+At its true scale a place is smaller than a chip, and its mirror images continue it.
 """
 
 import datetime
@@ -67,7 +68,7 @@ def write_chips(root: Path, scene: Scene, count: int = CHIPS, span: int = ENLARG
     Args:
         root: Folder that gets one folder per tile.
         scene: The place.
-        count: Chips: a block of neighbours, row by row, about as wide as high. 49 of `CHILE` stay in its tile.
+        count: Chips: a block of neighbours, row by row, about as wide as high. `CHILE` has room for 49.
         span: Real pixels along a side of a chip; 512 shows them at their true scale.
 
     Returns:
