@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # The demo's model.
-MODEL ?= v0
+MODEL := v0
 
 # Where the rehearsal saves its screenshots. Those of docs/ are renewed with PICTURES=docs, and then looked at.
 PICTURES ?= build/pictures

@@ -41,8 +41,10 @@ def watch(tile: str, log: Path, command: Sequence[str]) -> int:
         tqdm(desc=f"tile {tile}", bar_format=STARTING, leave=False, disable=quiet) as bar,
         subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process,  # noqa: S603 - asked for
     ):
-        while process.poll() is None:
+        ended = False
+        while not ended:
             time.sleep(INTERVAL_S)
+            ended = process.poll() is not None  # asked first, so that the last lines are read too
             for done, total in PROGRESS.findall(lines.read())[-1:]:
                 bar.n, bar.total, bar.bar_format = int(done), int(total), EMBEDDING
                 if quiet:
