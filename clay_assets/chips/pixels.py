@@ -50,7 +50,8 @@ def check_pixels(pixels: NDArray[Any], nodata: float | None, max_nodata: float) 
             f" {HIGHEST[band]:g}"
             for band in outside
         )
-        fills = f"; {share:.1%} of the pixels hold a no-data value" if share else ""
+        area = pixels[0].size
+        fills = f"; {round(share * area):,} of {area:,} pixels hold a no-data value" if share else ""
         raise ChipRejected("range", f"has pixels that are no measurement: {found}{fills}")
     return share
 
