@@ -1,8 +1,8 @@
 """One GeoTIFF in; pixels, date and place out, or the reason why not.
 
 Here: what a chip is called (`name`), how a TIFF is read safely and fast (`geotiff`), what is refused
-(`rejection` by the header, `pixels` by the values, held against `limits`), where a chip lies (`place`), and
-all of it in order (`reading`). Everything works on bytes in
+(`rejection` by the header, `pixels` by the values, held against `limits`), where a chip lies (`place`,
+`antimeridian`), and all of it in order (`reading`). Everything works on bytes in
 memory. Not here: fetching those bytes (`storage`), what becomes of many chips (`stream`).
 """
 
