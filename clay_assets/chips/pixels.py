@@ -65,9 +65,10 @@ def extremes(pixels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     Returns:
         Two arrays (bands,) of the pixels' type.
     """
-    # Bands that lie pixel by pixel would be compared in steps: 88 ms. Whole rows at a time take 0.7 ms.
+    # Bands that lie pixel by pixel would be compared in steps: 88 ms. Half rows, which the first cache holds
+    # with their result, take 0.7 ms.
     if pixels.transpose(1, 2, 0).flags.c_contiguous:
-        rows = pixels.transpose(1, 2, 0).reshape(pixels.shape[1], -1)
+        rows = pixels.transpose(1, 2, 0).reshape(2 * pixels.shape[1], -1)
         low, high = (ends.reshape(-1, len(pixels)) for ends in (rows.min(axis=0), rows.max(axis=0)))
         return low.min(axis=0), high.max(axis=0)
     return pixels.min(axis=(1, 2)), pixels.max(axis=(1, 2))
