@@ -82,7 +82,7 @@ class EmbeddingRun:
         Raises:
             CheckpointError: If the file is no checkpoint of Clay v0.
             StorageError: If the checkpoint cannot be fetched, or was replaced since the plans were made.
-            SettingError: If a setting is invalid.
+            SettingsError: If a setting is invalid.
         """
         if not plan.todo:
             return
