@@ -563,7 +563,7 @@ def test_two_devices_share_the_work_and_give_the_same_vectors(tiny_checkpoint: P
 
 
 def test_the_clock_tells_encoding_from_waiting() -> None:
-    # The second chip is read only once the first one's outcome was taken, so the device waits for it all along.
+    # The second chip is read only once the first one's outcome was taken: the device waits for it.
     first_taken = threading.Event()
 
     def read(chip: StoredObject) -> bytes:
