@@ -26,7 +26,13 @@ from clay_assets.results import ResultsHeader
 from clay_assets.state.states import TileStores
 from clay_assets.storage import StorageError, StoredObject, TransferFailed
 from clay_assets.tiles.code import TILE_CODE
-from clay_assets.tiles.inventory import Inventory, list_chips, read_inventory, write_inventory
+from clay_assets.tiles.inventory import (
+    Inventory,
+    inventory_key,
+    list_chips,
+    read_inventory,
+    write_inventory,
+)
 
 Step = Literal["inventory", "embed", "publish"]
 STEPS: tuple[Step, ...] = ("inventory", "embed", "publish")
@@ -35,7 +41,7 @@ LOOKUPS = 16
 """Tiles listed and planned at a time; each takes a few requests of some 50 ms, most of it waiting."""
 
 TILES_AHEAD = 64
-"""Tiles planned before their turn, at most: some 500 chips each, 300 bytes a chip."""
+"""Tiles planned, or begun to be, before their turn, at most: some 500 chips each, 300 bytes a chip."""
 
 PUBLISHERS = 2
 """Tiles published at a time while the next one is embedded; a third waits, so that memory stays bounded."""
@@ -76,7 +82,7 @@ class TileOutcome:
 
 
 class RunStopped(Exception):
-    """An error that every further tile of the run would meet, too.
+    """An error that every further tile of the run would meet, too, or that kept a tile from being recorded.
 
     Attributes:
         outcome: Of the first tile that met it.
@@ -126,7 +132,9 @@ def process_tiles(
         One line about what the encoders did.
 
     Raises:
-        RunStopped: If every further tile would fail the same way (wrong credentials, no such bucket).
+        RunStopped: If every further tile would fail the same way (wrong credentials, no such bucket, a
+            damaged checkpoint), or `record` raised an error.
+        StorageError, SettingError: If the checkpoint cannot be fetched, or a setting is invalid.
     """
     with ExitStack() as stack:
         run = _Run(job, record, progress, stack)
@@ -158,6 +166,7 @@ class _Run:
         self._waiting: deque[_Planned] = deque()
         self._publishing: deque[Future[TileOutcome]] = deque()
         self._has_tiles = False
+        self._no_network: Exception | None = None
         self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="plan")
         stack.callback(self._lookups.shutdown, cancel_futures=True)
         self._publishers = ThreadPoolExecutor(PUBLISHERS, thread_name_prefix="publish")
@@ -174,9 +183,13 @@ class _Run:
 
     @property
     def is_full(self) -> bool:
-        """Whether enough tiles are planned to keep the devices busy."""
+        """Whether to do a tile before more are queued."""
+        if (
+            self._no_network is not None
+        ):  # the tiles before the first that needs it are done, then the run ends
+            return bool(self._waiting)
         chips_ahead = self._embedding is not None and self._embedding.is_full
-        return len(self._waiting) > 1 and (chips_ahead or len(self._waiting) >= TILES_AHEAD)
+        return len(self._waiting) > 1 and (chips_ahead or len(self._waiting) >= TILES_AHEAD - 2 * LOOKUPS)
 
     def planned(self, tiles: Iterable[str]) -> Iterator[_Planned]:
         """Tiles listed and planned, many at a time, in their order."""
@@ -219,7 +232,8 @@ class _Run:
         if planned.plan is not None and self._embedding is not None:
             try:
                 self._embedding.add(planned.plan)
-            except Exception as error:  # of the checkpoint or a setting: the tiles before it are done first
+            except Exception as error:
+                self._no_network = error
                 planned = _Planned(replace(planned.outcome, error=error))
         self._waiting.append(planned)
 
@@ -230,7 +244,7 @@ class _Run:
         while self._waiting:
             self.do_next()
         while self._publishing:
-            self._finish(self._publishing.popleft().result())
+            self._finish_oldest()
 
     def do_next(self) -> None:
         """Embed the next tile, and begin to publish it."""
@@ -248,7 +262,7 @@ class _Run:
             self._finish(outcome)
             return
         while len(self._publishing) >= PUBLISHERS:
-            self._finish(self._publishing.popleft().result())
+            self._finish_oldest()
         self._publishing.append(self._publishers.submit(self._publish, outcome))
         self._record_published()
 
@@ -280,20 +294,40 @@ class _Run:
 
     def _record_published(self) -> None:
         while self._publishing and self._publishing[0].done():
-            self._finish(self._publishing.popleft().result())
+            self._finish_oldest()
+
+    def _finish_oldest(self) -> None:
+        outcome = self._publishing[0].result()  # an interrupt while waiting leaves it to `_close_publishers`
+        self._publishing.popleft()
+        self._finish(outcome)
 
     def _finish(self, outcome: TileOutcome) -> None:
-        self._record(outcome)
+        try:
+            self._record(outcome)
+        except Exception as error:  # not of the tile in hand, which may be another
+            raise RunStopped(replace(outcome, error=error)) from error
         if outcome.error is not None and self._is_systemic(outcome):
             raise RunStopped(outcome) from outcome.error
 
     def _is_systemic(self, outcome: TileOutcome) -> bool:
-        if isinstance(outcome.error, TransferFailed):  # is it the object, or the store? One request tells
-            try:
-                list_chips(self._job.stores.chips, outcome.tile)
-            except StorageError:
-                return True
+        if outcome.error is self._no_network:
+            return True
+        if isinstance(outcome.error, TransferFailed):
+            return self._is_store_lost(outcome.tile)
         return bool(getattr(outcome.error, "systemic", False))
+
+    def _is_store_lost(self, tile: str) -> bool:
+        """After a transfer failed: was it the object, or a store? One request to each tells."""
+        stores, steps = self._job.stores, self._job.steps
+        try:
+            if "inventory" in steps or "embed" in steps:
+                list_chips(stores.chips, tile)
+            stores.work.exists(inventory_key(tile))
+            if "publish" in steps:
+                published_files(stores.output, self._job.version, tile)
+        except StorageError:
+            return True
+        return False
 
 
 def examine(job: TileJob, tile: str, *, again: bool = False) -> dict[str, Report]:
@@ -319,11 +353,11 @@ def examine(job: TileJob, tile: str, *, again: bool = False) -> dict[str, Report
 def _in_order(
     pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int
 ) -> Iterator[R]:
-    """Like `pool.map`, but only `ahead` items are begun before their results are taken."""
+    """Like `pool.map`, but at most `ahead` items are begun before their results are taken."""
     started: deque[Future[R]] = deque()
     for item in items:
         started.append(pool.submit(work, item))
-        if len(started) > ahead:
+        if len(started) >= ahead:
             yield started.popleft().result()
     while started:
         yield started.popleft().result()

@@ -61,6 +61,8 @@ class EmbeddingRun:
         self._encoder = encoder
         self._fingerprint = fingerprint
         self._stream: ChipStream | None = None
+        self._added: dict[str, float] = {}  # when, for each tile that was not embedded yet
+        self._last_ended = 0.0
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -89,6 +91,7 @@ class EmbeddingRun:
         if self._stream is None:
             self._stream = self._start()
         self._stream.add(plan.tile, plan.todo)
+        self._added[plan.tile] = time.perf_counter()
         self.ahead += len(plan.todo)
         self.progress.expect(len(plan.todo))
 
@@ -143,15 +146,17 @@ class EmbeddingRun:
             assert plan.header is not None  # noqa: S101 - else every chip would be to embed
             making = plan.header.making
         self.ahead -= len(plan.todo)
-        started = time.perf_counter()
+        # Its first chips may have been embedded before the one before it ended: a run's tiles do not overlap,
+        # so that their seconds add up to the time in which there was something to embed.
+        started = max(self._added.pop(plan.tile, time.perf_counter()), self._last_ended)
         tally = Tally(dim=making.shape[-1])
         self.progress.begin(plan.tile)
 
-        def header() -> ResultsHeader:
+        def header(ended: float) -> ResultsHeader:
             return ResultsHeader(
                 making,
                 digest=chips_digest(tally.accounted),
-                summary=tally.summary(seconds=time.perf_counter() - started),
+                summary=tally.summary(seconds=ended - started),
                 left=len(plan.chips) - len(tally.accounted),
             )
 
@@ -172,9 +177,11 @@ class EmbeddingRun:
                             on_chip()
             except BaseException:  # an interrupt too: what is finished stays finished
                 if tally.read:
-                    _store_partial(writer, work, plan, header)
+                    _store_partial(writer, work, plan, lambda: header(time.perf_counter()))
                 raise
-            final = header()
+            finally:
+                self._last_ended = time.perf_counter()
+            final = header(self._last_ended)
             writer.store(work, plan.tile, final)
         return final
 

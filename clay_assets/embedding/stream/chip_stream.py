@@ -151,7 +151,7 @@ class ChipStream:
             self._changed.notify_all()
 
     def finish(self) -> None:
-        """Say that no more tiles will be added: the last batch need not wait for more chips."""
+        """Say that no more tiles will be added: once all are done, the threads end."""
         with self._changed:
             self._finished = True
             self._changed.notify_all()

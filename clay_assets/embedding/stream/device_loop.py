@@ -94,6 +94,7 @@ class DeviceLoop:
         self._level: Level = level
         self._size = batch_size
         self._clock = clock
+        self._todo: list[ReadyChip] = []  # of the batch in hand, not launched yet
         self._launched: deque[_Launched] = deque()
         on_gpu = embedder.device.type == "cuda"
         self._ahead = (1 if on_gpu else 0) if ahead is None else ahead
@@ -101,9 +102,20 @@ class DeviceLoop:
         self._copies = torch.cuda.Stream(embedder.device) if on_gpu else None
 
     def run(self) -> None:
-        """Encode until there is nothing more."""
-        while self._step():
-            pass
+        """Encode until there is nothing more.
+
+        An error that no step expects, such as a native library's panic, ends the whole stream: each chip that
+        waits for a device gets it as its outcome, because nobody asks this thread how it ended.
+        """
+        try:
+            while self._step():
+                pass
+        except BaseException as error:
+            log.exception("the thread of %s ended", self._embedder.device)
+            message = f"the thread of {self._embedder.device} ended: {type(error).__name__}: {error}"
+            held = [*self._todo, *(chip for launched in self._launched for chip in launched.chips)]
+            self._fail([chip for chip in held if not chip.outcome.done()], message)
+            self._ready.fail(EncodingFailed(message))
 
     def _step(self) -> bool:
         """One batch; False at the end. A function of its own, so that no pixels are held while waiting."""
@@ -121,7 +133,7 @@ class DeviceLoop:
 
     def _launch(self, batch: Sequence[ReadyChip]) -> None:
         """Start a batch, in smaller parts where the device has too little memory."""
-        todo = list(batch)
+        todo = self._todo = list(batch)
         while todo:
             part = todo[: self._size]
             try:
@@ -162,7 +174,8 @@ class DeviceLoop:
 
     def _finish_all_but(self, count: int) -> None:
         while len(self._launched) > count:
-            self._finish(self._launched.popleft())
+            self._finish(self._launched[0])
+            self._launched.popleft()
 
     def _finish(self, launched: _Launched) -> None:
         """Hand out a batch's outcomes; waits for the device."""
