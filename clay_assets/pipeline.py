@@ -9,7 +9,7 @@ steps themselves (`tiles.inventory`, `embedding`, `publishing`, `quality`), or r
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -20,13 +20,19 @@ from clay_assets.embedding.plan import TilePlan, plan_tile
 from clay_assets.embedding.progress import Progress
 from clay_assets.embedding.tile import EmbeddingRun
 from clay_assets.publishing.publish import Published, publish_tile, published_files
-from clay_assets.quality.examine import check_file, check_results
-from clay_assets.quality.report import Report
+from clay_assets.quality.examine import check_file, check_inventory, check_results
+from clay_assets.quality.report import Part, Report
 from clay_assets.results import ResultsHeader
 from clay_assets.state.states import TileStores
 from clay_assets.storage import StorageError, StoredObject, TransferFailed
 from clay_assets.tiles.code import TILE_CODE
-from clay_assets.tiles.inventory import Inventory, list_chips, read_inventory, write_inventory
+from clay_assets.tiles.inventory import (
+    Inventory,
+    InventoryMissing,
+    list_chips,
+    read_inventory,
+    write_inventory,
+)
 
 Step = Literal["inventory", "embed", "publish"]
 STEPS: tuple[Step, ...] = ("inventory", "embed", "publish")
@@ -70,7 +76,7 @@ class TileOutcome:
     results: ResultsHeader | None = None
     reused: bool = False
     published: Published | None = None
-    reports: dict[str, Report] = field(default_factory=dict)
+    reports: Mapping[Part, Report] = field(default_factory=dict)
     empty: bool = False
     error: Exception | None = None
 
@@ -132,7 +138,7 @@ def process_tiles(
         run = _Run(job, record, progress, stack)
         for planned in run.planned(tiles):
             run.add(planned)
-            while run.is_full:
+            while run.is_full or run.next_failed:
                 run.do_next()
         run.finish()
     return run.summary
@@ -177,6 +183,11 @@ class _Run:
         """Whether enough tiles are planned to keep the devices busy."""
         chips_ahead = self._embedding is not None and self._embedding.is_full
         return len(self._waiting) > 1 and (chips_ahead or len(self._waiting) >= TILES_AHEAD)
+
+    @property
+    def next_failed(self) -> bool:
+        """Whether the next tile failed before its turn: perhaps by an error that stops the run."""
+        return bool(self._waiting) and self._waiting[0].outcome.error is not None
 
     def planned(self, tiles: Iterable[str]) -> Iterator[_Planned]:
         """Tiles listed and planned, many at a time, in their order."""
@@ -230,7 +241,7 @@ class _Run:
         while self._waiting:
             self.do_next()
         while self._publishing:
-            self._finish(self._publishing.popleft().result())
+            self._finish_oldest()
 
     def do_next(self) -> None:
         """Embed the next tile, and begin to publish it."""
@@ -248,7 +259,7 @@ class _Run:
             self._finish(outcome)
             return
         while len(self._publishing) >= PUBLISHERS:
-            self._finish(self._publishing.popleft().result())
+            self._finish_oldest()
         self._publishing.append(self._publishers.submit(self._publish, outcome))
         self._record_published()
 
@@ -256,12 +267,12 @@ class _Run:
         job, tile = self._job, outcome.tile
         try:
             if self._is_empty(outcome):
-                return replace(outcome, empty=True)
-            if "publish" in job.steps:
+                outcome = replace(outcome, empty=True)
+            elif "publish" in job.steps:
                 published = publish_tile(job.stores.work, job.stores.output, tile, version=job.version)
                 outcome = replace(outcome, published=published)
             if job.check:
-                outcome.reports.update(examine(job, tile))
+                outcome = replace(outcome, reports=examine(job, tile))
         except Exception as error:
             return replace(outcome, error=error)
         return outcome
@@ -280,7 +291,12 @@ class _Run:
 
     def _record_published(self) -> None:
         while self._publishing and self._publishing[0].done():
-            self._finish(self._publishing.popleft().result())
+            self._finish_oldest()
+
+    def _finish_oldest(self) -> None:
+        outcome = self._publishing[0].result()  # an interrupt while waiting leaves it to `_close_publishers`
+        self._publishing.popleft()
+        self._finish(outcome)
 
     def _finish(self, outcome: TileOutcome) -> None:
         self._record(outcome)
@@ -296,23 +312,31 @@ class _Run:
         return bool(getattr(outcome.error, "systemic", False))
 
 
-def examine(job: TileJob, tile: str, *, again: bool = False) -> dict[str, Report]:
-    """What the checks find about a tile's results and its published file, if the job's steps make them.
+def examine(job: TileJob, tile: str, *, again: bool = False) -> dict[Part, Report]:
+    """What the checks find about a tile's inventory, its results and its published file.
+
+    An empty tile has neither results nor a file to examine.
 
     Args:
-        job: What was done.
+        job: Says which of them the job makes: nothing else is examined.
         tile: MGRS code.
         again: Read everything, also what was examined in its present state before.
 
     Raises:
         StorageError: If a store refuses.
     """
-    reports = {}
-    if "embed" in job.steps:
-        reports["results"] = check_results(job.stores.work, tile, again=again)
-    if "publish" in job.steps:
-        files = published_files(job.stores.output, job.version, tile).get(tile, [])
-        reports["file"] = check_file(job.stores.work, job.stores.output, tile, files, again=again)
+    stores = job.stores
+    try:
+        chips = read_inventory(stores.work, tile)
+    except InventoryMissing as error:
+        missing = Report(tile, missing=str(error))
+        return {"inventory": missing, "results": missing, "file": missing}
+    reports: dict[Part, Report] = {"inventory": check_inventory(tile, chips)}
+    if chips and "embed" in job.steps:
+        reports["results"] = check_results(stores.work, tile, chips, again=again)
+    if chips and "publish" in job.steps:
+        files = published_files(stores.output, job.version, tile).get(tile, [])
+        reports["file"] = check_file(stores.work, stores.output, tile, files, again=again)
     return reports
 
 
