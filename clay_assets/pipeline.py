@@ -9,7 +9,7 @@ steps themselves (`tiles.inventory`, `embedding`, `publishing`, `quality`), or r
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -20,14 +20,15 @@ from clay_assets.embedding.plan import TilePlan, plan_tile
 from clay_assets.embedding.progress import Progress
 from clay_assets.embedding.tile import EmbeddingRun
 from clay_assets.publishing.publish import Published, publish_tile, published_files
-from clay_assets.quality.examine import check_file, check_results
-from clay_assets.quality.report import Report
+from clay_assets.quality.examine import check_file, check_inventory, check_results
+from clay_assets.quality.report import Part, Report
 from clay_assets.results import ResultsHeader
 from clay_assets.state.states import TileStores
 from clay_assets.storage import StorageError, StoredObject, TransferFailed
 from clay_assets.tiles.code import TILE_CODE
 from clay_assets.tiles.inventory import (
     Inventory,
+    InventoryMissing,
     inventory_key,
     list_chips,
     read_inventory,
@@ -76,7 +77,7 @@ class TileOutcome:
     results: ResultsHeader | None = None
     reused: bool = False
     published: Published | None = None
-    reports: dict[str, Report] = field(default_factory=dict)
+    reports: Mapping[Part, Report] = field(default_factory=dict)
     empty: bool = False
     error: Exception | None = None
 
@@ -140,7 +141,7 @@ def process_tiles(
         run = _Run(job, record, progress, stack)
         for planned in run.planned(tiles):
             run.add(planned)
-            while run.is_full:
+            while run.is_full or run.next_failed:
                 run.do_next()
         run.finish()
     return run.summary
@@ -190,6 +191,11 @@ class _Run:
             return bool(self._waiting)
         chips_ahead = self._embedding is not None and self._embedding.is_full
         return len(self._waiting) > 1 and (chips_ahead or len(self._waiting) >= TILES_AHEAD - 2 * LOOKUPS)
+
+    @property
+    def next_failed(self) -> bool:
+        """Whether the next tile failed before its turn: perhaps by an error that stops the run."""
+        return bool(self._waiting) and self._waiting[0].outcome.error is not None
 
     def planned(self, tiles: Iterable[str]) -> Iterator[_Planned]:
         """Tiles listed and planned, many at a time, in their order."""
@@ -270,12 +276,12 @@ class _Run:
         job, tile = self._job, outcome.tile
         try:
             if self._is_empty(outcome):
-                return replace(outcome, empty=True)
-            if "publish" in job.steps:
+                outcome = replace(outcome, empty=True)
+            elif "publish" in job.steps:
                 published = publish_tile(job.stores.work, job.stores.output, tile, version=job.version)
                 outcome = replace(outcome, published=published)
             if job.check:
-                outcome.reports.update(examine(job, tile))
+                outcome = replace(outcome, reports=examine(job, tile))
         except Exception as error:
             return replace(outcome, error=error)
         return outcome
@@ -330,23 +336,31 @@ class _Run:
         return False
 
 
-def examine(job: TileJob, tile: str, *, again: bool = False) -> dict[str, Report]:
-    """What the checks find about a tile's results and its published file, if the job's steps make them.
+def examine(job: TileJob, tile: str, *, again: bool = False) -> dict[Part, Report]:
+    """What the checks find about a tile's inventory, its results and its published file.
+
+    An empty tile has neither results nor a file to examine.
 
     Args:
-        job: What was done.
+        job: Says which of them the job makes: nothing else is examined.
         tile: MGRS code.
         again: Read everything, also what was examined in its present state before.
 
     Raises:
         StorageError: If a store refuses.
     """
-    reports = {}
-    if "embed" in job.steps:
-        reports["results"] = check_results(job.stores.work, tile, again=again)
-    if "publish" in job.steps:
-        files = published_files(job.stores.output, job.version, tile).get(tile, [])
-        reports["file"] = check_file(job.stores.work, job.stores.output, tile, files, again=again)
+    stores = job.stores
+    try:
+        chips = read_inventory(stores.work, tile)
+    except InventoryMissing as error:
+        missing = Report(tile, missing=str(error))
+        return {"inventory": missing, "results": missing, "file": missing}
+    reports: dict[Part, Report] = {"inventory": check_inventory(tile, chips)}
+    if chips and "embed" in job.steps:
+        reports["results"] = check_results(stores.work, tile, chips, again=again)
+    if chips and "publish" in job.steps:
+        files = published_files(stores.output, job.version, tile).get(tile, [])
+        reports["file"] = check_file(stores.work, stores.output, tile, files, again=again)
     return reports
 
 

@@ -9,17 +9,15 @@ https://docs.dagster.io/guides/test/asset-checks
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import dagster as dg
 
 from clay_assets.dagster.metadata import table
 from clay_assets.quality import files, judges
+from clay_assets.quality.examine import HAS_CHIPS
 from clay_assets.quality.report import Part, Report, combined
 
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
-
-Source = Literal["inventory"] | Part
 
 
 @dataclass(frozen=True)
@@ -29,14 +27,14 @@ class TileCheck:
     Attributes:
         name: In Dagster.
         asset: Name of the asset.
-        source: Which report has its faults; `inventory`: it looks for tiles without chips.
+        source: Which report has its faults.
         severity: Of a failure.
         description: In Dagster.
     """
 
     name: str
     asset: str
-    source: Source
+    source: Part
     severity: dg.AssetCheckSeverity
     description: str
 
@@ -45,8 +43,6 @@ class TileCheck:
         """As Dagster wants it."""
         return dg.AssetCheckSpec(self.name, asset=self.asset, description=self.description)
 
-
-HAS_CHIPS = "tile_has_chips"
 
 CHECKS = (
     TileCheck(
@@ -117,27 +113,17 @@ CHECKS = (
 
 
 def check_results(
-    selected: Collection[dg.AssetCheckKey],
-    reports: Mapping[str, Mapping[str, Report]],
-    empty: Sequence[str],
+    selected: Collection[dg.AssetCheckKey], reports: Collection[Mapping[Part, Report]]
 ) -> Iterator[dg.AssetCheckResult]:
     """What the selected checks found.
 
     Args:
         selected: Checks of the run.
-        reports: Of the finished tiles, by tile and by what was read.
-        empty: Finished tiles without chips.
+        reports: Of each finished tile, by what was read.
     """
     for check in CHECKS:
-        if check.spec.key not in selected:
-            continue
-        if check.source == "inventory":
-            found = {tile: Report(tile) for tile in reports} | {
-                tile: Report(tile, faults={check.name: "has no chips"}) for tile in empty
-            }
-        else:
-            found = {tile: parts[check.source] for tile, parts in reports.items() if check.source in parts}
-        yield _result(check, list(found.values()))
+        if check.spec.key in selected:
+            yield _result(check, [parts[check.source] for parts in reports if check.source in parts])
 
 
 def _result(check: TileCheck, reports: Sequence[Report]) -> dg.AssetCheckResult:

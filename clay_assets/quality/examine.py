@@ -10,15 +10,29 @@ from clay_assets.quality.vectors import read_facts
 from clay_assets.results import TileResults, results_key
 from clay_assets.results.fingerprint import chips_digest
 from clay_assets.storage import ObjectMissing, Store, StoredObject
-from clay_assets.tiles.inventory import InventoryMissing, read_inventory
+
+HAS_CHIPS = "tile_has_chips"
 
 
-def check_results(work: Store, tile: str, *, again: bool = False) -> Report:
+def check_inventory(tile: str, inventory: Sequence[StoredObject]) -> Report:
+    """Tell whether a tile has chips.
+
+    Args:
+        tile: MGRS code.
+        inventory: Its chips.
+    """
+    return Report(tile, faults={} if inventory else {HAS_CHIPS: "has no chips"})
+
+
+def check_results(
+    work: Store, tile: str, inventory: Sequence[StoredObject], *, again: bool = False
+) -> Report:
     """Examine a tile's results.
 
     Args:
-        work: Store of inventories and results.
+        work: Store of results and reports.
         tile: MGRS code.
+        inventory: Its chips, which the results are to account for.
         again: Read them also where a report on their present state exists.
 
     Raises:
@@ -26,11 +40,8 @@ def check_results(work: Store, tile: str, *, again: bool = False) -> Report:
     """
     try:
         etag = work.stat(results_key(tile)).etag
-        inventory = read_inventory(work, tile)
     except ObjectMissing:
         return Report(tile, missing="has no results")
-    except InventoryMissing as error:
-        return Report(tile, missing=str(error))
     state = f"{etag} {chips_digest(inventory)}"  # an inventory is written anew by every run
     report = None if again else stored_report(work, tile, "results", state)
     if report is None:
@@ -62,7 +73,7 @@ def check_file(
     return report
 
 
-def _examine_results(work: Store, tile: str, inventory: list[StoredObject], state: str) -> Report:
+def _examine_results(work: Store, tile: str, inventory: Sequence[StoredObject], state: str) -> Report:
     results = TileResults.open(work, tile)
     if results is None:
         return Report(tile, missing="has no results")

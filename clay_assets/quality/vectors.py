@@ -5,6 +5,7 @@ the shape from the model's name and the level. Not here: what is good and what i
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -65,7 +66,7 @@ class VectorFacts:
     rank: float | None
 
 
-def read_facts(tile: str, results: TileResults, inventory: list[StoredObject]) -> VectorFacts:
+def read_facts(tile: str, results: TileResults, inventory: Sequence[StoredObject]) -> VectorFacts:
     """Read a tile's vectors, piece by piece: `MAX_BYTES` of them at most, 16 MB at a time.
 
     Args:
