@@ -181,7 +181,8 @@ def print_estimate(settings: Settings, manifest: Path | None) -> None:
         count = sum(map(len, orphans.values()))
         print(
             f"{count} published files are orphans: their tiles have no chips, or are not in the manifest"
-            f" ({', '.join(sorted(orphans)[:FOLDERS_NAMED])}). `clay prune` names them and removes them if asked."
+            f" ({', '.join(sorted(orphans)[:FOLDERS_NAMED])}). `clay prune` names them and removes them if"
+            f" asked."
         )
 
 

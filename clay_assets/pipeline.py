@@ -8,6 +8,7 @@ steps themselves (`tiles.inventory`, `embedding`, `publishing`, `quality`), or r
 (`dagster`).
 """
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,14 +16,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
+from clay_assets.embedding.checkpoint_cache import publish_facts
 from clay_assets.embedding.encoders import EncoderSettings
 from clay_assets.embedding.plan import TilePlan, plan_tile
 from clay_assets.embedding.progress import Progress
-from clay_assets.embedding.tile import EmbeddingRun
+from clay_assets.embedding.run import EmbeddingRun
+from clay_assets.embedding.tile import embed_planned
 from clay_assets.publishing.publish import Published, publish_tile, published_files
+from clay_assets.publishing.versions import require_one_model
 from clay_assets.quality.examine import check_file, check_inventory, check_results
 from clay_assets.quality.report import Part, Report
 from clay_assets.results import ResultsHeader
+from clay_assets.results.target import Target
 from clay_assets.state.states import TileStores
 from clay_assets.storage import StorageError, StoredObject, TransferFailed
 from clay_assets.tiles.code import TILE_CODE
@@ -104,6 +109,7 @@ class TileJob:
         version: Of the published files.
         steps: Which steps to do; what an earlier step makes is read from the work store where it is left out.
         force: Embed every chip again, whatever exists.
+        retry_skipped: Read chips again that earlier runs skipped.
         check: Whether to read back and judge what was made.
     """
 
@@ -112,6 +118,7 @@ class TileJob:
     version: int = 1
     steps: Sequence[Step] = STEPS
     force: bool = False
+    retry_skipped: bool = False
     check: bool = True
 
 
@@ -138,7 +145,7 @@ def process_tiles(
         StorageError, SettingError: If the checkpoint cannot be fetched, or a setting is invalid.
     """
     with ExitStack() as stack:
-        run = _Run(job, record, progress, stack)
+        run = _Run(tiles, job, record, progress, stack)
         for planned in run.planned(tiles):
             run.add(planned)
             while run.is_full or run.next_failed:
@@ -159,24 +166,43 @@ class _Run:
     """The state of one call of `process_tiles`."""
 
     def __init__(
-        self, job: TileJob, record: Callable[[TileOutcome], None], progress: Progress, stack: ExitStack
+        self,
+        tiles: Sequence[str],
+        job: TileJob,
+        record: Callable[[TileOutcome], None],
+        progress: Progress,
+        stack: ExitStack,
     ) -> None:
         self._job = job
         self._record = record
-        self._fingerprint = job.encoder.fingerprint() if "embed" in job.steps else None
+        self._target = self._find_target()
         self._waiting: deque[_Planned] = deque()
         self._publishing: deque[Future[TileOutcome]] = deque()
         self._has_tiles = False
+        self._version_checked = False
+        self._lock = threading.Lock()
+        self._tiles = frozenset(tiles)
         self._no_network: Exception | None = None
         self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="plan")
         stack.callback(self._lookups.shutdown, cancel_futures=True)
         self._publishers = ThreadPoolExecutor(PUBLISHERS, thread_name_prefix="publish")
         stack.callback(self._close_publishers)
         self._embedding = (
-            stack.enter_context(EmbeddingRun(job.stores.chips, job.encoder, self._fingerprint, progress))
-            if self._fingerprint
+            stack.enter_context(EmbeddingRun(job.stores.chips, job.encoder, progress))
+            if "embed" in job.steps
             else None
         )
+
+    def _find_target(self) -> Target | None:
+        """What the settings ask for; only a run that embeds downloads the checkpoint to know it."""
+        job = self._job
+        if "embed" in job.steps:
+            target = job.encoder.target()
+            publish_facts(job.stores.work, job.encoder.local_checkpoint().facts)
+            return target
+        if "publish" in job.steps:
+            return job.encoder.known_target(job.stores.work) or job.encoder.target()
+        return None
 
     @property
     def summary(self) -> str:
@@ -215,9 +241,16 @@ class _Run:
                 outcome = replace(outcome, inventory=inventory)
             elif "embed" in job.steps:
                 chips = read_inventory(job.stores.work, tile)
-            if self._fingerprint is None:
+            if self._target is None or "embed" not in job.steps:
                 return _Planned(outcome)
-            plan = plan_tile(job.stores.work, tile, chips, self._fingerprint, force=job.force)
+            plan = plan_tile(
+                job.stores.work,
+                tile,
+                chips,
+                self._target,
+                force=job.force,
+                retry_skipped=job.retry_skipped,
+            )
             return _Planned(replace(outcome, reused=plan.is_current), plan)
         except Exception as error:
             return _Planned(replace(outcome, error=error))
@@ -258,7 +291,8 @@ class _Run:
         outcome, plan = planned.outcome, planned.plan
         if outcome.error is None and plan is not None and self._embedding is not None and plan.chips:
             try:
-                header = self._embedding.embed(plan, self._job.stores.work, self._record_published)
+                work = self._job.stores.work
+                header = embed_planned(plan, self._embedding, work, self._record_published)
                 outcome = replace(outcome, results=header)
             except RunStopped:
                 raise
@@ -277,14 +311,25 @@ class _Run:
         try:
             if self._is_empty(outcome):
                 outcome = replace(outcome, empty=True)
-            elif "publish" in job.steps:
-                published = publish_tile(job.stores.work, job.stores.output, tile, version=job.version)
+            elif "publish" in job.steps and self._target is not None:
+                self._require_one_model(self._target)
+                published = publish_tile(
+                    job.stores.work, job.stores.output, tile, version=job.version, target=self._target
+                )
                 outcome = replace(outcome, published=published)
             if job.check:
-                outcome = replace(outcome, reports=examine(job, tile))
+                outcome = replace(outcome, reports=examine(job, tile, self._target))
         except Exception as error:
             return replace(outcome, error=error)
         return outcome
+
+    def _require_one_model(self, target: Target) -> None:
+        """Refuse to publish beside files of another model; once for a run, before its first file."""
+        with self._lock:
+            if not self._version_checked:
+                job = self._job
+                require_one_model(job.stores.output, job.version, target.preferred, self._tiles)
+                self._version_checked = True
 
     def _is_empty(self, outcome: TileOutcome) -> bool:
         if outcome.inventory is not None:
@@ -336,7 +381,7 @@ class _Run:
         return False
 
 
-def examine(job: TileJob, tile: str, *, again: bool = False) -> dict[Part, Report]:
+def examine(job: TileJob, tile: str, target: Target | None, *, again: bool = False) -> dict[Part, Report]:
     """What the checks find about a tile's inventory, its results and its published file.
 
     An empty tile has neither results nor a file to examine.
@@ -344,6 +389,7 @@ def examine(job: TileJob, tile: str, *, again: bool = False) -> dict[Part, Repor
     Args:
         job: Says which of them the job makes: nothing else is examined.
         tile: MGRS code.
+        target: Which results count as current; None: none, as no run has used the checkpoint yet.
         again: Read everything, also what was examined in its present state before.
 
     Raises:
@@ -357,7 +403,7 @@ def examine(job: TileJob, tile: str, *, again: bool = False) -> dict[Part, Repor
         return {"inventory": missing, "results": missing, "file": missing}
     reports: dict[Part, Report] = {"inventory": check_inventory(tile, chips)}
     if chips and "embed" in job.steps:
-        reports["results"] = check_results(stores.work, tile, chips, again=again)
+        reports["results"] = check_results(stores.work, tile, chips, target, again=again)
     if chips and "publish" in job.steps:
         files = published_files(stores.output, job.version, tile).get(tile, [])
         reports["file"] = check_file(stores.work, stores.output, tile, files, again=again)

@@ -42,6 +42,9 @@ class TilesConfig(dg.Config):
     """What can be asked of one run."""
 
     force: bool = Field(default=False, description="Embed every chip again, also those that are current.")
+    retry_skipped: bool = Field(
+        default=False, description="Read chips again that earlier runs skipped, such as unreadable ones."
+    )
     version: int | None = Field(
         default=None, ge=0, description="The published file's version; empty: as CLAY_VERSION says."
     )
@@ -121,6 +124,7 @@ def build_assets(
             version=version if config.version is None else config.version,
             steps=_steps(context.selected_asset_keys),
             force=config.force,
+            retry_skipped=config.retry_skipped,
             check=bool(context.selected_asset_check_keys),
         )
         if not job.steps:
@@ -172,13 +176,12 @@ def _check_only(context: dg.AssetExecutionContext, job: "TileJob", manifest: Seq
     tiles = (
         context.partition_keys if context.has_partition_key_range or context.has_partition_key else manifest
     )
+    target = job.encoder.known_target(job.stores.work)
     with ThreadPoolExecutor(CHECKED_AT_A_TIME) as pool:
-        _log_checks(context, list(pool.map(lambda tile: examine(job, tile, again=True), tiles)))
+        _log_checks(context, list(pool.map(lambda tile: examine(job, tile, target, again=True), tiles)))
 
 
-def _log_checks(
-    context: dg.AssetExecutionContext, reports: "Sequence[Mapping[Part, Report]]"
-) -> None:
+def _log_checks(context: dg.AssetExecutionContext, reports: "Sequence[Mapping[Part, Report]]") -> None:
     step = context.get_step_execution_context()
     for result in check_results(context.selected_asset_check_keys, reports):
         context.log_event(result.to_asset_check_evaluation(step))
@@ -193,16 +196,16 @@ def _steps(keys: Collection[dg.AssetKey]) -> "tuple[Step, ...]":
 
 def asset_records(outcome: "TileOutcome", job: "TileJob") -> list[AssetRecord]:
     """What there is to record of each asset of a tile, upstream first: of the steps that were completed."""
-    from clay_assets.publishing.publish import inputs_of
     from clay_assets.results.fingerprint import chips_digest
 
     records = []
     if outcome.inventory is not None:
         metadata = inventory_metadata(outcome.tile, outcome.inventory, job.stores.work)
-        records.append(AssetRecord(INVENTORY, metadata, chips_digest(outcome.inventory.chips)))
+        records.append(AssetRecord(INVENTORY, metadata, chips_digest(outcome.tile, outcome.inventory.chips)))
     if outcome.results is not None:
         metadata = embeddings_metadata(outcome.tile, outcome.results, job.stores.work, reused=outcome.reused)
-        records.append(AssetRecord(EMBEDDINGS, metadata, inputs_of(outcome.results)))
+        digest = f"{outcome.results.making.fingerprint.folder} {outcome.results.digest}"
+        records.append(AssetRecord(EMBEDDINGS, metadata, digest))
     if outcome.published is not None:
         records.append(AssetRecord(GEOPARQUET, file_metadata(outcome.published), outcome.published.inputs))
     if outcome.empty and outcome.error is None:

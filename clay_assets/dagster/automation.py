@@ -7,8 +7,8 @@ https://docs.dagster.io/guides/automate
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,8 +16,8 @@ import dagster as dg
 
 from clay_assets.dagster.resources import ClayEncoder, ObjectStore
 from clay_assets.dagster.run_requests import plan_runs, tiles_under_way
-from clay_assets.tiles.manifest import ManifestError, read_tiles
 from clay_assets.state import TileStores, in_words, survey
+from clay_assets.tiles.manifest import ManifestError, read_tiles
 
 JOB = "embed_and_publish"
 

@@ -7,6 +7,7 @@ without them.
 https://docs.dagster.io/guides/test/asset-checks
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -109,6 +110,13 @@ CHECKS = (
         "No footprint reaches out of its Sentinel-2 tile, as the MGRS code places it, by more"
         f" than {files.MAX_OVERHANG:,.0f} m, the width of a chip.",
     ),
+    TileCheck(
+        files.ONE_MODEL,
+        "embeddings_geoparquet",
+        "file",
+        ERROR,
+        "The files of a published version hold vectors of one checkpoint at one level.",
+    ),
 )
 
 
@@ -128,6 +136,8 @@ def check_results(
 
 def _result(check: TileCheck, reports: Sequence[Report]) -> dg.AssetCheckResult:
     faults = {report.tile: report.faults[check.name] for report in reports if check.name in report.faults}
+    if check.name == files.ONE_MODEL:
+        faults |= _of_another_model(reports)
     missing = {report.tile: report.missing for report in reports if report.missing}
     checked = [report for report in reports if not report.missing]
     count = f"{len(checked)} tiles"
@@ -146,3 +156,14 @@ def _result(check: TileCheck, reports: Sequence[Report]) -> dg.AssetCheckResult:
         description=f"{len(faults)} of {count}: {named}" if faults else f"{count} have no fault",
         metadata=metadata,
     )
+
+
+def _of_another_model(reports: Sequence[Report]) -> dict[str, str]:
+    """Tiles whose file was made otherwise than most, with how it was made."""
+    made = {
+        report.tile: str(report.numbers[files.ONE_MODEL]["models"])
+        for report in reports
+        if report.numbers.get(files.ONE_MODEL)
+    }
+    usual = Counter(made.values()).most_common(1)
+    return {tile: model for tile, model in made.items() if model != usual[0][0]}

@@ -71,7 +71,10 @@ class ClayEncoder(dg.ConfigurableResource):
         default=None, description="Folder for downloaded checkpoints; empty: ~/.cache/clay-assets."
     )
     max_nodata: float = Field(
-        default=MAX_NODATA, ge=0, le=1, description="Highest share of a chip's pixels without data; more: a skip."
+        default=MAX_NODATA,
+        ge=0,
+        le=1,
+        description="Highest share of a chip's pixels without data; more: a skip.",
     )
     allow_untrained: bool = Field(
         default=False, description="Whether vectors of weights that were never trained may be made."

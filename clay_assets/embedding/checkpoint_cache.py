@@ -151,7 +151,8 @@ def _stat(store: Store) -> StoredObject:
         return store.stat()
     except (ObjectMissing, FolderMissing):
         raise CheckpointMissing(
-            f"no checkpoint at {store.uri}: set CLAY_CHECKPOINT to a Lightning .ckpt of Clay v0 or v1.5, local or"
+            f"no checkpoint at {store.uri}: set CLAY_CHECKPOINT to a Lightning .ckpt of Clay v0 or v1.5,"
+            f" local or"
             " s3:// (v0's is s3://clay-model-ckpt/v0/clay-small-70MT-1100T-10E.ckpt);"
             " `make demo` makes an untrained one to try the pipeline with"
         ) from None

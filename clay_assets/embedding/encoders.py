@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clay_assets.chips import MAX_NODATA
 from clay_assets.embedding.checkpoint_cache import (
     CheckpointChanged,
+    CheckpointFacts,
     LocalCheckpoint,
     cache_folder,
-    CheckpointFacts,
     fetch_checkpoint,
     known_facts,
 )
-from clay_assets.chips import MAX_NODATA
 from clay_assets.results.fingerprint import Fingerprint
 from clay_assets.results.target import Target
 from clay_assets.settings import SettingsError
@@ -86,7 +86,8 @@ class EncoderSettings:
         facts = self.local_checkpoint().facts
         if facts.untrained and not self.allow_untrained:
             raise UntrainedWeights(
-                f"{facts.url} holds weights that were never trained: its vectors would be random numbers. Name a"
+                f"{facts.url} holds weights that were never trained: its vectors would be random numbers."
+                f" Name a"
                 " trained checkpoint in CLAY_CHECKPOINT, or set CLAY_ALLOW_UNTRAINED=1 to try the pipeline"
             )
         return self._target(facts, best)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from clay_assets.parquet import DamagedFileError
 from clay_assets.results import ResultsHeader
 from clay_assets.results.fingerprint import Fingerprint
-from clay_assets.state.comparison import compare, is_complete
 from clay_assets.results.target import Target
+from clay_assets.state.comparison import compare, is_complete
 from clay_assets.storage import Store, StoredObject
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,9 @@ def plan_tile(
         if force:
             return TilePlan(tile, chips, fingerprint, todo=chips)
         limit = target.max_nodata
-        if is_complete(tile, chips, header, max_nodata=limit) and not (retry_skipped and header.summary.skipped):
+        if is_complete(tile, chips, header, max_nodata=limit) and not (
+            retry_skipped and header.summary.skipped
+        ):
             return TilePlan(tile, chips, fingerprint, header, is_current=True)
         try:
             rows = results.chips()

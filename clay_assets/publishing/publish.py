@@ -108,7 +108,9 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int, target:
                 f" {header.summary.chips + header.left} chips: materialize chip_embeddings to its end first"
             )
         inventory = read_inventory(work, tile)
-        narrow = _with_present_urls(results.columns(["source_url", "etag", "date", "reason"]), inventory, tile)
+        narrow = _with_present_urls(
+            results.columns(["source_url", "etag", "date", "reason"]), inventory, tile
+        )
         _account_for(inventory, narrow, header, tile)
         if not header.summary.embedded:
             raise NoUsableChips(f"tile {tile}: none of its {header.summary.chips} chips could be embedded")

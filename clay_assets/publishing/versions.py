@@ -24,9 +24,7 @@ class VersionMixed(ValueError):
     systemic = True
 
 
-def require_one_model(
-    output: Store, version: int, made: Fingerprint, replaced: Collection[str]
-) -> None:
+def require_one_model(output: Store, version: int, made: Fingerprint, replaced: Collection[str]) -> None:
     """Refuse to publish beside files of another checkpoint or level.
 
     Reads the footer of one file, of a tile that the run does not replace.
@@ -52,7 +50,8 @@ def require_one_model(
         got = {name: found.get(name, "") for name in SAME}
         if got != wanted:
             raise VersionMixed(
-                f"version {version} in {output.uri} holds {_named(got)} ({PurePosixPath(file.url).name}), this run"
+                f"version {version} in {output.uri} holds {_named(got)} ({PurePosixPath(file.url).name}),"
+                f" this run"
                 f" makes {_named(wanted)}: publish under another CLAY_VERSION, or remove the old files"
             )
         return

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from clay_assets.storage import ObjectMissing, Store
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 """Raised when a check changes: reports of another version are made again."""
 
 Part = Literal["inventory", "results", "file"]

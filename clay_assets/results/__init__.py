@@ -1,8 +1,8 @@
-"""Outcomes of a tile's chips, kept between runs: `chip_embeddings/{fingerprint}/{MGRS}.parquet` in the work store.
+"""Outcomes of a tile's chips, kept between runs, by fingerprint and tile, in the work store.
 
-A chip's result is found by its key below the tile's folder and its ETag, so what such a file holds is not embedded
-again: a tile that was interrupted, or got new chips, continues from there. Vectors of a tile can be larger than
-memory (2.3 GB at level `group`), so they go through files in small pieces.
+A chip's result is found by its key below the tile's folder and its ETag, and is not embedded again: a tile
+that was interrupted, or got new chips, continues from there. Vectors of a tile can be larger than memory (2.3
+GB at level `group`), so they go through files in small pieces.
 
     outcomes.py     embedded or skipped: what a chip becomes
     fingerprint.py  what vectors depend on besides their chips
@@ -20,4 +20,13 @@ from clay_assets.results.header import Making, ResultsHeader, TileSummary
 from clay_assets.results.reader import RESULTS_PREFIX, KnownChip, TileResults, results_key
 from clay_assets.results.writer import ResultsWriter
 
-__all__ = ["RESULTS_PREFIX", "KnownChip", "Making", "ResultsHeader", "ResultsWriter", "TileResults", "TileSummary", "results_key"]
+__all__ = [
+    "RESULTS_PREFIX",
+    "KnownChip",
+    "Making",
+    "ResultsHeader",
+    "ResultsWriter",
+    "TileResults",
+    "TileSummary",
+    "results_key",
+]

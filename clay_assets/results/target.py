@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clay_assets.results.fingerprint import Fingerprint
-from clay_assets.results.reader import TileResults, results_key
+from clay_assets.results.reader import TileResults
 from clay_assets.storage import Store
 
 PRECISIONS: tuple[Literal["bf16", "fp32"], ...] = ("bf16", "fp32")
@@ -52,7 +52,8 @@ class Target:
             level: How much of a chip one vector describes.
             precision: `auto`, `fp32` or `bf16`.
             preprocessing: The model's version of it.
-            best: The precision to take under `auto` where a tile has no results: what the hardware multiplies.
+            best: The precision to take under `auto` where a tile has no results: what the hardware
+                multiplies.
             untrained: As the checkpoint says.
             max_nodata: Highest share of a chip's pixels without data.
         """
@@ -70,7 +71,7 @@ class Target:
             StorageError: If the store refuses.
         """
         for fingerprint in self.fingerprints:
-            found = TileResults.open(work, results_key(tile, fingerprint))
+            found = TileResults.open(work, tile, fingerprint)
             if found is not None:
                 return found
         return None

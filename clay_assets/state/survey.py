@@ -11,9 +11,9 @@ from clay_assets.parquet import DamagedFileError
 from clay_assets.publishing.publish import inputs_of, made_from, published_files
 from clay_assets.results import RESULTS_PREFIX, ResultsHeader
 from clay_assets.results.fingerprint import chips_digest
+from clay_assets.results.target import Target
 from clay_assets.state.comparison import compare, is_complete
 from clay_assets.state.states import Rate, TileState, TileStores
-from clay_assets.results.target import Target
 from clay_assets.storage import FolderMissing, ObjectChanged, ObjectMissing, Store, StoredObject
 from clay_assets.tiles.inventory import list_chips
 
@@ -21,9 +21,7 @@ WORKERS = 32
 """Tiles surveyed at a time: each takes a few small requests, nearly all of it waiting."""
 
 
-def survey(
-    stores: TileStores, tiles: Sequence[str], target: Target | None, version: int
-) -> list[TileState]:
+def survey(stores: TileStores, tiles: Sequence[str], target: Target | None, version: int) -> list[TileState]:
     """The states of many tiles.
 
     One LIST for each tile's chips (each 1,000 of them), one reading of its results' footer and one of its

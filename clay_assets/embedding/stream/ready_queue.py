@@ -27,8 +27,9 @@ class ReadyChip:
         lonlat: Of the centre, degrees in WGS 84, longitude first.
         date: Acquisition date.
         footprint: WKB polygon in OGC:CRS84.
-        thumbnail: Of `preview.chip_thumbnail`.
-        outcome: Where somebody waits for what becomes of it.
+        thumbnail: Of `results.picture.chip_thumbnail`.
+        nodata: Share of its pixels without data, 0 to 1.
+        outcome: Where the consumer waits for it.
     """
 
     tile: str
@@ -38,6 +39,7 @@ class ReadyChip:
     date: datetime.date
     footprint: bytes
     thumbnail: bytes
+    nodata: float
     outcome: Future[Outcome]
 
 
