@@ -56,7 +56,7 @@ class ClayEncoder(dg.ConfigurableResource):
     checkpoint: ObjectStore = Field(description="The Lightning checkpoint: a local file or an s3:// object.")
     level: str = Field(
         default="",
-        description="How much of a chip one vector describes; empty: the model's own default. Clay v0: mean (one"
+        description="How much of a chip one vector describes; empty: the model's default. Clay v0: mean (one"
         " vector), patch (16 x 16), group (6 x 16 x 16). Clay v1.5: cls, mean, patch (32 x 32).",
     )
     precision: str = Field(

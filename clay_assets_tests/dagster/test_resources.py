@@ -8,10 +8,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from clay_assets.dagster.object_store import ObjectStore
 from dagster_aws.s3 import S3Resource
 from pydantic import ValidationError
 
-from clay_assets.dagster.object_store import ObjectStore
 from clay_assets.storage import AccessDenied, Misconfigured
 from clay_assets_tests.s3_server import S3Bucket, client
 
