@@ -8,7 +8,6 @@ steps themselves (`tiles.inventory`, `embedding`, `publishing`, `quality`), or r
 (`dagster`).
 """
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -176,12 +175,11 @@ class _Run:
         self._job = job
         self._record = record
         self._target = self._find_target()
+        if "publish" in job.steps and self._target is not None:  # before hours are spent on vectors to refuse
+            require_one_model(job.stores.output, job.version, self._target.preferred, set(tiles))
         self._waiting: deque[_Planned] = deque()
         self._publishing: deque[Future[TileOutcome]] = deque()
         self._has_tiles = False
-        self._version_checked = False
-        self._lock = threading.Lock()
-        self._tiles = frozenset(tiles)
         self._no_network: Exception | None = None
         self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="plan")
         stack.callback(self._lookups.shutdown, cancel_futures=True)
@@ -312,7 +310,6 @@ class _Run:
             if self._is_empty(outcome):
                 outcome = replace(outcome, empty=True)
             elif "publish" in job.steps and self._target is not None:
-                self._require_one_model(self._target)
                 published = publish_tile(
                     job.stores.work, job.stores.output, tile, version=job.version, target=self._target
                 )
@@ -322,14 +319,6 @@ class _Run:
         except Exception as error:
             return replace(outcome, error=error)
         return outcome
-
-    def _require_one_model(self, target: Target) -> None:
-        """Refuse to publish beside files of another model; once for a run, before its first file."""
-        with self._lock:
-            if not self._version_checked:
-                job = self._job
-                require_one_model(job.stores.output, job.version, target.preferred, self._tiles)
-                self._version_checked = True
 
     def _is_empty(self, outcome: TileOutcome) -> bool:
         if outcome.inventory is not None:

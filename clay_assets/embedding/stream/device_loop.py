@@ -187,11 +187,12 @@ class DeviceLoop:
             pixels.record_stream(products)  # else their memory could be given away while it is still read
         places = [window.lonlat for chip in part for window in chip.windows]
         times = [chip.time or chip.date for chip in part for _ in chip.windows]
-        inputs = (pixels, *self._embedder.context(places, times))
-        steps = zip(
-            *(tensor.split(self._size) for tensor in inputs), strict=True
-        )  # a chip may have more windows
-        vectors = [self._embedder.encode(*step, level=self._level) for step in steps]
+        context = self._embedder.context(places, times)
+        parts = [tensor.split(self._size) for tensor in (pixels, *context)]  # a chip may have more windows
+        vectors = [
+            self._embedder.encode(images, where, when, self._level)
+            for images, where, when in zip(*parts, strict=True)
+        ]
         return torch.cat(vectors) if len(vectors) > 1 else vectors[0]
 
     def _finish_all_but(self, count: int) -> None:
