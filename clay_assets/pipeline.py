@@ -141,7 +141,9 @@ def process_tiles(
     Raises:
         RunStopped: If every further tile would fail the same way (wrong credentials, no such bucket, a
             damaged checkpoint), or `record` raised an error.
-        StorageError, SettingError: If the checkpoint cannot be fetched, or a setting is invalid.
+        StorageError, SettingsError: If the checkpoint cannot be fetched, or a setting is invalid.
+        VersionMixed: If the output holds files of this version of another checkpoint or level.
+        UntrainedWeights: If the checkpoint's weights were never trained, and the settings do not allow that.
     """
     with ExitStack() as stack:
         run = _Run(tiles, job, record, progress, stack)
@@ -209,10 +211,8 @@ class _Run:
     @property
     def is_full(self) -> bool:
         """Whether to do a tile before more are queued."""
-        if (
-            self._no_network is not None
-        ):  # the tiles before the first that needs it are done, then the run ends
-            return bool(self._waiting)
+        if self._no_network is not None:
+            return bool(self._waiting)  # the tiles before the first that needs it are done, then the run ends
         chips_ahead = self._embedding is not None and self._embedding.is_full
         return len(self._waiting) > 1 and (chips_ahead or len(self._waiting) >= TILES_AHEAD - 2 * LOOKUPS)
 
