@@ -7,7 +7,7 @@ https://docs.dagster.io/guides/build/external-resources
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
 from dagster_aws.s3 import S3Resource
@@ -34,6 +34,10 @@ class ObjectStore(S3Resource):
     @classmethod
     def _is_dagster_maintained(cls) -> bool:
         return False
+
+    def get_object_to_set_on_execution_context(self) -> Self:
+        """The resource itself; `S3Resource` makes a boto3 client of each for every run, also of a folder."""
+        return self
 
     def __repr_args__(self) -> Any:  # noqa: ANN401 - pydantic's own signature
         return [(name, value) for name, value in super().__repr_args__() if name not in SECRETS]
