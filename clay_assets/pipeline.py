@@ -326,11 +326,10 @@ class _Run:
         return not read_inventory(self._job.stores.work, outcome.tile)
 
     def _close_publishers(self) -> None:
-        """End of the run, also by an error or an interrupt: record what is published, begin nothing more."""
-        self._publishers.shutdown(cancel_futures=True)
+        """End of the run, also by an error or an interrupt: publish and record what is embedded."""
+        self._publishers.shutdown()
         for future in self._publishing:
-            if not future.cancelled():
-                self._record(future.result())
+            self._record(future.result())
 
     def _record_published(self) -> None:
         while self._publishing and self._publishing[0].done():
