@@ -66,16 +66,17 @@ def lightning_checkpoint_v15(model_size: str, others: int = 8, *, untrained: boo
             optimizer's state, which are 1.2, 1.2, 0.004 and 2.6 GB in the released file.
         untrained: Whether the file says that its weights were never trained.
     """
-    matrix = torch.zeros(others, others)
     rest = ("decoder.enc_to_dec.weight", "teacher.blocks.0.attn.qkv.weight", "proj.weight")
     return {
         "epoch": 76,
         "global_step": 1100,
         "pytorch-lightning_version": "2.4.0",
         "state_dict": OrderedDict(
-            encoder_state_v15(model_size) | {f"model.{name}": matrix.clone() for name in rest}
+            encoder_state_v15(model_size) | {f"model.{name}": torch.zeros(others, others) for name in rest}
         ),
-        "optimizer_states": [{"state": {0: {"step": torch.tensor(1.0), "exp_avg": matrix.clone()}}}],
+        "optimizer_states": [
+            {"state": {0: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(others, others)}}}
+        ],
         "hparams_name": "kwargs",
         "hyper_parameters": {
             "mask_ratio": 0.7,

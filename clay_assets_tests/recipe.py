@@ -108,7 +108,7 @@ def decoder_shapes(model_size: str) -> dict[str, Shape]:
 
 
 def encoder_shapes_v15(model_size: str) -> dict[str, Shape]:
-    """Names and shapes of the parameters of Clay v1.5's encoder as they stand in a checkpoint's `state_dict`."""
+    """Names and shapes of the parameters of Clay v1.5's encoder in a checkpoint's `state_dict`."""
     width, depth, heads_width, hidden = ENCODER_SIZES_V15[model_size]
     encoder = "model.encoder"
     waves = f"{encoder}.patch_embedding.weight_generator"
