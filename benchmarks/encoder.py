@@ -1,10 +1,10 @@
 """The encoder alone: chips per second, as a fraction of what matrix products allow, beside the original's.
 
 What bounds the encoder is the rate at which the device multiplies matrices, so that rate is measured too,
-at the network's own shapes. The peer (`benchmarks.peer`, `benchmarks.peer_v15`) is the network as the original built it, with the
-same weights. Everything takes turns in rounds, so that other work on the machine hits all alike. The limit is
-held against the fastest round, the peer against the median one: its blocks are so large that the system gives
-it fresh memory in most rounds, but not in a lucky one.
+at the network's own shapes. The peer (`benchmarks.peer`, `benchmarks.peer_v15`) is the network as the
+original built it, with the same weights. Everything takes turns in rounds, so that other work on the machine
+hits all alike. The limit is held against the fastest round, the peer against the median one: its blocks are
+so large that the system gives it fresh memory in most rounds, but not in a lucky one.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from benchmarks.gemm import network_products, square_product
 from benchmarks.networks import RELEASED, network, random_inputs
 from benchmarks.peer import embed_with_peer
 from clay_model import Embedder, Precision
-from clay_model.checkpoint import Encoder
 from clay_model.device import resolve_devices
+from clay_model.encoder import Encoder
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from benchmarks.peer import Peer
 from benchmarks.peer_v15 import PeerV15
 from clay_model import V0, V15
-from clay_model.checkpoint import Encoder
+from clay_model.encoder import Encoder
 from clay_model.v0.encoder import Encoder as EncoderV0
 from clay_model.v15.encoder import Encoder as EncoderV15
 from clay_model.v15.generator import KernelGenerator

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from clay_model import V0, V15, Dimensions, Embedder, Level, ModelSpec, Precision
 from clay_model.accelerate import LARGEST_BATCH, auto_batch_size, fitting_batch
-from clay_model.checkpoint import Encoder
 from clay_model.device import multiplies_bf16
+from clay_model.encoder import Encoder
 from clay_model.kernels.attention import headwise_attention
 from clay_model.kernels.packed import PackedLinear, packing_works
 from clay_model.layers import Attention, plain_attention

@@ -19,7 +19,7 @@ from torch import Tensor
 from clay_assets_tests.checkpoints import encoder_state, lightning_checkpoint, write_checkpoint
 from clay_assets_tests.recipe import GROUP_BANDS
 from clay_model import SIZES, CheckpointError, Dimensions, read_checkpoint
-from clay_model.checkpoint import Encoder
+from clay_model.encoder import Encoder
 from clay_model.v0.checkpoint import FORMAT
 from clay_model.v0.encoder import Encoder as EncoderV0
 
