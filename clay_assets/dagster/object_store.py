@@ -13,14 +13,14 @@ from clay_assets.storage import S3Options, Store
 
 
 class ObjectStore(dg.ConfigurableResource):
-    """One folder or one `s3://bucket/prefix`, with the same S3 fields as dagster-aws's `S3Resource`.
+    """One folder or one `s3://bucket/prefix`, with the S3 fields of dagster-aws's `S3Resource` and one more.
 
     S3 fields that are left empty are found by the AWS SDK itself: `AWS_ACCESS_KEY_ID`, `AWS_PROFILE`,
     `AWS_REGION`, `AWS_ENDPOINT_URL_S3` and the rest, `~/.aws`, the machine's role. That is the better place
     for secrets; where they must be fields, give them as `dg.EnvVar`, which Dagster shows by name only.
     """
 
-    uri: str = Field(description="A folder, or s3://bucket/prefix.")
+    uri: str = Field(description="A folder, or s3://, gs:// or az://bucket/prefix.")
     use_unsigned_session: bool = Field(
         default=False, description="Send anonymous requests: for public buckets, without any credentials."
     )
@@ -48,6 +48,10 @@ class ObjectStore(dg.ConfigurableResource):
     )
     aws_session_token: str | None = Field(
         default=None, repr=False, description="Session token, where the keys are temporary."
+    )
+    request_payer: bool = Field(
+        default=False,
+        description="Whether these credentials' owner pays for what is read, as some buckets ask.",
     )
     _store: Store | None = PrivateAttr(default=None)
 
