@@ -74,6 +74,9 @@ def main() -> None:
     parser.add_argument("--chips", type=int, default=600)
     parser.add_argument("--table", action="store_true", help="project to other machines")
     parser.add_argument("--validate", action="store_true", help="sample the known case and stop")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="feed as many, each on its share of the cores"
+    )
     parser.add_argument("--feed", nargs=2, metavar=("URI", "RESULT"), help=argparse.SUPPRESS)
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--known-case", action="store_true", help=argparse.SUPPRESS)
@@ -91,6 +94,8 @@ def main() -> None:
             return None
         write_chips_of_tile(root / "chips", TILE, DISTINCT)
         with _serving(root, arguments.chips) as environment:
+            if arguments.processes > 1:
+                return _print_sum(arguments.processes, environment, root)
             command = ["--feed", "s3://chips", str(root / "feed.json")]
             subprocess.run([sys.executable, "-m", "benchmarks.feed", *command], env=environment, check=True)
             feed = json.loads((root / "feed.json").read_text())
@@ -102,6 +107,21 @@ def main() -> None:
         if arguments.table:
             print_table(found.cpu_per_chip, held / arguments.chips, found.mb_per_chip, found.busiest_s_per_gb)
     return None
+
+
+def _print_sum(count: int, environment: Mapping[str, str], root: Path) -> None:
+    """Feed from several processes at once, and add up what they reach."""
+    cores = sorted(os.sched_getaffinity(0))
+    results = [root / f"feed-{number}.json" for number in range(count)]
+    running = []
+    for number, result in enumerate(results):
+        share = ",".join(str(core) for core in cores[number % len(cores) :: count])
+        command = ["taskset", "--cpu-list", share, sys.executable, "-m", "benchmarks.feed"]
+        running.append(subprocess.Popen([*command, "--feed", "s3://chips", str(result)], env=environment))
+    if any(process.wait() for process in running):
+        raise SystemExit("a feeding process failed")
+    rates = [json.loads(result.read_text())["chips_per_s"] for result in results]
+    print(json.dumps({"benchmark": "feed", "processes": count, "chips_per_s": sum(rates), "each": rates}))
 
 
 # The measured process.

@@ -33,6 +33,10 @@ class SettingError(ValueError):
     systemic = True
 
 
+FREE = "free"
+"""As a device: one that no other process of this host has taken."""
+
+
 class ClayEncoder(dg.ConfigurableResource):
     """The Clay v0 encoder: a checkpoint, and how it is run."""
 
@@ -46,7 +50,8 @@ class ClayEncoder(dg.ConfigurableResource):
     )
     device: str = Field(
         default="auto",
-        description="auto (every GPU, or the CPU), cpu, cuda, cuda:0, or several: cuda:0,cuda:1.",
+        description="auto (every GPU, or the CPU), cpu, cuda, cuda:0, or several: cuda:0,cuda:1. "
+        "free: one that no other run of this host has taken.",
     )
     batch_size: str = Field(default="auto", description="Chips per forward pass: auto, or a number from 1.")
     cache: str | None = Field(
@@ -81,7 +86,7 @@ class ClayEncoder(dg.ConfigurableResource):
         from clay_model.device import resolve_devices, resolve_precision
 
         try:
-            precision = resolve_precision(self.precision, resolve_devices(self.device)[0])
+            precision = resolve_precision(self.precision, resolve_devices(_any_of(self.device))[0])
         except ValueError as error:
             raise SettingError(f"{error} (CLAY_DEVICE, CLAY_PRECISION)") from error
         return Fingerprint(
@@ -130,7 +135,16 @@ class ClayEncoder(dg.ConfigurableResource):
 @functools.lru_cache(maxsize=2)
 def _load(path: Path, sha256: str, device: str, precision: str) -> tuple["Embedder", ...]:  # noqa: ARG001
     """The network on each device; with `sha256`, so that another file of the same name is loaded anew."""
+    from clay_assets.embedding.free_device import take_free_device
     from clay_model.device import resolve_devices
     from clay_model.embed import load_encoders
 
-    return tuple(load_encoders(path, resolve_devices(device), precision))
+    devices = resolve_devices(_any_of(device))
+    if device == FREE:
+        devices = [take_free_device(devices)]
+    return tuple(load_encoders(path, devices, precision))
+
+
+def _any_of(device: str) -> str:
+    """The setting for the devices that one is taken from."""
+    return "auto" if device == FREE else device
