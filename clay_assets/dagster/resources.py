@@ -21,14 +21,17 @@ SECRETS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 
 
 class ObjectStore(S3Resource):
-    """A folder or an `s3://bucket/prefix`, reached as dagster-aws's `S3Resource` says.
+    """A folder or a bucket's prefix; on S3 reached as dagster-aws's `S3Resource` says.
 
     The AWS SDK finds what is not set here: `AWS_ACCESS_KEY_ID`, `AWS_PROFILE`, `AWS_REGION`,
     `AWS_ENDPOINT_URL_S3` and the rest, `~/.aws`, the machine's role. That is the better place for secrets;
     where they must be fields, give them as `dg.EnvVar`, which Dagster shows by name only.
     """
 
-    uri: str = Field(description="A folder, or s3://bucket/prefix.")
+    uri: str = Field(description="A folder, or s3://, gs:// or az://bucket/prefix.")
+    request_payer: bool = Field(
+        default=False, description="Whether the requester pays for reading, as requester-pays buckets ask."
+    )
     _store: Store | None = PrivateAttr(default=None)
 
     @classmethod
@@ -68,7 +71,8 @@ class ClayEncoder(dg.ConfigurableResource):
     )
     device: str = Field(
         default="auto",
-        description="auto (every GPU, or the CPU), cpu, cuda, cuda:0, or several: cuda:0,cuda:1.",
+        description="auto (every GPU, or the CPU), cpu, cuda, cuda:0, or several: cuda:0,cuda:1; free: one that no other"
+        " run of this host has taken.",
     )
     batch_size: str = Field(default="auto", description="Chips per forward pass: auto, or a number from 1.")
     cache: str | None = Field(
