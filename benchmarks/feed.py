@@ -34,7 +34,7 @@ import torch
 import trustme
 
 from benchmarks.feed_table import print_table
-from clay_assets.demo.chips import write_chips_of_tile
+from clay_assets.demo.chips import CHILE, write_chips
 from clay_assets.embedding.stream import ChipStream
 from clay_assets.storage import Store
 from clay_model.spec import Level
@@ -92,7 +92,7 @@ def main() -> None:
             held = sum(count for stack, count in stacks.items() if "_hold_the_gil" in stack) / RATE
             print(f"known case: {ROUNDS * HELD:.2f} s held, {held:.2f} s sampled")
             return None
-        write_chips_of_tile(root / "chips", TILE, DISTINCT)
+        write_chips(root / "chips", CHILE, DISTINCT, span=512)
         with _serving(root, arguments.chips) as environment:
             if arguments.processes > 1:
                 return _print_sum(arguments.processes, environment, root)

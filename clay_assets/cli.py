@@ -50,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if parsed.command == "tiles":
             options = _reading(_settings())
-            store = Store(parsed.where, replace(options, use_unsigned_session=True) if parsed.anonymous else options)
+            store = Store(
+                parsed.where, replace(options, use_unsigned_session=True) if parsed.anonymous else options
+            )
             print_tiles(store, parsed.output)
         elif parsed.command == "prune":
             print_orphans(_settings(), remove=parsed.yes)

@@ -23,13 +23,20 @@ from clay_assets.tiles.manifest import read_tiles  # noqa: E402
 
 def build_resources(settings: Settings) -> dict[str, Any]:
     """The resources that the settings describe."""
-    public = {"use_unsigned_session": settings.anonymous, "request_payer": settings.request_payer}
+
+    def read_only(name: str) -> ObjectStore:
+        return ObjectStore(
+            uri=settings.config(name),
+            use_unsigned_session=settings.anonymous,
+            request_payer=settings.request_payer,
+        )
+
     return {
-        "chips": ObjectStore(uri=settings.config("CLAY_CHIPS_URI"), **public),
+        "chips": read_only("CLAY_CHIPS_URI"),
         "work": ObjectStore(uri=settings.config("CLAY_WORK_URI")),
         "output": ObjectStore(uri=settings.config("CLAY_OUTPUT_URI")),
         "encoder": ClayEncoder(
-            checkpoint=ObjectStore(uri=settings.config("CLAY_CHECKPOINT"), **public),
+            checkpoint=read_only("CLAY_CHECKPOINT"),
             level=settings.config("CLAY_LEVEL"),
             precision=settings.config("CLAY_PRECISION"),
             device=settings.config("CLAY_DEVICE"),

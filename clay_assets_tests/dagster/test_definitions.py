@@ -5,10 +5,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from clay_assets.dagster.object_store import ObjectStore
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._serdes import serialize_value
 
-from clay_assets.dagster.object_store import ObjectStore
 from clay_assets.definitions import build_defs
 from clay_assets.settings import Settings
 from clay_assets.storage import Misconfigured
