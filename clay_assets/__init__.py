@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from clay_assets.reading import read_embeddings
-    from clay_assets.search import similar
+    from clay_assets.search.similar import similar
 
 __version__ = "0.1.0"
 
 __all__ = ["read_embeddings", "similar"]
 
-_LAZY = {"read_embeddings": "clay_assets.reading", "similar": "clay_assets.search"}
+_LAZY = {"read_embeddings": "clay_assets.reading", "similar": "clay_assets.search.similar"}
 """Public functions by their modules, imported when first asked for: `import clay_assets` stays fast."""
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from clay_assets.search import command as similar_command
 from clay_assets.settings import Settings, SettingsError
 from clay_assets.storage import S3Options, StorageError, Store
 from clay_assets.tiles.manifest import TILE_CODE, ManifestError, read_tiles
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.command == "tiles":
             store = Store(parsed.where, S3Options(use_unsigned_session=parsed.anonymous))
             print_tiles(store, parsed.output)
+        elif parsed.command == "similar":
+            return similar_command.run(parsed, _settings().value("CLAY_OUTPUT_URI"))
         else:
             print_estimate(_settings(), parsed.tiles)
         sys.stdout.flush()
@@ -91,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     estimate.add_argument(
         "--tiles", type=Path, metavar="FILE", help="manifest to look at instead of the one CLAY_TILES names"
     )
+    similar_command.add_parser(commands)
     return parser
 
 

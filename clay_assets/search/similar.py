@@ -1,7 +1,8 @@
 """`similar`: the nearest rows of a collection, by brute force, from a stream that is never held."""
 
+import datetime
 from collections.abc import Sequence
-from datetime import date
+from dataclasses import dataclass
 
 import geopandas
 import numpy as np
@@ -14,7 +15,7 @@ from clay_assets.publishing.schema import CRS
 from clay_assets.reading.columns import place_means
 from clay_assets.reading.embeddings import ALONGSIDE, chosen_files
 from clay_assets.reading.facts import Facts
-from clay_assets.reading.files import SourceFile, Where
+from clay_assets.reading.files import NothingToRead, SourceFile, Where
 from clay_assets.reading.scan import Task, at_once, blocks, opened, tasks
 from clay_assets.reading.selection import Selection
 from clay_assets.search.examples import Place, find_examples
@@ -30,7 +31,7 @@ def similar(
     *,
     to: str | Sequence[str] = (),
     at: Place | Sequence[Place] = (),
-    date: date | None = None,
+    date: datetime.date | None = None,
     unlike: str | Sequence[str] = (),
     k: int = 10,
     raw: bool = False,
@@ -66,21 +67,63 @@ def similar(
         MixedEmbeddings, NothingToRead, DamagedFileError, StorageError: As `read_embeddings`.
         ValueError: No example is given, k is below 1, or the examples point nowhere.
     """
-    wanted, avoided, places = _names(to), _names(unlike), _places(at)
-    if not wanted and not avoided and not places:
-        raise ValueError("got no example; expected a chip in `to` or `unlike`, or a place in `at`")
-    if k < 1:
-        raise ValueError(f"got k {k}; expected 1 or more")
-    files, facts = chosen_files(where, Selection(version=version), options)
+    query = Query(tuple(_names(to)), tuple(_places(at)), date, tuple(_names(unlike)), k, raw, version)
+    return search(where, query, options).found
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is searched for; each as `similar` takes it.
+
+    Raises:
+        ValueError: No example is given, or k is below 1.
+    """
+
+    to: tuple[str, ...] = ()
+    at: tuple[Place, ...] = ()
+    date: datetime.date | None = None
+    unlike: tuple[str, ...] = ()
+    k: int = 10
+    raw: bool = False
+    version: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.to or self.at or self.unlike):
+            raise ValueError("got no example; expected a chip in `to` or `unlike`, or a place in `at`")
+        if self.k < 1:
+            raise ValueError(f"got k {self.k}; expected 1 or more")
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search gives.
+
+    Attributes:
+        found: As `similar` returns it.
+        examples: `source_url`, `date` and `geometry` of the examples and counter-examples.
+    """
+
+    found: geopandas.GeoDataFrame
+    examples: geopandas.GeoDataFrame
+
+
+def search(where: Where, query: Query, options: S3Options | None = None) -> Found:
+    """Do what `similar` describes, and give the examples' rows too."""
+    files, facts = chosen_files(where, Selection(version=query.version), options)
+    if not files:
+        raise NothingToRead(f"got no file of version {query.version}; expected some. Name another version")
     dim = _dim(files, facts)
-    examples = find_examples(files, facts, to=wanted, at=places, day=date, unlike=avoided, dim=dim)
-    mean = np.zeros(dim) if raw else collection_mean(files, facts, dim)
+    examples = find_examples(
+        files, facts, to=query.to, at=query.at, day=query.date, unlike=query.unlike, dim=dim
+    )
+    mean = np.zeros(dim) if query.raw else collection_mean(files, facts, dim)
     direction = query_direction(examples.vectors, examples.wanted, mean)
     own = pc.unique(examples.rows["source_url"])
-    hits = _search(files, facts, direction, mean.astype(np.float32), own, k)
-    frame = _frame(hits)
-    frame.attrs = {"clay": dict(facts[0].provenance), "examples": own.to_pylist()}
-    return frame
+    hits = _search(files, facts, direction, mean.astype(np.float32), own, query.k)
+    found = _frame(hits.rows)
+    found.insert(2, "similarity", hits.similarity)
+    found.attrs = {"clay": dict(facts[0].provenance), "examples": own.to_pylist()}
+    return Found(found, _frame(examples.rows))
 
 
 def _search(
@@ -124,14 +167,12 @@ def _dim(files: Sequence[SourceFile], facts: Sequence[Facts]) -> int:
     return len(first["embeddings"][0])
 
 
-def _frame(hits: Hits) -> geopandas.GeoDataFrame:
-    frame = geopandas.GeoDataFrame(
-        hits.rows.select(["source_url", "date"]).replace_schema_metadata(None).to_pandas(),
-        geometry=shapely.from_wkb(hits.rows["geometry"].to_numpy()),
+def _frame(rows: pa.Table) -> geopandas.GeoDataFrame:
+    return geopandas.GeoDataFrame(
+        rows.select(["source_url", "date"]).replace_schema_metadata(None).to_pandas(),
+        geometry=shapely.from_wkb(rows["geometry"].to_numpy()),
         crs=CRS,
     )
-    frame.insert(2, "similarity", hits.similarity)
-    return frame
 
 
 def _names(given: str | Sequence[str]) -> list[str]:

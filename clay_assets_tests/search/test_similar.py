@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from clay_assets import similar
 from clay_assets.publishing import write_geoparquet
 from clay_assets.reading import MixedEmbeddings, read_vectors, scan
-from clay_assets.search import ExampleMissing
+from clay_assets.search.examples import ExampleMissing
 from clay_assets_tests.publishing.geoparquet_rows import with_column
 from clay_assets_tests.reading.collection import (
     CHIPS,
