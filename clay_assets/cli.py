@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from clay_assets.export import command as export_command
 from clay_assets.search import command as similar_command
 from clay_assets.settings import Settings, SettingsError
 from clay_assets.storage import S3Options, StorageError, Store
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_tiles(store, parsed.output)
         elif parsed.command == "similar":
             return similar_command.run(parsed, _settings().value("CLAY_OUTPUT_URI"))
+        elif parsed.command == "export":
+            return export_command.run(parsed, _settings().value("CLAY_OUTPUT_URI"))
         else:
             print_estimate(_settings(), parsed.tiles)
         sys.stdout.flush()
@@ -95,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tiles", type=Path, metavar="FILE", help="manifest to look at instead of the one CLAY_TILES names"
     )
     similar_command.add_parser(commands)
+    export_command.add_parser(commands)
     return parser
 
 

@@ -131,7 +131,8 @@ def test_items_collection_and_model_pass_their_schemas_and_pystac_reads_them(
     (linked,) = found.get_links("emb:model")
     mlm = pystac.Item.from_file(linked.get_absolute_href() or "").ext.mlm
     assert list(mlm.input[0].bands)[:3] == ["B02", "B03", "B04"]
-    assert [scaling.mean for scaling in mlm.input[0].value_scaling or ()][0] == 1369.03
+    scaling = model["properties"]["mlm:input"][0]["value_scaling"]
+    assert scaling[12] == {"type": "z-score", "mean": 499.46, "stddev": 880.35}  # of the terrain
     assert mlm.input[0].input.shape == [-1, 13, 512, 512]
     assert mlm.output[0].result.shape == [-1, WIDTH]
 
