@@ -109,7 +109,9 @@ def cosines(
     """
     centred = vectors - mean
     lengths = np.sqrt(np.einsum("nd,nd->n", centred, centred))
-    similarity: NDArray[np.float32] = (centred @ direction) / np.maximum(lengths, np.float32(TINY))
+    # Not `@`: BLAS would start threads of its own in each of the threads that read.
+    products = np.einsum("nd,d->n", centred, direction)
+    similarity: NDArray[np.float32] = products / np.maximum(lengths, np.float32(TINY))
     return similarity
 
 
