@@ -13,11 +13,13 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
+from clay_assets.chips.name import CHIP_NAME
+from clay_assets.publishing import parse_published_name
 from clay_assets.reading.columns import place_means
 from clay_assets.reading.embeddings import ALONGSIDE
 from clay_assets.reading.facts import Facts
 from clay_assets.reading.files import SourceFile
-from clay_assets.reading.scan import Block, at_once, blocks, tasks
+from clay_assets.reading.scan import Block, Task, at_once, blocks, tasks
 from clay_assets.reading.selection import Selection
 
 Place = tuple[float, float]
@@ -93,20 +95,17 @@ def _candidates(
 ) -> Block:
     """All rows that may be an example."""
     chosen = _ExampleRows(dates=(day, day) if day else None, names=tuple(names), places=tuple(places))
-
-    def look(task_and_place: tuple[SourceFile, Facts]) -> list[Block]:
-        found = []
-        for task in tasks([task_and_place[0]], [task_and_place[1]]):
-            for block in blocks(task, ALONGSIDE, chosen):
-                found.append(Block(block.rows, place_means(block.vectors, dim)))
-        return found
-
     near = [
-        (file, fact)
-        for file, fact in zip(files, facts, strict=True)
-        if (names or any(Selection(bbox=(*place, *place)).may_be_in(fact) for place in places))
+        pair for pair in zip(files, facts, strict=True) if chosen.may_have(pair[0]) and chosen.is_near(*pair)
     ]
-    found = [block for piece in at_once(look, near) for block in piece]
+
+    def look(task: Task) -> list[Block]:
+        return [
+            Block(block.rows, place_means(block.vectors, dim)) for block in blocks(task, ALONGSIDE, chosen)
+        ]
+
+    searched = tasks([file for file, _ in near], [fact for _, fact in near])
+    found = [block for piece in at_once(look, searched) for block in piece]
     schema = pa.schema([("source_url", pa.string()), ("date", pa.date32()), ("geometry", pa.binary())])
     rows = pa.concat_tables([schema.empty_table(), *(b.rows for b in found)], promote_options="permissive")
     vectors = np.concatenate([np.empty((0, dim), np.float32), *(block.vectors for block in found)])
@@ -120,11 +119,21 @@ class _ExampleRows(Selection):
     names: tuple[str, ...] = ()
     places: tuple[Place, ...] = ()
 
+    def is_near(self, file: SourceFile, facts: Facts) -> bool:
+        """Whether a file can hold an example: by its tile, which chips' names say too, or by its bounds."""
+        published = parse_published_name(file.name)
+        tiles = {match[1] if (match := CHIP_NAME.search(name)) else None for name in self.names}
+        if tiles and (published is None or tiles & {published.tile, None}):
+            return True
+        return any(Selection(bbox=(*place, *place)).may_be_in(facts) for place in self.places)
+
     @property
     def columns(self) -> list[str]:
+        """All of them: names and places are alternatives."""
         return list(ALONGSIDE)
 
     def matches(self, rows: pa.Table) -> NDArray[np.bool_]:
+        """Which rows may be an example."""
         mask = np.array([_is_named(url, self.names) for url in rows["source_url"].to_pylist()], dtype=bool)
         if self.places:
             outlines = shapely.from_wkb(rows["geometry"].to_numpy())

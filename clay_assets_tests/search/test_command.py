@@ -32,8 +32,8 @@ def test_table_has_a_line_for_each_chip_found(folder: Path, capsys: pytest.Captu
     assert head.split() == ["similarity", "date", "lon", "lat", "source_url"]
     assert [line.split()[-1] for line in lines] == found["source_url"].tolist()
     assert [line.split()[0] for line in lines] == [f"{value:.4f}" for value in found["similarity"]]
-    middles = found.geometry.centroid
-    assert [float(line.split()[2]) for line in lines] == pytest.approx(middles.x.tolist(), abs=1e-4)
+    middles = [outline.centroid.x for outline in found.geometry]
+    assert [float(line.split()[2]) for line in lines] == pytest.approx(middles, abs=1e-4)
 
 
 def test_place_west_of_greenwich_is_no_option_and_the_default_place_is_the_settings(

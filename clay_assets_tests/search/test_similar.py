@@ -1,5 +1,6 @@
 """`similar` against NumPy on the same vectors, all at once in float64."""
 
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import shapely
 from numpy.typing import NDArray
 
 from clay_assets import similar
+from clay_assets.parquet import DamagedFileError
 from clay_assets.publishing import write_geoparquet
 from clay_assets.reading import MixedEmbeddings, read_vectors, scan
-from clay_assets.search.examples import ExampleMissing
+from clay_assets.reading.embeddings import chosen_files
+from clay_assets.reading.selection import Selection
+from clay_assets.search.examples import ExampleMissing, find_examples
 from clay_assets_tests.publishing.geoparquet_rows import with_column
 from clay_assets_tests.reading.collection import (
     CHIPS,
@@ -170,3 +174,22 @@ def test_collections_of_two_models_are_not_searched(tmp_path: Path) -> None:
 
     with pytest.raises(MixedEmbeddings):
         similar(tmp_path, to=A)
+
+
+def test_rows_of_other_tiles_are_not_read_for_an_example(folder: Path, tmp_path: Path) -> None:
+    for path in folder.iterdir():
+        shutil.copy(path, tmp_path)
+    other = tmp_path / "27WXN_20200615_20210703_v001.gpq"
+    data = other.read_bytes()
+    other.write_bytes(
+        data[:4] + b"\xff" * (len(data) // 3) + data[4 + len(data) // 3 :]
+    )  # the footer is whole
+    files, facts = chosen_files(tmp_path, Selection(), None)
+    middle = shapely.centroid(squares("27WXM")[2])
+
+    for to, at in (([A], []), ([], [(middle.x, middle.y)])):
+        found = find_examples(files, facts, to=to, at=at, day=DAYS[0], unlike=[], dim=48)
+        assert found.rows["source_url"].to_pylist() == [A]
+
+    with pytest.raises(DamagedFileError):  # a name without a tile may be anywhere
+        find_examples(files, facts, to=["chip.tif"], at=[], day=None, unlike=[], dim=48)
