@@ -12,8 +12,8 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 OURS = {"clay_model", "clay_assets", "clay_assets_tests", "benchmarks", "rehearsal"}
-WITHOUT = {"geopandas"}
-"""What the packages do without where it is missing: the demo then shows its files with pyarrow."""
+WITHOUT = {"pynvml"}
+"""What the packages do without where it is missing: a GPU's energy is then not measured."""
 
 
 def imported(folder: str) -> set[str]:

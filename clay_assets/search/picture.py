@@ -1,0 +1,132 @@
+"""Draw chips that were found, in true colour, each with its place, date and similarity.
+
+The chips are read again from their `source_url`s. One that can't be had any more is drawn as a grey square
+that says so.
+"""
+
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+
+import geopandas
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from clay_assets.chips import ChipRejected, read_chip
+from clay_assets.results.picture import WHITE
+from clay_assets.storage import S3Options, StorageError, Store
+from clay_model.spec import BANDS
+
+SIDE = 192
+"""Pixels along a chip's side in the picture."""
+
+CAPTION = 34
+"""Pixels below a chip for two lines of text."""
+
+GAP = 8
+ACROSS = 5
+"""Chips in a row of the picture."""
+
+READERS = 4
+"""Chips fetched and decoded at once; each is 13.6 MB of float32."""
+
+_RGB = [BANDS.index(name) for name in ("B04", "B03", "B02")]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A chip to draw.
+
+    Attributes:
+        url: To read it from.
+        date: Of acquisition.
+        place: Longitude and latitude of its middle, degrees.
+        similarity: None for an example.
+    """
+
+    url: str
+    date: date
+    place: tuple[float, float]
+    similarity: float | None = None
+
+    @property
+    def caption(self) -> str:
+        """Two lines: place; date and similarity."""
+        lon, lat = self.place
+        said = "example" if self.similarity is None else f"{self.similarity:.3f}"
+        north, east = "N" if lat >= 0 else "S", "E" if lon >= 0 else "W"
+        return f"{abs(lat):.3f}° {north} {abs(lon):.3f}° {east}\n{self.date}  {said}"
+
+
+def picture_of(
+    found: geopandas.GeoDataFrame, examples: geopandas.GeoDataFrame, options: S3Options | None = None
+) -> tuple[bytes, list[str]]:
+    """Draw the examples in the first row, what was found below.
+
+    Args:
+        found: As `similar` returns it.
+        examples: `source_url`, `date` and `geometry` of the examples.
+        options: How to reach chips on S3.
+
+    Returns:
+        A PNG, and why each chip that is missing from it could not be read.
+    """
+    first, others = _shown(examples), _shown(found)
+    chips = [*first, *others]
+    with ThreadPoolExecutor(READERS) as pool:
+        drawn = list(pool.map(lambda chip: _true_colour(chip.url, options), chips))
+    # The examples begin a row, and so does what was found.
+    starts = [*range(0, len(first), ACROSS), *range(len(first), len(chips), ACROSS)]
+    rows = [range(at, end) for at, end in zip(starts, [*starts[1:], len(chips)], strict=True)]
+    width = GAP + max(map(len, rows)) * (SIDE + GAP)
+    picture = Image.new("RGB", (width, GAP + len(rows) * (SIDE + CAPTION + GAP)), "white")
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    for line, row in enumerate(rows):
+        for column, index in enumerate(row):
+            x, y = GAP + column * (SIDE + GAP), GAP + line * (SIDE + CAPTION + GAP)
+            image = drawn[index]
+            if isinstance(image, str):
+                draw.rectangle((x, y, x + SIDE, y + SIDE), "lightgrey")
+                draw.text((x + 8, y + SIDE // 2 - 8), "the chip can't be read", "black", font)
+            else:
+                picture.paste(Image.fromarray(image), (x, y))
+            draw.multiline_text((x, y + SIDE + 2), chips[index].caption, "black", font)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue(), [reason for reason in drawn if isinstance(reason, str)]
+
+
+def true_colour(pixels: NDArray[np.float32], side: int = SIDE) -> NDArray[np.uint8]:
+    """True colour of a chip; a square root lifts dark land.
+
+    Args:
+        pixels: (13, H, W) in the order of `BANDS`, reflectance x 10,000.
+        side: Pixels along the picture's side.
+
+    Returns:
+        (side, side, 3).
+    """
+    colour = np.sqrt(np.clip(pixels[_RGB] / WHITE, 0, 1)) * 255
+    image = Image.fromarray(np.ascontiguousarray(colour.transpose(1, 2, 0)).astype(np.uint8))
+    return np.asarray(image.resize((side, side), Image.Resampling.BOX))
+
+
+def _shown(frame: geopandas.GeoDataFrame) -> Sequence[Shown]:
+    middles = [outline.centroid for outline in frame.geometry]
+    scores = frame["similarity"] if "similarity" in frame else [None] * len(frame)
+    return [
+        Shown(url, day, (middle.x, middle.y), None if score is None else float(score))
+        for url, day, middle, score in zip(frame["source_url"], frame["date"], middles, scores, strict=True)
+    ]
+
+
+def _true_colour(url: str, options: S3Options | None) -> NDArray[np.uint8] | str:
+    """The chip's picture, or why there is none."""
+    folder, _, name = url.rpartition("/")
+    try:
+        return true_colour(read_chip(Store(folder, options).read(name), name).pixels)
+    except (StorageError, ChipRejected) as error:
+        return f"{url}: {error}"

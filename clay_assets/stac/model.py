@@ -1,0 +1,95 @@
+"""The network as a STAC Item of the machine-learning-model extension: what goes in, what comes out.
+
+The bands, their statistics and the window come from `clay_model.spec`; shape and level from the files.
+https://github.com/stac-extensions/mlm/tree/v1.4.0
+"""
+
+from clay_assets.reading.facts import Facts
+from clay_assets.stac.item import EXTENSIONS, STAC_VERSION, Json, link
+from clay_model.spec import BANDS, CHIP_SIZE, DEVIATION, MEAN
+
+MODEL_EXTENSIONS = [f"{EXTENSIONS}/mlm/v1.4.0/schema.json", f"{EXTENSIONS}/eo/v1.1.0/schema.json"]
+
+BAND_INPUTS = {"clay-v0": (BANDS, MEAN, DEVIATION, CHIP_SIZE)}
+"""Model → bands in the network's order, their mean and deviation, pixels along a window's side."""
+
+
+def model_item(facts: Facts, *, extent: Json, checkpoint: str = "") -> Json:
+    """Describe the network that made some files.
+
+    Args:
+        facts: Of one of them.
+        extent: `geometry`, `bbox`, `start_datetime`, `end_datetime` of the imagery it was applied to; an Item
+            needs a place and a time.
+        checkpoint: URL of the weights; no asset where empty.
+    """
+    said = facts.provenance
+    name = said.get("model", "not said")
+    dim = facts.shape[-1] if facts.shape else 0
+    inputs = next((known for model, known in BAND_INPUTS.items() if name.startswith(model)), None)
+    properties: Json = {
+        "datetime": None,
+        "start_datetime": extent["start_datetime"],
+        "end_datetime": extent["end_datetime"],
+        "description": f"{name}, a vision transformer for satellite imagery, used as an encoder",
+        "mlm:name": name,
+        "mlm:architecture": "ViT",
+        "mlm:framework": "pytorch",
+        "mlm:tasks": ["similarity-search"],
+        "mlm:pretrained": not said.get("weights", "").startswith("untrained"),
+        "mlm:input": [_input(*inputs)] if inputs else [],
+        "mlm:output": [
+            {
+                "name": f"embedding at level {said.get('level', 'not said')}",
+                "tasks": ["similarity-search"],
+                "result": {
+                    "shape": [-1, *facts.shape],
+                    "dim_order": ["batch", *_axes(facts.shape)],
+                    "data_type": "float32",
+                },
+            }
+        ],
+        "clay:checkpoint_sha256": said.get("checkpoint_sha256", "not said"),
+    }
+    if inputs:
+        properties["eo:bands"] = [{"name": band} for band in inputs[0]]
+    assets = {}
+    if checkpoint:
+        assets["model"] = {
+            "href": checkpoint,
+            "type": "application/octet-stream; application=pytorch",
+            "roles": ["mlm:model"],
+            "mlm:artifact_type": "torch.save",
+        }
+    return {
+        "type": "Feature",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": MODEL_EXTENSIONS,
+        "id": f"{name}-{dim}",
+        "geometry": extent["geometry"],
+        "bbox": extent["bbox"],
+        "properties": properties,
+        "links": [link("root", "collection.json"), link("parent", "collection.json")],
+        "assets": assets,
+    }
+
+
+def _input(bands: tuple[str, ...], mean: tuple[float, ...], deviation: tuple[float, ...], side: int) -> Json:
+    return {
+        "name": "chips",
+        "bands": list(bands),
+        "input": {
+            "shape": [-1, len(bands), side, side],
+            "dim_order": ["batch", "bands", "height", "width"],
+            "data_type": "float32",
+        },
+        "value_scaling": [
+            {"type": "z-score", "mean": centre, "stddev": spread}
+            for centre, spread in zip(mean, deviation, strict=True)
+        ],
+    }
+
+
+def _axes(shape: tuple[int, ...]) -> list[str]:
+    """Names of an embedding's axes: D; before it rows and columns of patches; before these band groups."""
+    return ["groups", "patch_rows", "patch_columns", "dimensions"][-len(shape) :] if shape else []
