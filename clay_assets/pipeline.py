@@ -184,9 +184,7 @@ class _Run:
     @property
     def is_full(self) -> bool:
         """Whether to do a tile before more are queued."""
-        if (
-            self._no_network is not None
-        ):  # the tiles before the first that needs it are done, then the run ends
+        if self._no_network is not None:  # do the tiles before the first that needs it, then stop
             return bool(self._waiting)
         chips_ahead = self._embedding is not None and self._embedding.is_full
         return len(self._waiting) > 1 and (chips_ahead or len(self._waiting) >= TILES_AHEAD - 2 * LOOKUPS)
