@@ -85,12 +85,22 @@ class Scene:
         """The three stores."""
         return TileStores(self.chips, self.work, self.output)
 
-    def encoder(self, *, embedder: MeanEmbedder | None = None, **settings: str) -> MeanEncoder:
-        """The settings, with some of them set."""
-        values = {"precision": "fp32", "device": "cpu", "batch_size": "2"} | settings
+    def encoder(
+        self,
+        *,
+        level: str = "mean",
+        precision: str = "fp32",
+        device: str = "cpu",
+        batch_size: str = "2",
+        embedder: MeanEmbedder | None = None,
+    ) -> MeanEncoder:
+        """Settings of the encoder."""
         return MeanEncoder(
             Store(self.root / "checkpoint"),
-            **values,
+            level=level,
+            precision=precision,
+            device=device,
+            batch_size=batch_size,
             cache=self.root / "cache",
             embedder=embedder or MeanEmbedder(),
         )
@@ -106,10 +116,12 @@ class Scene:
         """List a tile's chips."""
         write_inventory(self.work, tile, list_chips(self.chips, tile).chips)
 
-    def plan(self, tile: str = "27WXN", *, force: bool = False, **settings: str) -> TilePlan:
-        """What is to embed of a tile under some settings."""
-        chips = read_inventory(self.work, tile)
-        return plan_tile(self.work, tile, chips, self.encoder(**settings).fingerprint(), force=force)
+    def plan(
+        self, tile: str = "27WXN", *, force: bool = False, encoder: MeanEncoder | None = None
+    ) -> TilePlan:
+        """What is to embed of a tile."""
+        fingerprint = (encoder or self.encoder()).fingerprint()
+        return plan_tile(self.work, tile, read_inventory(self.work, tile), fingerprint, force=force)
 
     @contextmanager
     def run(self, *plans: TilePlan, encoder: MeanEncoder | None = None) -> Iterator[EmbeddingRun]:
@@ -126,8 +138,7 @@ class Scene:
     ) -> ResultsHeader:
         """Plan a tile and embed it."""
         encoder = encoder or self.encoder()
-        chips = read_inventory(self.work, tile)
-        plan = plan_tile(self.work, tile, chips, encoder.fingerprint(), force=force)
+        plan = self.plan(tile, force=force, encoder=encoder)
 
         def work() -> ResultsHeader:
             with self.run(plan, encoder=encoder) as run:

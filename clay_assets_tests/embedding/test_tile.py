@@ -112,13 +112,13 @@ def test_a_removed_chip_is_dropped_without_loading_the_network(scene: Scene) -> 
 
 
 @pytest.mark.parametrize(
-    "settings", [{"level": "patch"}, {"precision": "bf16"}], ids=["another level", "another precision"]
+    ("level", "precision"), [("patch", "fp32"), ("mean", "bf16")], ids=["another level", "another precision"]
 )
-def test_other_settings_make_every_vector_stale(scene: Scene, settings: dict[str, str]) -> None:
+def test_other_settings_make_every_vector_stale(scene: Scene, level: str, precision: str) -> None:
     scene.put("27WXN", {1: 10, 2: 20})
     scene.embed()
 
-    plan = scene.plan(**settings)
+    plan = scene.plan(encoder=scene.encoder(level=level, precision=precision))
 
     assert todo(plan) == [1, 2]
     assert plan.header is None
@@ -395,18 +395,19 @@ def test_the_run_says_why_auto_chose_fp32(scene: Scene) -> None:
     assert "at fp32 (auto: the device does not multiply bf16 natively) on cpu" in run.in_words()
 
 
-@pytest.mark.parametrize("late", [0.0, 0.4], ids=["the consumer keeps up", "the consumer is late"])
-def test_seconds_of_a_run_s_tiles_add_up_to_its_wall_time(scene: Scene, late: float) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["the consumer keeps up", "the consumer is late"])
+def test_seconds_of_a_run_s_tiles_add_up_to_its_wall_time(scene: Scene, late: bool) -> None:
     tiles = ("27WXN", "27WXP", "27WXQ")
     for tile in tiles:
         scene.put(tile, dict.fromkeys(range(4), 10))
     plans = [scene.plan(tile) for tile in tiles]
-    encoder = scene.encoder(embedder=MeanEmbedder(pause=0.05))
+    encoder = scene.encoder(embedder=MeanEmbedder(pause=0.15))
 
     def work() -> tuple[list[TileSummary], float]:
         started = time.perf_counter()
         with scene.run(*plans, encoder=encoder) as run:
-            time.sleep(late)  # the devices go on
+            while late and sum(encoder.embedder.batches) < 12:
+                time.sleep(0.01)
             summaries = [run.embed(plan, scene.work).summary for plan in plans]
             return summaries, time.perf_counter() - started
 
@@ -414,8 +415,7 @@ def test_seconds_of_a_run_s_tiles_add_up_to_its_wall_time(scene: Scene, late: fl
 
     seconds = sum(summary.seconds for summary in summaries)
     assert sum(summary.encoded for summary in summaries) == 12
-    assert seconds >= 6 * 0.05  # what the batches take
-    assert late <= seconds <= wall
+    assert 6 * 0.15 <= seconds <= wall  # at least what the batches take
 
 
 def test_seconds_of_a_tile_leave_out_the_time_before_it_was_added(scene: Scene) -> None:
