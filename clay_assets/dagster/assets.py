@@ -114,12 +114,13 @@ def build_assets(
         chips: ObjectStore,
         work: ObjectStore,
         output: ObjectStore,
+        stac: ObjectStore,
         encoder: ClayEncoder,
     ) -> Iterator[dg.MaterializeResult]:
         from clay_assets.pipeline import TileJob
 
         job = TileJob(
-            TileStores(chips.store(), work.store(), output.store()),
+            TileStores(chips.store(), work.store(), output.store(), stac.store()),
             encoder.settings(),
             version=version if config.version is None else config.version,
             steps=_steps(context.selected_asset_keys),

@@ -1,7 +1,7 @@
 """The asset `embeddings_collection`: what has been published, as one STAC Collection.
 
-Unpartitioned: it looks at all tiles at once, from footers and Items alone. The work is in
-`clay_assets.stac`. https://docs.dagster.io/guides/build/assets/defining-assets
+Unpartitioned: it covers all tiles, from footers and Items alone. The work is in `clay_assets.stac`.
+https://docs.dagster.io/guides/build/assets/defining-assets
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from clay_assets.dagster.object_store import ObjectStore
+from clay_assets.dagster.assets import GEOPARQUET
+from clay_assets.dagster.resources import ObjectStore
 
 if TYPE_CHECKING:
     from clay_assets.stac.catalog import Catalogued
@@ -30,15 +31,21 @@ class CollectionConfig(dg.Config):
     checkpoint: str = Field(default="", description="URL of the weights, if others may have them.")
 
 
-def build_embeddings_collection(version: int, geoparquet: dg.AssetsDefinition) -> dg.AssetsDefinition:
+def build_embeddings_collection(version: int) -> dg.AssetsDefinition:
     """Make the asset.
 
     Args:
         version: Default of the published version.
-        geoparquet: The asset of published files.
     """
 
-    @dg.asset(deps=[geoparquet], group_name="clay", kinds={"json", "parquet"}, code_version="1")
+    @dg.asset(
+        deps=[GEOPARQUET],
+        group_name="clay",
+        kinds={"json", "parquet"},
+        code_version="1",
+        # Dagster's command line refuses a range of tiles with an asset of another policy in the selection.
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
     def embeddings_collection(
         config: CollectionConfig, output: ObjectStore, stac: ObjectStore
     ) -> dg.MaterializeResult:

@@ -115,7 +115,7 @@ def write_geoparquet(
                 raise RowsRefusedError(f"got no rows for {path.name}; expected at least one")
             # Only now are all bounds known. Closing the writer puts these into the footer.
             outline = totals.outline
-            geo = geo_metadata(outline.bounds, outline.types, outline.counterclockwise)
+            geo = geo_metadata(totals.outline.bounds, outline.types, outline.counterclockwise)
             said = {"geo": geo, **said}
             mean = mean_metadata(totals.vector_sum / (totals.rows * totals.places))
             writer.add_key_value_metadata(said | arrow_schema_metadata(schema, said) | mean)

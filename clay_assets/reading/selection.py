@@ -21,7 +21,7 @@ from clay_assets.publishing import parse_published_name
 from clay_assets.publishing.schema import Bounds
 from clay_assets.reading.facts import Facts
 from clay_assets.reading.files import SourceFile
-from clay_assets.tiles.manifest import TILE_CODE
+from clay_assets.tiles.code import TILE_CODE
 
 PARTITION = re.compile(r"/grid_zone=(?P<zone>[0-9]{2}[A-Z])/year=(?P<year>[0-9]{4})/")
 """Of a compact copy (`export`): what a file's folders say about its rows."""
