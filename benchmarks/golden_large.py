@@ -52,8 +52,8 @@ def _compare(path: Path, device: str, precision: Precision) -> dict[str, object]
         got = encoder.encode(pixels, *context, "cls")[0].cpu().numpy()
         distances.append(float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted)))
     print(
-        f"{encoder.model_name} at {precision} on {encoder.device}: loaded in {wall:.1f} s ({cpu:.1f} s of CPU),"
-        f" distances {' '.join(f'{distance:.1e}' for distance in distances)}"
+        f"{encoder.model_name} at {precision} on {encoder.device}: loaded in {wall:.1f} s"
+        f" ({cpu:.1f} s of CPU), distances {' '.join(f'{distance:.1e}' for distance in distances)}"
     )
     return {
         "precision": precision,
