@@ -81,6 +81,8 @@ def describe(output: Store, name: str) -> Described:
     file = SourceFile(output, output.stat(name))
     with opened(file) as parquet:
         facts = facts_of(parquet)
+        if not facts.shape:
+            raise ValueError(f"{file.url} has lists as embeddings; expected tensors, as published files have")
         rows = parquet.read(columns=["source_url", "date", "geometry"])
         columns = [(field.name, str(field.type)) for field in parquet.schema_arrow]
     outlines = shapely.from_wkb(rows["geometry"].to_numpy())
