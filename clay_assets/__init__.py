@@ -1,25 +1,30 @@
-"""Embeddings of satellite imagery as Dagster assets, one partition per MGRS tile.
+"""Embeddings of satellite imagery: chips in, one GeoParquet file per MGRS tile out.
 
-Reading chips, streaming them through the encoder, accounting for each, writing GeoParquet. How the network
-works is `clay_model`'s business.
+The public Python API; none of it imports Dagster. Each name is imported when it is first used, so that
+`import clay_assets` costs nothing. The Dagster code location is `clay_assets.definitions`.
 """
 
-import importlib
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clay_assets.embed import EmbeddedTile, embed_tile
     from clay_assets.reading import read_embeddings
     from clay_assets.search.similar import similar
 
+__all__ = ["EmbeddedTile", "embed_tile", "read_embeddings", "similar"]
+
 __version__ = "0.1.0"
 
-__all__ = ["read_embeddings", "similar"]
+_MODULES = {
+    "EmbeddedTile": "embed",
+    "embed_tile": "embed",
+    "read_embeddings": "reading",
+    "similar": "search.similar",
+}
 
-_LAZY = {"read_embeddings": "clay_assets.reading", "similar": "clay_assets.search.similar"}
-"""Public functions by their modules, imported when first asked for: `import clay_assets` stays fast."""
 
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the module holds
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

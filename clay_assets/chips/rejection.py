@@ -1,7 +1,7 @@
 """What a file's header may say against it, and the words for every refusal.
 
 All that can be told from the header is told at once, before a single sample is decoded: no header, however
-hostile, decides how much memory is taken. Damage and bad pixels only show later, in `reading`.
+hostile, decides how much memory is taken. Damage and bad pixels only show later (`deflate`, `pixels`).
 """
 
 import datetime
@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from clay_assets.chips.geotiff import Header
-from clay_model.spec import BANDS, CHIP_SIZE
+from clay_model.spec import BANDS, CHIP_SIZE, ModelSpec
 
 COMPRESSIONS = ("NONE", "DEFLATE", "LZW", "ZSTD", "PACKBITS")
 """Codecs accepted, by GDAL's names: all lossless, and common."""
@@ -27,21 +27,29 @@ MAX_CHIP_BYTES = 64 * 2**20
 """Of a file, in bytes. A chip of 13.6 MB of float32 pixels is not larger than twice that in any layout; an
 object that claims more would only fill memory, once for each fetcher."""
 
-Reason = Literal["name", "format", "corrupt", "size", "bands", "type", "layout", "date", "crs", "nonfinite"]
+Reason = Literal[
+    "name", "format", "corrupt", "size", "bands", "type", "scale", "layout", "date", "crs",
+    "nodata", "nonfinite", "range", "unreadable", "vector",
+]  # fmt: skip
 """Why a file is no chip.
 
 | reason | the file |
 |---|---|
-| name | is not called as chips are |
+| name | is not called as chips are, or lies in another tile's folder |
 | format | is no TIFF |
 | corrupt | cannot be read to its end |
-| size | is not 512 x 512 pixels |
-| bands | has not the 13 bands |
+| size | is not as large as the model's windows, or a whole number of them up to 512 pixels |
+| bands | has not the bands of the model |
 | type | has samples that are neither float32 nor integers |
+| scale | has samples that are to be multiplied or moved |
 | layout | has a codec or blocks that are not accepted, or more bytes than a chip |
 | date | has no date, or another than its name |
 | crs | has no place on Earth |
+| nodata | has too many pixels without data |
 | nonfinite | has pixels that are NaN or infinite |
+| range | has pixels that no instrument measures |
+| unreadable | may not be read: its permissions forbid it, or it is archived |
+| vector | gave a vector that is not finite, while other chips of the run did not |
 """
 
 
@@ -58,20 +66,22 @@ def quoted(text: str, longest: int = 60) -> str:
     return repr(text if len(text) <= longest else f"{text[: longest - 1]}…")
 
 
-def check_header(header: Header, date: datetime.date) -> None:
+def check_header(header: Header, date: datetime.date, spec: ModelSpec) -> None:
     """Refuse a file by its header.
 
     Args:
         header: What the file says of itself.
         date: What its name says.
+        spec: The model that the chip is for.
 
     Raises:
         ChipRejected: With the first reason found, and a message that names them all.
     """
     found = [
-        *_shape(header),
-        *_bands(header),
+        *_shape(header, spec),
+        *_bands(header, spec.bands),
         *_storage(header),
+        *_scale(header),
         *_date(header, date),
         *_georeference(header),
     ]
@@ -79,32 +89,36 @@ def check_header(header: Header, date: datetime.date) -> None:
         raise ChipRejected(found[0][0], "; ".join(message for _, message in found))
 
 
-def band_order(descriptions: Sequence[str | None]) -> list[int]:
-    """Where each of `BANDS` stands in a file: by name where it names its bands, by position where not.
+def band_order(descriptions: Sequence[str | None], bands: Sequence[str]) -> list[int]:
+    """The place of each band in a file: by name where the file names its bands, by position where not.
 
     Raises:
         KeyError: If it names some, but not all of them; `check_header` has refused such a file.
     """
     if not any(descriptions):
-        return [*range(len(BANDS))]
+        return [*range(len(bands))]
     positions = {(text or "").strip().casefold(): index for index, text in enumerate(descriptions)}
-    return [positions[band.casefold()] for band in BANDS]
+    return [positions[band.casefold()] for band in bands]
 
 
-def _shape(header: Header) -> Iterator[tuple[Reason, str]]:
-    if (header.width, header.height) != (CHIP_SIZE, CHIP_SIZE):
-        yield "size", f"has {header.width} x {header.height} pixels, expected {CHIP_SIZE} x {CHIP_SIZE}"
+def _shape(header: Header, spec: ModelSpec) -> Iterator[tuple[Reason, str]]:
+    sides = [*range(spec.window_size, CHIP_SIZE + 1, spec.window_size)]
+    if header.width != header.height or header.width not in sides:
+        expected = " or ".join(f"{side} x {side}" for side in sides)
+        yield "size", f"has {header.width} x {header.height} pixels, expected {expected}"
 
 
-def _bands(header: Header) -> Iterator[tuple[Reason, str]]:
-    if len(header.dtypes) != len(BANDS):
-        yield "bands", f"has {len(header.dtypes)} bands, expected {len(BANDS)}"
+def _bands(header: Header, bands: Sequence[str]) -> Iterator[tuple[Reason, str]]:
+    # The first ten bands of a chip of Clay v0 are those of v1.5.
+    counts = sorted({len(bands), len(BANDS)})
+    if len(header.dtypes) not in counts:
+        yield "bands", f"has {len(header.dtypes)} bands, expected {' or '.join(map(str, counts))}"
     elif any(header.descriptions):
         names = [(text or "").strip() for text in header.descriptions]
         known = {name.casefold() for name in names}
-        missing = [band for band in BANDS if band.casefold() not in known]
-        if missing:  # 13 names for 13 bands: one that stands twice leaves another out
-            got, expected = quoted(", ".join(names), 200), ", ".join(BANDS)
+        missing = [band for band in bands if band.casefold() not in known]
+        if missing:
+            got, expected = quoted(", ".join(names), 200), ", ".join(bands)
             yield (
                 "bands",
                 f"has no band named {', '.join(missing)} among {got}, expected {expected}, each once",
@@ -122,6 +136,20 @@ def _storage(header: Header) -> Iterator[tuple[Reason, str]]:
     if max(rows, columns) > BLOCK_SIDE or rows * columns < BLOCK_AREA:
         expected = f"sides of at most {BLOCK_SIDE:,} and at least {BLOCK_AREA} pixels in all"
         yield "layout", f"has blocks of {columns:,} x {rows:,} pixels, expected {expected}"
+
+
+def _scale(header: Header) -> Iterator[tuple[Reason, str]]:
+    """Refused rather than applied: what comes out need not be in the network's units.
+
+    Many Sentinel-2 files declare 0.0001 over samples that are reflectance x 10,000 already.
+    """
+    scaled = sorted({*zip(header.scales, header.offsets, strict=True)} - {(1.0, 0.0)})
+    if scaled:
+        got = " and ".join(f"scale {scale:g}, offset {offset:g}" for scale, offset in scaled[:3])
+        yield (
+            "scale",
+            f"has {got}, expected 1, 0: samples in the network's units, without these tags",
+        )
 
 
 def _date(header: Header, date: datetime.date) -> Iterator[tuple[Reason, str]]:

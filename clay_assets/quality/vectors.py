@@ -1,12 +1,12 @@
-"""What a tile's results show when they are looked at again: counts, norms, twins, variety.
+"""What a tile's results show when they are read again: counts, norms, duplicates, variety.
 
-Independent of what was written down when they were made: chips and counts come from the file's footer and
-rows, the shape from the model's name and the level. Not here: what is good and what is bad (`vector_judges`).
+Independent of what was recorded when they were made: chips and counts come from the file's footer and rows,
+the shape from the model's name and the level. Not here: what is good and what is bad (`judges`).
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pyarrow.compute as pc
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from clay_assets.parquet import vectors
 from clay_assets.results import Making, TileResults
+from clay_assets.results.fingerprint import chip_key
 from clay_assets.storage import StoredObject
-from clay_model.spec import SIZES, Level, ModelSize, embedding_shape
+from clay_model.spec import model_of, width_of
 
 MAX_BYTES = 64 * 2**20
 """Of vectors read a tile: all of 21,845 chips at level mean, 81 at patch, 13 at group, spread evenly."""
@@ -34,8 +35,8 @@ class VectorFacts:
         tile: MGRS code.
         untrained: Whether the checkpoint says that its weights were never trained.
         chips: In the inventory.
-        embedded: Rows with a vector.
-        skipped: Rows with a reason.
+        embedded: Chips with vectors.
+        skipped: Chips with a reason.
         same_chips: Whether the rows are the inventory's chips, each once and with its ETag.
         undecided: URLs of rows with neither a vector nor a reason, or with both, among those read.
         shape: Of one embedding, as the file has it.
@@ -43,7 +44,7 @@ class VectorFacts:
         urls: Of the chips whose vectors were read, in the file's order.
         finite: (N,) whether each of these vectors is finite throughout.
         norms: Of the finite ones' means over their places, (M,): what level mean would have.
-        twins: URLs of the vectors that equal an earlier one, number by number.
+        duplicates: URLs of the vectors that equal an earlier one, number by number.
         cosine: Median over pairs of chips; None for fewer than two.
         rank: Effective rank of the centred vectors; None for fewer than two.
     """
@@ -60,12 +61,12 @@ class VectorFacts:
     urls: list[str]
     finite: NDArray[np.bool_]
     norms: Vectors
-    twins: list[str]
+    duplicates: list[str]
     cosine: float | None
     rank: float | None
 
 
-def look_at_vectors(tile: str, results: TileResults, inventory: list[StoredObject]) -> VectorFacts:
+def read_facts(tile: str, results: TileResults, inventory: Sequence[StoredObject]) -> VectorFacts:
     """Read a tile's vectors, piece by piece: `MAX_BYTES` of them at most, 16 MB at a time.
 
     Args:
@@ -74,6 +75,7 @@ def look_at_vectors(tile: str, results: TileResults, inventory: list[StoredObjec
         inventory: Of the tile.
     """
     making = results.header.making
+    rows_of_chips = results.chips()
     urls: list[str] = []
     finite: list[NDArray[np.bool_]] = [np.empty(0, dtype=bool)]
     means: list[Vectors] = [np.empty((0, making.shape[-1]), dtype=np.float32)]
@@ -98,16 +100,17 @@ def look_at_vectors(tile: str, results: TileResults, inventory: list[StoredObjec
         tile=tile,
         untrained=making.untrained,
         chips=len(inventory),
-        embedded=results.vectors,
-        skipped=results.skipped,
-        same_chips=sorted(results.chips()) == sorted((chip.url, chip.etag) for chip in inventory),
+        embedded=sum(row.window == 0 and row.reason is None for row in rows_of_chips),
+        skipped=sum(row.reason is not None for row in rows_of_chips),
+        same_chips=sorted((row.key, row.etag) for row in rows_of_chips if row.window == 0)
+        == sorted((chip_key(chip.url, tile), chip.etag) for chip in inventory),
         undecided=undecided,
         shape=making.shape,
         expected_shape=expected_shape(making),
         urls=urls,
         finite=usable,
         norms=np.linalg.norm(summaries, axis=1),
-        twins=_twins(urls, words),
+        duplicates=_duplicates(urls, words),
         cosine=cosine,
         rank=rank,
     )
@@ -115,8 +118,8 @@ def look_at_vectors(tile: str, results: TileResults, inventory: list[StoredObjec
 
 def expected_shape(making: Making) -> tuple[int, ...]:
     """Shape of an embedding of this model at this level."""
-    size = cast(ModelSize, making.model.removeprefix("clay-v0-"))
-    return embedding_shape(cast(Level, making.fingerprint.level), SIZES[size].dim)
+    spec, _ = model_of(making.model)
+    return spec.embedding_shape(making.fingerprint.level, width_of(making.model))
 
 
 def variety(summaries: Vectors) -> tuple[float | None, float | None]:
@@ -144,11 +147,11 @@ def variety(summaries: Vectors) -> tuple[float | None, float | None]:
     return float(np.median(pairs)), float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def _twins(urls: list[str], words: list[int]) -> list[str]:
+def _duplicates(urls: list[str], words: list[int]) -> list[str]:
     seen: Counter[int] = Counter()
-    twins = []
+    duplicates = []
     for url, word in zip(urls, words, strict=True):
         seen[word] += 1
         if seen[word] > 1:
-            twins.append(url)
-    return twins
+            duplicates.append(url)
+    return duplicates

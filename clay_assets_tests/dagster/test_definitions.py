@@ -5,10 +5,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from clay_assets.dagster.object_store import ObjectStore
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._serdes import serialize_value
 
-from clay_assets.dagster.object_store import ObjectStore
 from clay_assets.definitions import build_defs
 from clay_assets.settings import Settings
 from clay_assets.storage import Misconfigured
@@ -32,7 +32,7 @@ socket.socket.connect = refuse
 from clay_assets.definitions import defs
 import dagster
 dagster.Definitions.validate_loadable(defs)
-print(json.dumps(sorted(set(sys.modules) & {"torch", "s3fs", "aiobotocore", "clay_model.encoder"})))
+print(json.dumps(sorted(set(sys.modules) & {"torch", "s3fs", "obstore", "boto3", "clay_model.encoder"})))
 """
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env={}, capture_output=True, text=True, check=False

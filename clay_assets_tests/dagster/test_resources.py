@@ -1,0 +1,132 @@
+"""The Dagster resource: its fields, its secrets, and a run that reads and writes through it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from clay_assets.dagster.object_store import ObjectStore
+from dagster_aws.s3 import S3Resource
+from pydantic import ValidationError
+
+from clay_assets.storage import AccessDenied, Misconfigured
+from clay_assets_tests.s3_server import S3Bucket, client
+
+
+def test_the_s3_fields_are_those_of_dagster_aws() -> None:
+    theirs = {name: (field.annotation, field.default) for name, field in S3Resource.model_fields.items()}
+    ours = {name: (field.annotation, field.default) for name, field in ObjectStore.model_fields.items()}
+
+    assert ours.pop("uri")
+    assert ours.pop("request_payer") == (bool, False)
+    assert ours == theirs
+
+
+def test_every_field_is_described() -> None:
+    assert [name for name, field in ObjectStore.model_fields.items() if not field.description] == []
+
+
+def test_every_s3_field_reaches_the_store(bucket: S3Bucket) -> None:
+    """Each field is wrong in turn, and each shows: none is dropped on the way."""
+    good: dict[str, Any] = {
+        "uri": bucket.uri(),
+        "endpoint_url": bucket.endpoint,
+        "region_name": "us-east-1",
+        "aws_access_key_id": "a",
+        "aws_secret_access_key": "b",
+    }
+    assert ObjectStore(**good).store().list() == []
+    for name, value, phrase in [
+        ("endpoint_url", "nonsense", r"Invalid endpoint: nonsense"),
+        ("region_name", "not a region", r"not a region"),
+        ("profile_name", "nobody", r"profile \(nobody\)"),
+        ("aws_access_key_id", "", r"aws_access_key_id"),
+        ("aws_secret_access_key", "", r"aws_secret_access_key"),
+    ]:
+        with pytest.raises((AccessDenied, Misconfigured), match=phrase):
+            ObjectStore(**{**good, name: value}).store().list()
+
+
+def test_an_anonymous_resource_needs_no_credentials(bucket: S3Bucket) -> None:
+    client(bucket.endpoint).put_object(Bucket=bucket.name, Key="a", Body=b"chip", ACL="public-read")
+    resource = ObjectStore(uri=bucket.uri(), endpoint_url=bucket.endpoint, use_unsigned_session=True)
+
+    assert resource.store().read("a") == b"chip"
+
+
+def test_the_store_and_its_connections_are_made_once(tmp_path: Path) -> None:
+    resource = ObjectStore(uri=str(tmp_path))
+
+    assert resource.store() is resource.store()
+    assert resource.store().uri == str(tmp_path)
+
+
+def test_secrets_are_not_in_the_repr() -> None:
+    secrets = {
+        "aws_access_key_id": "k-123",
+        "aws_secret_access_key": "s-456",
+        "aws_session_token": "t-789",
+    }
+    resource = ObjectStore.model_validate({"uri": "s3://chips", **secrets})
+
+    for shown in (repr(resource), str(resource), repr(resource.store())):
+        assert not any(secret in shown for secret in secrets.values())
+
+
+def test_what_is_no_address_is_refused_with_what_is() -> None:
+    with pytest.raises(Misconfigured, match=r"az://bucket/prefix; got scheme ftp://"):
+        ObjectStore(uri="ftp://chips").store()
+
+
+def test_fewer_than_one_attempt_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"max_attempts"):
+        ObjectStore(uri="s3://chips", max_attempts=0)
+
+
+@dg.asset
+def copied(chips: ObjectStore, output: ObjectStore) -> None:
+    for found in chips.store().list():
+        output.store().write(Path(found.url).name, chips.store().read(found))
+
+
+def test_an_asset_reads_a_folder_and_writes_a_bucket(
+    bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.tif").write_bytes(b"chip")
+    monkeypatch.setenv("TEST_OUTPUT_SECRET", "b")
+    output = ObjectStore(
+        uri=bucket.uri("out"),
+        endpoint_url=bucket.endpoint,
+        aws_access_key_id="a",
+        aws_secret_access_key=dg.EnvVar("TEST_OUTPUT_SECRET"),
+    )
+
+    chips = ObjectStore(uri=str(tmp_path))
+
+    result = dg.materialize([copied], resources={"chips": chips, "output": output})
+
+    assert result.success
+    assert bucket.store().read("out/a.tif") == b"chip"
+
+
+def test_a_process_with_nothing_but_the_sdks_variables_reaches_the_bucket(bucket: S3Bucket) -> None:
+    """Before its first request it has not even loaded the clients; at its end it leaves in silence."""
+    program = (
+        "import sys\n"
+        "from clay_assets.dagster.object_store import ObjectStore\n"
+        f"store = ObjectStore(uri='{bucket.uri()}').store()\n"
+        "assert not {'s3fs', 'obstore', 'boto3', 'botocore', 'torch'} & set(sys.modules)\n"
+        "store.write('a', b'chip')\n"
+    )
+    environment = {"PATH": os.environ["PATH"], "AWS_EC2_METADATA_DISABLED": "true", **bucket.environment}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bucket.store().read("a") == b"chip"

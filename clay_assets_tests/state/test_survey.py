@@ -1,0 +1,211 @@
+import threading
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clay_assets.state import STATES, Rate, Target, TileState, TileStores, in_words, survey
+from clay_assets.storage import BucketMissing, FolderMissing, Store, StoredObject
+from clay_assets_tests.s3_server import S3Bucket
+from clay_assets_tests.tile_scene import MadeUp, damage_pages, embedded_at_level, finish, put_chips
+
+WANTED = Target(level="mean", version=1)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> TileStores:
+    if request.param == "folder":
+        (tmp_path / "chips").mkdir()
+        return TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
+    bucket: S3Bucket = request.getfixturevalue("bucket")
+    return TileStores(*(bucket.store(name) for name in ("chips", "work", "output")))
+
+
+def look(stores: TileStores, tile: str = "27WXN", wanted: Target = WANTED) -> TileState:
+    (state,) = survey(stores, [tile], wanted)
+    return state
+
+
+def test_a_tile_goes_from_empty_by_new_and_unpublished_to_current(stores: TileStores) -> None:
+    empty = look(stores)
+    assert (empty.state, empty.chips, empty.todo) == ("empty", 0, 0)
+
+    put_chips(stores, "27WXN", [1, 2, 3])
+    new = look(stores)
+    assert (new.state, new.chips, new.bytes, new.todo, new.todo_bytes) == ("new", 3, 18, 3, 18)
+    assert new.rate is None
+
+    MadeUp(seconds=2).store(stores, "27WXN")
+    unpublished = look(stores)
+    assert (unpublished.state, unpublished.todo) == ("unpublished", 0)
+
+    finish(stores, "27WXN", MadeUp(seconds=2))
+    current = look(stores)
+    assert (current.state, current.chips, current.todo, current.todo_bytes) == ("current", 3, 0, 0)
+    assert current.rate is not None
+    assert current.rate == Rate(chips=3, seconds=2, model="clay-v0-small", device="cpu")
+
+
+def test_new_changed_and_removed_chips_are_counted(stores: TileStores) -> None:
+    finish(stores, "27WXN", chips=4)
+    before = look(stores)
+    put_chips(stores, "27WXN", [2], content=b"processed once more")
+    put_chips(stores, "27WXN", [5, 6])
+    stores.chips.delete(f"27WXN/2020-06-15/{'claytile_27WXN_20200615_v02_0004.tif'}")
+
+    changed = look(stores)
+
+    assert changed.state == "changed"
+    assert changed.detail == "2 new, 1 changed, 1 removed"
+    assert (changed.chips, changed.todo, changed.todo_bytes) == (5, 3, 19 + 6 + 6)
+    assert changed.listed != before.listed
+    assert changed.embedded == before.embedded
+
+
+def test_damaged_results_count_as_none(stores: TileStores) -> None:
+    finish(stores, "27WXN", chips=2)
+    put_chips(stores, "27WXN", [3])
+    damage_pages(stores.work, "27WXN", "etag")
+
+    assert (look(stores).state, look(stores).todo) == ("new", 3)
+
+
+def test_a_tile_that_only_lost_chips_is_changed_with_nothing_to_embed(stores: TileStores) -> None:
+    finish(stores, "27WXN")
+    stores.chips.delete("27WXN/2020-06-15/claytile_27WXN_20200615_v02_0001.tif")
+    changed = look(stores)
+    assert (changed.state, changed.todo, changed.detail) == ("changed", 0, "1 removed")
+
+
+def test_a_tile_whose_chips_were_all_skipped_is_unusable_until_they_change(stores: TileStores) -> None:
+    put_chips(stores, "27WXN", [1, 2])
+    MadeUp(skipped=2).store(stores, "27WXN")
+    unusable = look(stores)
+    assert (unusable.state, unusable.todo, unusable.detail) == ("unusable", 0, "the file ends early")
+
+    put_chips(stores, "27WXN", [2], content=b"repaired")
+    assert look(stores).state == "changed"
+
+
+def test_an_interrupted_tile_is_not_done_even_if_its_undone_chips_are_gone(tmp_path: Path) -> None:
+    stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
+    put_chips(stores, "27WXN", [1, 2])
+    MadeUp(left=3).store(stores, "27WXN")
+    interrupted = look(stores)
+    assert (interrupted.state, interrupted.todo, interrupted.detail) == ("changed", 0, "unfinished")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "detail"),
+    [
+        (replace(WANTED, level="patch"), "level mean, wanted patch"),
+        (replace(WANTED, precision="bf16"), "precision fp32, wanted bf16"),
+        (replace(WANTED, preprocessing=99), "preprocessing 1, wanted 99"),
+        (replace(WANTED, checkpoint_sha256="d" * 64), "checkpoint cccccccccccc, wanted dddddddddddd"),
+    ],
+)
+def test_results_made_with_other_settings_are_stale(tmp_path: Path, wanted: Target, detail: str) -> None:
+    stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
+    finish(stores, "27WXN")
+    stale = look(stores, wanted=wanted)
+    assert (stale.state, stale.detail, stale.todo) == ("stale", detail, 3)
+
+
+def test_new_chips_in_a_stale_tile_are_new_imagery_and_all_its_chips_are_to_be_embedded(
+    tmp_path: Path,
+) -> None:
+    stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
+    put_chips(stores, "27WXN", [1, 2, 3])
+    MadeUp(fingerprint=embedded_at_level("patch")).store(stores, "27WXN")
+    put_chips(stores, "27WXN", [4])
+    changed = look(stores)
+    assert (changed.state, changed.todo) == ("changed", 4)
+    assert changed.detail == "1 new; level patch, wanted mean"
+
+
+def test_a_published_file_of_earlier_results_or_of_another_version_does_not_count(stores: TileStores) -> None:
+    finish(stores, "27WXN")
+    assert look(stores, wanted=replace(WANTED, version=2)).state == "unpublished"
+
+    put_chips(stores, "27WXN", [4])
+    MadeUp().store(stores, "27WXN")
+    assert look(stores).state == "unpublished"
+
+
+def test_a_leftover_file_of_other_dates_beside_the_present_one_is_not_current(tmp_path: Path) -> None:
+    stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
+    finish(stores, "27WXN")
+    stores.output.write("27WXN_20190101_20200615_v001.gpq", b"left by a run that was killed")
+    assert look(stores).state == "unpublished"
+
+
+def test_what_is_no_parquet_under_a_published_name_is_not_current(tmp_path: Path) -> None:
+    stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
+    finish(stores, "27WXN")
+    stores.output.write("27WXN_20200615_20200615_v001.gpq", b"not a Parquet file")
+    assert look(stores).state == "unpublished"
+
+
+def test_a_store_that_cannot_be_listed_is_an_error_and_not_an_empty_tile(
+    tmp_path: Path, bucket: S3Bucket
+) -> None:
+    with pytest.raises(FolderMissing, match="Create it, or correct the address"):
+        look(TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output"))))
+    missing = Store("s3://no-such-bucket-of-ours/chips", bucket.options)
+    with pytest.raises(BucketMissing, match="no-such-bucket-of-ours"):
+        look(TileStores(missing, bucket.store("work"), bucket.store("output")))
+
+
+class CountingStore(Store):
+    """A store that counts what is asked of it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.asked: Counter[str] = Counter()
+        self._counting = threading.Lock()
+
+    def list(self, prefix: str = "") -> list[StoredObject]:  # noqa: D102
+        with self._counting:
+            self.asked["list"] += 1
+        return super().list(prefix)
+
+    def open(self, target: StoredObject | str):  # type: ignore[no-untyped-def]  # noqa: ANN201, D102
+        with self._counting:
+            self.asked["open"] += 1
+        return super().open(target)
+
+    def read(self, target: StoredObject | str) -> bytes:  # noqa: D102
+        raise AssertionError(f"{target} was read whole")
+
+
+def test_a_tile_costs_one_listing_and_two_footers_and_the_published_files_one_listing_in_all(
+    tmp_path: Path,
+) -> None:
+    stores = TileStores(*(CountingStore(tmp_path / name) for name in ("chips", "work", "output")))
+    tiles = [f"27WX{letter}" for letter in "ABCDEFGHJK"]
+    for tile in tiles:
+        put_chips(stores, tile, [1])
+        MadeUp().store(stores, tile)
+        finish(TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output"))), tile, chips=1)
+    for store in (stores.chips, stores.work, stores.output):
+        assert isinstance(store, CountingStore)
+        store.asked.clear()
+
+    states = survey(stores, tiles, WANTED)
+
+    assert [state.tile for state in states] == tiles
+    assert {state.state for state in states} == {"current"}
+    asked = [dict(store.asked) for store in (stores.chips, stores.work, stores.output)]  # type: ignore[attr-defined]
+    assert asked == [{"list": 10}, {"open": 10}, {"list": 1, "open": 10}]
+
+
+def test_states_are_told_in_one_sentence_with_those_that_need_work_first(tmp_path: Path) -> None:
+    (tmp_path / "chips").mkdir()
+    stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
+    finish(stores, "27WXM")
+    put_chips(stores, "27WXN", [1])
+    states = survey(stores, ["27WXM", "27WXN", "27WXP"], WANTED)
+    assert in_words(states, "s3://b/p") == "looked at 3 tiles under s3://b/p: 1 new, 1 current, 1 empty"
+    assert in_words([], "s3://b/p") == "looked at 0 tiles under s3://b/p: there are none"
+    assert {state.state for state in states} < set(STATES)
