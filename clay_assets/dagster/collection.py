@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from clay_assets.dagster.object_store import ObjectStore
+from clay_assets.dagster.resources import ObjectStore
 
 if TYPE_CHECKING:
     from clay_assets.stac.catalog import Catalogued

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from clay_assets.chips import ChipRejected, read_chip
 from clay_assets.results.picture import WHITE
+from clay_assets.search.examples import middle_of
 from clay_assets.storage import S3Options, StorageError, Store
 from clay_model.spec import BANDS
 
@@ -115,7 +116,7 @@ def true_colour(pixels: NDArray[np.float32], side: int = SIDE) -> NDArray[np.uin
 
 def shown_chips(frame: geopandas.GeoDataFrame) -> Sequence[Shown]:
     """What is drawn of examples, or of what was found."""
-    middles = [outline.centroid for outline in frame.geometry]
+    middles = [middle_of(outline) for outline in frame.geometry]
     if "similarity" in frame:
         said = [f"{similarity:.3f}" for similarity in frame["similarity"]]
     else:

@@ -6,12 +6,10 @@ https://github.com/stac-extensions/mlm/tree/v1.4.0
 
 from clay_assets.reading.facts import Facts
 from clay_assets.stac.item import EXTENSIONS, STAC_VERSION, Json, link
-from clay_model.spec import BANDS, CHIP_SIZE, DEVIATION, MEAN
+from clay_model.model_spec import ModelSpec
+from clay_model.spec import model_of
 
 MODEL_EXTENSIONS = [f"{EXTENSIONS}/mlm/v1.4.0/schema.json", f"{EXTENSIONS}/eo/v1.1.0/schema.json"]
-
-BAND_INPUTS = {"clay-v0": (BANDS, MEAN, DEVIATION, CHIP_SIZE)}
-"""Model → bands in the network's order, their mean and deviation, pixels along a window's side."""
 
 
 def model_item(facts: Facts, *, extent: Json, checkpoint: str = "") -> Json:
@@ -26,7 +24,7 @@ def model_item(facts: Facts, *, extent: Json, checkpoint: str = "") -> Json:
     said = facts.provenance
     name = said.get("model", "not said")
     dim = facts.shape[-1] if facts.shape else 0
-    inputs = next((known for model, known in BAND_INPUTS.items() if name.startswith(model)), None)
+    spec = _spec(name)
     properties: Json = {
         "datetime": None,
         "start_datetime": extent["start_datetime"],
@@ -37,7 +35,7 @@ def model_item(facts: Facts, *, extent: Json, checkpoint: str = "") -> Json:
         "mlm:framework": "pytorch",
         "mlm:tasks": ["similarity-search"],
         "mlm:pretrained": not said.get("weights", "").startswith("untrained"),
-        "mlm:input": [_input(*inputs)] if inputs else [],
+        "mlm:input": [_input(spec)] if spec else [],
         "mlm:output": [
             {
                 "name": f"embedding at level {said.get('level', 'not said')}",
@@ -51,8 +49,8 @@ def model_item(facts: Facts, *, extent: Json, checkpoint: str = "") -> Json:
         ],
         "clay:checkpoint_sha256": said.get("checkpoint_sha256", "not said"),
     }
-    if inputs:
-        properties["eo:bands"] = [{"name": band} for band in inputs[0]]
+    if spec:
+        properties["eo:bands"] = [{"name": band} for band in spec.bands]
     assets = {}
     if checkpoint:
         assets["model"] = {
@@ -74,18 +72,26 @@ def model_item(facts: Facts, *, extent: Json, checkpoint: str = "") -> Json:
     }
 
 
-def _input(bands: tuple[str, ...], mean: tuple[float, ...], deviation: tuple[float, ...], side: int) -> Json:
+def _spec(name: str) -> ModelSpec | None:
+    """The model's description, or None where the name is none of ours."""
+    try:
+        return model_of(name)[0]
+    except ValueError:
+        return None
+
+
+def _input(spec: ModelSpec) -> Json:
     return {
-        "name": "chips",
-        "bands": list(bands),
+        "name": "windows of chips",
+        "bands": list(spec.bands),
         "input": {
-            "shape": [-1, len(bands), side, side],
+            "shape": [-1, len(spec.bands), spec.window_size, spec.window_size],
             "dim_order": ["batch", "bands", "height", "width"],
             "data_type": "float32",
         },
         "value_scaling": [
-            {"type": "z-score", "mean": centre, "stddev": spread}
-            for centre, spread in zip(mean, deviation, strict=True)
+            {"type": "z-score", "mean": mean, "stddev": deviation}
+            for mean, deviation in zip(spec.mean, spec.deviation, strict=True)
         ],
     }
 
