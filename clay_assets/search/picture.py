@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from clay_assets.chips import ChipRejected, read_chip
 from clay_assets.results.picture import WHITE
+from clay_assets.search.examples import middle_of
 from clay_assets.storage import S3Options, StorageError, Store
 from clay_model.spec import BANDS
 
@@ -44,21 +45,20 @@ class Shown:
         url: To read it from.
         date: Of acquisition.
         place: Longitude and latitude of its middle, degrees.
-        similarity: None for an example.
+        said: What it is: its similarity, or an example.
     """
 
     url: str
     date: date
     place: tuple[float, float]
-    similarity: float | None = None
+    said: str
 
     @property
     def caption(self) -> str:
         """Two lines: place; date and similarity."""
         lon, lat = self.place
-        said = "example" if self.similarity is None else f"{self.similarity:.3f}"
         north, east = "N" if lat >= 0 else "S", "E" if lon >= 0 else "W"
-        return f"{abs(lat):.3f}° {north} {abs(lon):.3f}° {east}\n{self.date}  {said}"
+        return f"{abs(lat):.3f}° {north} {abs(lon):.3f}° {east}\n{self.date}  {self.said}"
 
 
 def picture_of(
@@ -68,13 +68,13 @@ def picture_of(
 
     Args:
         found: As `similar` returns it.
-        examples: `source_url`, `date` and `geometry` of the examples.
+        examples: `source_url`, `date`, `geometry` and `wanted` of the examples and counter-examples.
         options: How to reach chips on S3.
 
     Returns:
         A PNG, and why each chip that is missing from it could not be read.
     """
-    first, others = _shown(examples), _shown(found)
+    first, others = shown_chips(examples), shown_chips(found)
     chips = [*first, *others]
     with ThreadPoolExecutor(READERS) as pool:
         drawn = list(pool.map(lambda chip: _true_colour(chip.url, options), chips))
@@ -114,12 +114,16 @@ def true_colour(pixels: NDArray[np.float32], side: int = SIDE) -> NDArray[np.uin
     return np.asarray(image.resize((side, side), Image.Resampling.BOX))
 
 
-def _shown(frame: geopandas.GeoDataFrame) -> Sequence[Shown]:
-    middles = [outline.centroid for outline in frame.geometry]
-    scores = frame["similarity"] if "similarity" in frame else [None] * len(frame)
+def shown_chips(frame: geopandas.GeoDataFrame) -> Sequence[Shown]:
+    """What is drawn of examples, or of what was found."""
+    middles = [middle_of(outline) for outline in frame.geometry]
+    if "similarity" in frame:
+        said = [f"{similarity:.3f}" for similarity in frame["similarity"]]
+    else:
+        said = ["example" if wanted else "to avoid" for wanted in frame["wanted"]]
     return [
-        Shown(url, day, (middle.x, middle.y), None if score is None else float(score))
-        for url, day, middle, score in zip(frame["source_url"], frame["date"], middles, scores, strict=True)
+        Shown(url, day, (middle.x, middle.y), what)
+        for url, day, middle, what in zip(frame["source_url"], frame["date"], middles, said, strict=True)
     ]
 
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import dagster as dg
-from clay_assets.dagster.object_store import ObjectStore
 
 from clay_assets.dagster.collection import build_embeddings_collection
+from clay_assets.dagster.resources import ObjectStore
 from clay_assets_tests.reading.collection import CHIPS, write_collection
 
 
