@@ -19,7 +19,7 @@ from clay_assets.chips import ChipRejected, read_chip
 from clay_assets.results.picture import WHITE
 from clay_assets.search.examples import middle_of
 from clay_assets.storage import S3Options, StorageError, Store
-from clay_model.spec import BANDS
+from clay_model.spec import BANDS, V15
 
 SIDE = 192
 """Pixels along a chip's side in the picture."""
@@ -131,6 +131,6 @@ def _true_colour(url: str, options: S3Options | None) -> NDArray[np.uint8] | str
     """The chip's picture, or why there is none."""
     folder, _, name = url.rpartition("/")
     try:
-        return true_colour(read_chip(Store(folder, options).read(name), name).pixels)
+        return true_colour(read_chip(Store(folder, options).read(name), name, spec=V15).pixels)
     except (StorageError, ChipRejected) as error:
         return f"{url}: {error}"
