@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from clay_assets.chips.antimeridian import joined_bounds
 from clay_assets.export.gathering import Gatherer
 from clay_assets.export.layout import place_rows, row_groups
 from clay_assets.export.quantization import (
@@ -32,7 +33,7 @@ from clay_assets.publishing.schema import Bounds
 from clay_assets.reading.embeddings import chosen_files
 from clay_assets.reading.facts import Facts, Quantization
 from clay_assets.reading.files import NothingToRead, Where
-from clay_assets.reading.selection import Selection
+from clay_assets.reading.selection import Selection, boxes_of
 from clay_assets.search.similarity import collection_mean
 from clay_assets.storage import S3Options, Store
 
@@ -112,8 +113,7 @@ def export(
             target.put(key, path)
             written[key] = path.stat().st_size
     _remove_others(target, set(written))
-    boxes = [part.bounds for part in parts]
-    west, south, east, north = (pick(box[i] for box in boxes) for i, pick in enumerate((min, min, max, max)))
+    boxes = [box for part in parts for box in boxes_of(part.bounds)]
     done = Exported(
         url=target.uri,
         rows=len(placed.row),
@@ -122,7 +122,7 @@ def export(
         dtype=dtype,
         first=min(part.first for part in parts),
         last=max(part.last for part in parts),
-        bbox=(west, south, east, north),
+        bbox=joined_bounds(np.array(boxes)),
         recall=_cost(gatherer, len(placed.row), how, collection_mean(files, facts, width)) if how else None,
         provenance=said,
     )

@@ -8,6 +8,7 @@ import shapely
 
 from clay_assets.export.writer import copy_schema, numbers
 from clay_assets.reading.facts import Quantization
+from clay_assets.reading.selection import boxes_of
 from clay_assets.stac.item import (
     EMBEDDINGS,
     EXTENSIONS,
@@ -57,6 +58,7 @@ def export_item(done: "Exported", width: int, how: Quantization | None, made: da
         }
     if done.recall is not None:
         properties["clay:recall"] = vars(done.recall)
+    outline = shapely.union_all([shapely.box(*part) for part in boxes_of(done.bbox)])
     return {
         "type": "Feature",
         "stac_version": STAC_VERSION,
@@ -66,7 +68,7 @@ def export_item(done: "Exported", width: int, how: Quantization | None, made: da
             f"{EXTENSIONS}/table/v1.2.0/schema.json",
         ],
         "id": done.url.rstrip("/").rpartition("/")[2],
-        "geometry": json.loads(shapely.to_geojson(shapely.box(*done.bbox))),
+        "geometry": json.loads(shapely.to_geojson(outline)),
         "bbox": list(done.bbox),
         "properties": properties,
         "links": [],

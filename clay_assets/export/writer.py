@@ -131,7 +131,7 @@ def _table(block: Block, schema: pa.Schema, how: Quantization | None) -> pa.Tabl
 def _geo(outline: Outline) -> str:
     geometry = {
         "encoding": "WKB",
-        "geometry_types": ["Polygon"],
+        "geometry_types": sorted(outline.types),
         "crs": pyproj.CRS.from_user_input(CRS).to_json_dict(),
         "edges": "planar",
         "orientation": "counterclockwise",

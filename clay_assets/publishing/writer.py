@@ -111,11 +111,11 @@ def write_geoparquet(
             for group in _row_groups(_accepted(batches, schema, width, totals), width):
                 writer.write_table(group)
                 totals.row_groups += 1
-            if totals.outline.bounds is None:
+            outline, bounds = totals.outline, totals.outline.bounds
+            if bounds is None:
                 raise RowsRefusedError(f"got no rows for {path.name}; expected at least one")
             # Only now are all bounds known. Closing the writer puts these into the footer.
-            outline = totals.outline
-            geo = geo_metadata(totals.outline.bounds, outline.types, outline.counterclockwise)
+            geo = geo_metadata(bounds, outline.types, outline.counterclockwise)
             said = {"geo": geo, **said}
             mean = mean_metadata(totals.vector_sum / (totals.rows * totals.places))
             writer.add_key_value_metadata(said | arrow_schema_metadata(schema, said) | mean)
@@ -125,7 +125,7 @@ def write_geoparquet(
         part.unlink(missing_ok=True)  # closed on the way out, it has a footer and would pass for a whole file
         raise
     days = totals.days
-    return PublishedSummary(totals.rows, size, totals.row_groups, min(days), max(days), totals.outline.bounds)
+    return PublishedSummary(totals.rows, size, totals.row_groups, min(days), max(days), bounds)
 
 
 def _prefixed(provenance: Mapping[str, str]) -> dict[str, str]:

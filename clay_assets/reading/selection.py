@@ -127,7 +127,8 @@ class Selection:
             mask &= _as_mask(between)
         if self.bbox is not None:
             outlines = shapely.from_wkb(rows["geometry"].to_numpy())
-            mask &= np.any([shapely.intersects(outlines, shapely.box(*box)) for box in _boxes(self.bbox)], 0)
+            boxes = shapely.union_all([shapely.box(*box) for box in boxes_of(self.bbox)])
+            mask &= shapely.intersects(outlines, boxes)
         return mask
 
 
@@ -140,7 +141,8 @@ def _overlap(asked: tuple[Any, Any], there: tuple[Any, Any]) -> bool:
     return bool(asked[0] <= there[1] and there[0] <= asked[1])
 
 
-def _boxes(bbox: Bounds) -> list[Bounds]:
+def boxes_of(bbox: Bounds) -> list[Bounds]:
+    """A box as it is, or the two on either side of the antimeridian where west is above east."""
     west, south, east, north = bbox
     if west <= east:
         return [bbox]
@@ -149,6 +151,7 @@ def _boxes(bbox: Bounds) -> list[Bounds]:
 
 def _touch(bbox: Bounds, there: Bounds) -> bool:
     return any(
-        _overlap((box[0], box[2]), (there[0], there[2])) and _overlap((box[1], box[3]), (there[1], there[3]))
-        for box in _boxes(bbox)
+        _overlap((box[0], box[2]), (other[0], other[2])) and _overlap((box[1], box[3]), (other[1], other[3]))
+        for box in boxes_of(bbox)
+        for other in boxes_of(there)
     )

@@ -74,9 +74,11 @@ def run(args: argparse.Namespace, where: str) -> int:
 
 def as_table(found: "geopandas.GeoDataFrame") -> str:
     """One line a chip: similarity, date, longitude and latitude of its middle, URL."""
+    from clay_assets.search.examples import middle_of
+
     lines = [f"{'similarity':>10}  {'date':10}  {'lon':>9}  {'lat':>8}  source_url"]
     for row in found.itertuples():
-        middle = row.geometry.centroid
+        middle = middle_of(row.geometry)
         lines.append(
             f"{row.similarity:10.4f}  {row.date}  {middle.x:9.4f}  {middle.y:8.4f}  {row.source_url}"
         )

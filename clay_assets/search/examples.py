@@ -158,12 +158,17 @@ def _of_place(candidates: Block, place: Place, day: date | None) -> Block:
         return _only(candidates, [])
     days = candidates.rows["date"].to_pylist()
     latest = day or max(days[row] for row in covering)
-    middles = shapely.centroid(outlines)
     nearest = min(
         (row for row in covering if days[row] == latest),
-        key=lambda row: shapely.distance(middles[row], shapely.Point(place)),
+        key=lambda row: shapely.distance(middle_of(outlines[row]), shapely.Point(place)),
     )
     return _only(candidates, [row == nearest for row in range(len(days))])
+
+
+def middle_of(outline: shapely.Geometry) -> shapely.Point:
+    """Middle of a footprint; of one that the antimeridian cuts in two, of the larger part."""
+    middle: shapely.Point = max(shapely.get_parts(outline), key=shapely.area).centroid
+    return middle
 
 
 def _only(block: Block, mask: Sequence[bool] | Iterator[bool]) -> Block:

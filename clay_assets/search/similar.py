@@ -100,7 +100,8 @@ class Found:
 
     Attributes:
         found: As `similar` returns it.
-        examples: `source_url`, `date` and `geometry` of the examples and counter-examples.
+        examples: `source_url`, `date` and `geometry` of the examples and counter-examples; `wanted` is True
+            for the former.
     """
 
     found: geopandas.GeoDataFrame
@@ -123,7 +124,9 @@ def search(where: Where, query: Query, options: S3Options | None = None) -> Foun
     found = _frame(hits.rows)
     found.insert(2, "similarity", hits.similarity)
     found.attrs = {"clay": dict(facts[0].provenance), "examples": own.to_pylist()}
-    return Found(found, _frame(examples.rows))
+    looked_for = _frame(examples.rows)
+    looked_for["wanted"] = np.arange(len(looked_for)) < examples.wanted
+    return Found(found, looked_for)
 
 
 def _search(

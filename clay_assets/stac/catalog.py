@@ -28,6 +28,7 @@ from clay_assets.publishing import PublishedName, parse_published_name
 from clay_assets.reading.facts import Facts
 from clay_assets.reading.files import SourceFile
 from clay_assets.reading.scan import at_once, footers
+from clay_assets.reading.selection import boxes_of
 from clay_assets.search.similarity import collection_mean
 from clay_assets.stac.collection import collection
 from clay_assets.stac.described import common_folder, describe
@@ -204,7 +205,8 @@ def _mean(files: Sequence[SourceFile], facts: Sequence[Facts]) -> Json:
 def _extent(made: Json) -> Json:
     box = made["extent"]["spatial"]["bbox"][0]
     start, end = made["extent"]["temporal"]["interval"][0]
-    outline = json.loads(shapely.to_geojson(shapely.box(*box)))
+    parts = [shapely.box(*part) for part in boxes_of(tuple(box))]
+    outline = json.loads(shapely.to_geojson(shapely.union_all(parts)))
     return {"geometry": outline, "bbox": box, "start_datetime": start, "end_datetime": end}
 
 

@@ -2,7 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from clay_assets.chips.antimeridian import joined_bounds
 from clay_assets.reading.facts import MixedEmbeddings
+from clay_assets.reading.selection import boxes_of
 from clay_assets.stac.item import EMBEDDINGS, EXTENSIONS, PARQUET, STAC_VERSION, Json, link
 
 KIND = ("clay:model", "clay:level", "clay:checkpoint_sha256", "clay:shape")
@@ -38,9 +42,7 @@ def collection(
     boxes = [item["bbox"] for item in items]
     starts = [item["properties"]["start_datetime"] for item in items]
     ends = [item["properties"]["end_datetime"] for item in items]
-    west, south, east, north = (
-        pick(box[edge] for box in boxes) for edge, pick in enumerate((min, min, max, max))
-    )
+    bounds = joined_bounds(np.array([part for box in boxes for part in boxes_of(box)]))
     sides = {item["properties"].get("clay:chip_pixels") for item in items}
     side = sides.pop() if len(sides) == 1 else None
     rows = sum(item["properties"]["table:row_count"] for item in items)
@@ -54,7 +56,7 @@ def collection(
         "description": description or f"{rows:,} embeddings of {len(items):,} Sentinel-2 tiles by {model}.",
         "license": license,
         "extent": {
-            "spatial": {"bbox": [[west, south, east, north]]},
+            "spatial": {"bbox": [list(bounds)]},
             "temporal": {"interval": [[min(starts), max(ends)]]},
         },
         "summaries": {"gsd": [items[0]["properties"]["gsd"]], **{key: [facts[key]] for key in KIND[:3]}},

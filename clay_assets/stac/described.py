@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyproj
 import shapely
+from numpy.typing import NDArray
 
+from clay_assets.chips.antimeridian import bounds_of
 from clay_assets.publishing import PublishedName, parse_published_name
-from clay_assets.publishing.schema import CRS
+from clay_assets.publishing.schema import CRS, Bounds
 from clay_assets.reading.facts import Facts, facts_of
 from clay_assets.reading.files import SourceFile
 from clay_assets.reading.scan import opened
@@ -38,7 +40,9 @@ class Described:
         checksum: SHA-256 of the file as a multihash in hexadecimal, as `file:checksum` wants it.
         facts: Of its footer.
         columns: Name and Arrow type of each column.
-        outline: Convex hull of the rows' outlines, degrees in OGC:CRS84.
+        outline: Convex hull of the rows' outlines, degrees in OGC:CRS84; one on either side of the
+            antimeridian.
+        bounds: Of the rows' outlines; west above east where they lie across the antimeridian.
         first: Earliest acquisition.
         last: Latest acquisition.
         source: URL of the folder that holds all the chips.
@@ -52,6 +56,7 @@ class Described:
     facts: Facts
     columns: list[tuple[str, str]]
     outline: shapely.Geometry
+    bounds: Bounds
     first: date
     last: date
     source: str
@@ -81,6 +86,8 @@ def describe(output: Store, name: str) -> Described:
     file = SourceFile(output, output.stat(name))
     with opened(file) as parquet:
         facts = facts_of(parquet)
+        if not facts.shape:
+            raise ValueError(f"{file.url} has lists as embeddings; expected tensors, as published files have")
         rows = parquet.read(columns=["source_url", "date", "geometry"])
         columns = [(field.name, str(field.type)) for field in parquet.schema_arrow]
     outlines = shapely.from_wkb(rows["geometry"].to_numpy())
@@ -92,12 +99,23 @@ def describe(output: Store, name: str) -> Described:
         checksum=_checksum(file),
         facts=facts,
         columns=columns,
-        outline=shapely.orient_polygons(shapely.convex_hull(shapely.multipolygons(outlines))),
+        outline=_hull(outlines),
+        bounds=bounds_of(outlines),
         first=days["min"],
         last=days["max"],
         source=common_folder(rows["source_url"]),
         chip_pixels=_chip_pixels(parsed.tile, outlines),
     )
+
+
+def _hull(outlines: NDArray[np.object_]) -> shapely.Geometry:
+    parts = shapely.get_parts(outlines)
+    west, _, east, _ = bounds_of(outlines)
+    if west <= east:
+        return shapely.orient_polygons(shapely.convex_hull(shapely.multipolygons(parts)))
+    positive = shapely.bounds(parts)[:, 0] >= 0
+    hulls = [shapely.convex_hull(shapely.multipolygons(parts[side])) for side in (positive, ~positive)]
+    return shapely.orient_polygons(shapely.multipolygons(hulls))
 
 
 def common_folder(urls: pa.ChunkedArray | Sequence[str]) -> str:

@@ -100,7 +100,7 @@ def item(
         "id": file.id,
         "collection": collection,
         "geometry": json.loads(shapely.to_geojson(file.outline)),
-        "bbox": list(file.outline.bounds),
+        "bbox": list(file.bounds),
         "properties": properties,
         "links": [
             link("root", "../collection.json"),

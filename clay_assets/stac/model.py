@@ -6,7 +6,8 @@ https://github.com/stac-extensions/mlm/tree/v1.4.0
 
 from clay_assets.reading.facts import Facts
 from clay_assets.stac.item import EXTENSIONS, STAC_VERSION, Json, link
-from clay_model.spec import ModelSpec, model_of
+from clay_model.model_spec import ModelSpec
+from clay_model.spec import model_of
 
 MODEL_EXTENSIONS = [f"{EXTENSIONS}/mlm/v1.4.0/schema.json", f"{EXTENSIONS}/eo/v1.1.0/schema.json"]
 
@@ -23,10 +24,7 @@ def model_item(facts: Facts, *, extent: Json, checkpoint: str = "") -> Json:
     said = facts.provenance
     name = said.get("model", "not said")
     dim = facts.shape[-1] if facts.shape else 0
-    try:
-        spec, _ = model_of(name)
-    except ValueError:  # a file of another origin
-        spec = None
+    spec = _spec(name)
     properties: Json = {
         "datetime": None,
         "start_datetime": extent["start_datetime"],
@@ -74,9 +72,17 @@ def model_item(facts: Facts, *, extent: Json, checkpoint: str = "") -> Json:
     }
 
 
+def _spec(name: str) -> ModelSpec | None:
+    """The model's description, or None where the name is none of ours."""
+    try:
+        return model_of(name)[0]
+    except ValueError:
+        return None
+
+
 def _input(spec: ModelSpec) -> Json:
     return {
-        "name": "windows",
+        "name": "windows of chips",
         "bands": list(spec.bands),
         "input": {
             "shape": [-1, len(spec.bands), spec.window_size, spec.window_size],
@@ -84,8 +90,8 @@ def _input(spec: ModelSpec) -> Json:
             "data_type": "float32",
         },
         "value_scaling": [
-            {"type": "z-score", "mean": centre, "stddev": spread}
-            for centre, spread in zip(spec.mean, spec.deviation, strict=True)
+            {"type": "z-score", "mean": mean, "stddev": deviation}
+            for mean, deviation in zip(spec.mean, spec.deviation, strict=True)
         ],
     }
 

@@ -4,19 +4,16 @@ import json
 from pathlib import Path
 
 import dagster as dg
-from clay_assets.dagster.object_store import ObjectStore
 
 from clay_assets.dagster.collection import build_embeddings_collection
+from clay_assets.dagster.resources import ObjectStore
 from clay_assets_tests.reading.collection import CHIPS, write_collection
 
 
 def test_asset_writes_the_collection_and_counts_what_it_holds(tmp_path: Path) -> None:
     write_collection(tmp_path / "embeddings")
 
-    @dg.asset
-    def embeddings_geoparquet() -> None: ...
-
-    asset = build_embeddings_collection(1, embeddings_geoparquet)
+    asset = build_embeddings_collection(1)
     config = {"ops": {"embeddings_collection": {"config": {"license": "CC-BY-4.0"}}}}
     done = dg.materialize(
         [asset],

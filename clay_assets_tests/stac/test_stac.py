@@ -24,6 +24,7 @@ from clay_assets.stac import catalog
 from clay_assets.stac.catalog import publish_item, write_collection
 from clay_assets.stac.described import common_folder, describe
 from clay_assets.stac.item import item
+from clay_assets.stac.model import model_item
 from clay_assets.storage import Store
 from clay_assets_tests.reading.collection import (
     CHIPS,
@@ -264,6 +265,20 @@ def test_unknown_provenance_and_quantization_leave_a_valid_item(stores: tuple[St
     bare = replace(bare, facts=replace(bare.facts, provenance={}), source="", chip_pixels=None)
 
     assert faults(item(bare, collection="c", href="a.gpq", made=MADE), EMBEDDINGS) == []
+
+
+def test_model_of_unknown_bands_is_described_without_them(stores: tuple[Store, Store]) -> None:
+    facts = describe(stores[0], NAME).facts
+    other = replace(facts, provenance=PROVENANCE | {"model": "another-net-1"}, shape=(4, 4, 64))
+    extent = {"geometry": shapely.geometry.mapping(shapely.box(0, 0, 1, 1)), "bbox": [0, 0, 1, 1]}
+    times = {"start_datetime": "2020-01-01T00:00:00Z", "end_datetime": "2020-01-02T00:00:00Z"}
+
+    made = json.loads(json.dumps(model_item(other, extent=extent | times)))
+
+    assert faults(made, "mlm-v1.4.0.json") == []
+    assert faults(made, "item.json") == []
+    assert made["properties"]["mlm:input"] == []
+    assert made["properties"]["mlm:output"][0]["result"]["shape"] == [-1, 4, 4, 64]
 
 
 def test_common_folder_is_the_deepest_one() -> None:
