@@ -4,10 +4,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from clay_assets.dagster.encoder import ClayEncoder
-from clay_assets.dagster.object_store import ObjectStore
 
 from clay_assets.dagster.automation import DAILY, DAILY_IN_WORDS
+from clay_assets.dagster.encoder import ClayEncoder
+from clay_assets.dagster.object_store import ObjectStore
 from clay_assets.dagster.run_requests import RANGE_END, RANGE_START, plan_runs
 from clay_assets.definitions import build_defs
 from clay_assets.settings import Settings

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from clay_assets.dagster.checks import build_checks
 from clay_assets.dagster.embeddings_geoparquet import PublishConfig
 from clay_assets.dagster.embeddings_geoparquet_checks import look_at_file
 from clay_assets.dagster.object_store import ObjectStore
-
-from clay_assets.dagster.checks import build_checks
 from clay_assets.publishing.publish import publish_tile
 from clay_assets.quality.vectors import variety
 from clay_assets.results import results_key
