@@ -177,9 +177,7 @@ def _check_only(context: dg.AssetExecutionContext, job: "TileJob", manifest: Seq
         _log_checks(context, list(pool.map(lambda tile: examine(job, tile, again=True), tiles)))
 
 
-def _log_checks(
-    context: dg.AssetExecutionContext, reports: "Sequence[Mapping[Part, Report]]"
-) -> None:
+def _log_checks(context: dg.AssetExecutionContext, reports: "Sequence[Mapping[Part, Report]]") -> None:
     step = context.get_step_execution_context()
     for result in check_results(context.selected_asset_check_keys, reports):
         context.log_event(result.to_asset_check_evaluation(step))
