@@ -10,10 +10,12 @@ from torch import Tensor
 from clay_assets.dagster import ClayEncoder, ObjectStore
 from clay_assets.dagster.assets import build_assets
 from clay_assets.embedding.encoders import EncoderSettings
+from clay_assets.results.fingerprint import Fingerprint
 from clay_assets.storage import Store
 from clay_assets_tests.embedding.scene import Scene
 from clay_assets_tests.embedding.streaming import MeanEmbedder, chip_of_value
 from clay_assets_tests.geotiffs import chip_name
+from clay_assets_tests.tile_scene import FINGERPRINT
 from clay_model import Dimensions, Level
 from clay_model.spec import SIZES
 
@@ -44,6 +46,14 @@ def given_encoder(settings: EncoderSettings) -> ClayEncoder:
             return settings
 
     return MeanEncoderResource(checkpoint=ObjectStore(uri=settings.checkpoint.uri))
+
+
+class AlreadyEmbedded(EncoderSettings):
+    """Settings of which made-up results are: nothing is to embed."""
+
+    def fingerprint(self) -> Fingerprint:
+        """Of the results."""
+        return FINGERPRINT
 
 
 class WideEmbedder(MeanEmbedder):
