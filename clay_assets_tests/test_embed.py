@@ -14,10 +14,9 @@ import pytest
 import clay_assets
 from clay_assets import embed_tile
 from clay_assets.dagster import build_defs
-from clay_assets.embedding.encoders import SettingError
 from clay_assets.publishing import validate
 from clay_assets.results.outcomes import NoUsableChips
-from clay_assets.settings import Settings
+from clay_assets.settings import Settings, SettingsError
 from clay_assets.storage import FolderMissing, StorageError
 from clay_assets_tests.geotiffs import chip_bytes, chip_name, chip_pixels, good_chip
 
@@ -149,7 +148,7 @@ def test_errors_that_stop_a_run_are_raised_as_they_are(chips: Path, tiny_checkpo
         embed(chips, chips.parent / "none.ckpt")
     with pytest.raises(ValueError, match="expected a Lightning checkpoint"):
         embed(chips, chips / TILE / "2020-06-15" / chip_name(3))
-    with pytest.raises(SettingError, match="LEVEL is 'median', expected one of"):
+    with pytest.raises(SettingsError, match="LEVEL is 'median', expected one of"):
         embed(chips, tiny_checkpoint, level="median")
     with pytest.raises(
         StorageError, match=r"no tile has a folder under .*expected folders named by MGRS codes"

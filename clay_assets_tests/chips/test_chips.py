@@ -193,7 +193,9 @@ def test_bounds_in_any_reference_system_are_reprojected_corner_by_corner(
     expected = shapely.transform(
         shapely.box(west, north - size, west + size, north), to_crs84.transform, interleaved=False
     )
-    assert np.allclose(corners(shapely.from_wkb(chip.windows[0].footprint)), corners(expected), rtol=0, atol=1e-7)
+    assert np.allclose(
+        corners(shapely.from_wkb(chip.windows[0].footprint)), corners(expected), rtol=0, atol=1e-7
+    )
     centre = to_crs84.transform(west + size / 2, north - size / 2)
     assert chip.windows[0].lonlat == pytest.approx(centre, abs=1e-7)
 

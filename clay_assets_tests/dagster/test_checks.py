@@ -16,7 +16,15 @@ from clay_assets.storage import AccessDenied, Store, StoredObject
 from clay_assets.tiles.inventory import write_inventory
 from clay_assets_tests.dagster.project import TILES, AlreadyEmbedded, Project, plain
 from clay_assets_tests.embedding.scene import ChipStore
-from clay_assets_tests.tile_scene import MadeUp, Vectors, clay_like, finish, put_chips
+from clay_assets_tests.tile_scene import (
+    FINGERPRINT,
+    MadeUp,
+    Vectors,
+    clay_like,
+    finish,
+    put_chips,
+    target_of,
+)
 
 ON_INVENTORY = {"tile_has_chips"}
 ON_RESULTS = {
@@ -167,7 +175,7 @@ def test_a_current_tile_is_not_read_again_by_its_checks(project: Project) -> Non
         output.reads.clear()
         result = project.run(last=TILES[1])
         assert {plain(check)["tiles checked"] for check in project.checks(result).values()} == {2}
-        found = {tile: work.reads[results_key(tile)] for tile in TILES[:2]}
+        found = {tile: work.reads[results_key(tile, FINGERPRINT)] for tile in TILES[:2]}
         return found | {"published": output.reads.total()}
 
     first, second = reads(), reads()
@@ -197,7 +205,7 @@ def test_checks_launched_on_their_own_cover_the_whole_manifest_and_read_everythi
     assert {name: plain(check)["tiles checked"] for name, check in checks.items()} == dict.fromkeys(
         ON_RESULTS | ON_FILE, 3
     ) | {"tile_has_chips": 4}
-    assert [work.reads[results_key(tile)] for tile in TILES[:3]] == [1] * 3
+    assert [work.reads[results_key(tile, FINGERPRINT)] for tile in TILES[:3]] == [1] * 3
     assert [name for name, check in checks.items() if not check.passed] == ["tile_has_chips"]
     assert plain(checks["tile_has_chips"])["bad tiles"] == [{"tile": TILES[3], "fault": "has no chips"}]
     for check in checks.values():
@@ -219,7 +227,7 @@ def test_tiles_that_were_not_made_are_named_and_not_judged(project: Project) -> 
     for tile in TILES[:2]:
         put_chips(project.scene.stores, tile, [1, 2])
         MadeUp().store(project.scene.stores, tile)
-    (project.root / "work" / results_key(TILES[1])).unlink()
+    (project.root / "work" / results_key(TILES[1], FINGERPRINT)).unlink()
 
     checks = project.check(TILES[0], TILES[1])
 
@@ -234,7 +242,7 @@ def test_tiles_that_were_not_made_are_named_and_not_judged(project: Project) -> 
 
 def test_the_version_that_a_run_asks_for_is_checked(project: Project) -> None:
     finish(project.scene.stores, TILES[0])
-    publish_tile(project.scene.work, project.scene.output, TILES[0], version=7)
+    publish_tile(project.scene.work, project.scene.output, TILES[0], version=7, target=target_of())
     project.scene.output.write(f"{TILES[0]}_20200615_20200615_v007.gpq", b"damaged")
 
     usual = project.check(TILES[0])["file_readable_and_valid"]

@@ -9,7 +9,14 @@ from clay_assets.storage import Store
 from clay_assets.tiles.inventory import list_chips, read_inventory, write_inventory
 from clay_assets_tests.embedding.streaming import number_of
 from clay_assets_tests.geotiffs import chip_name
-from clay_assets_tests.tile_scene import FINGERPRINT, MadeUp, damage_pages, embedded_at_level, put_chips, target_of
+from clay_assets_tests.tile_scene import (
+    FINGERPRINT,
+    MadeUp,
+    damage_pages,
+    embedded_at_level,
+    put_chips,
+    target_of,
+)
 
 TILE = "27WXN"
 

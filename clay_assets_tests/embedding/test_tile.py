@@ -165,7 +165,13 @@ def test_results_of_every_level_go_on_where_they_stood(scene: Scene, level: str)
 
     header = scene.embed(encoder=scene.encoder(level=level))
 
-    assert scene.values(encoder=scene.encoder(level=level)) == {1: 10.0, 2: "format", 3: 30.0, 4: 40.0, 5: 250.0}
+    assert scene.values(encoder=scene.encoder(level=level)) == {
+        1: 10.0,
+        2: "format",
+        3: 30.0,
+        4: 40.0,
+        5: 250.0,
+    }
     assert header.making.shape == {"mean": (4,), "patch": (16, 16, 4), "group": (6, 16, 16, 4)}[level]
     assert header.summary.picture.startswith("![")
 

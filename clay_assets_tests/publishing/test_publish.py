@@ -76,7 +76,9 @@ class Place:
         claimed: Sequence[Row] = (),
     ) -> None:
         """Store the inventory, and results that may claim to be of other chips than they are."""
-        making = Making(fingerprint, shape, untrained=False, device="cuda:7", software="clay-assets/0 torch/0.1")
+        making = Making(
+            fingerprint, shape, untrained=False, device="cuda:7", software="clay-assets/0 torch/0.1"
+        )
         skipped = [
             {"source_url": row.chip.url, "reason": "size", "detail": "small"}
             for row in rows
@@ -152,7 +154,9 @@ def test_published_file_is_valid_at_every_level(tmp_path: Path, shape: tuple[int
     assert table.schema.equals(published.schema)
     last = SUMMER[0].outcome(shape)
     assert isinstance(last, Embedded)
-    np.testing.assert_array_equal(table["embeddings"].combine_chunks().to_numpy_ndarray()[-1], last.vectors[0])
+    np.testing.assert_array_equal(
+        table["embeddings"].combine_chunks().to_numpy_ndarray()[-1], last.vectors[0]
+    )
 
 
 def test_file_says_what_it_was_made_from(tmp_path: Path) -> None:
@@ -268,7 +272,8 @@ def test_old_file_stays_until_the_new_one_is_there(tmp_path: Path) -> None:
 
 def test_tile_without_results_says_what_to_materialize(place: Place) -> None:
     with pytest.raises(
-        ResultsMissing, match=r"27WXN has no results of .* \(such as \S+27WXN.parquet\): materialize chip_embeddings"
+        ResultsMissing,
+        match=r"27WXN has no results of .* \(such as \S+27WXN.parquet\): materialize chip_embeddings",
     ):
         place.publish()
 
