@@ -22,7 +22,7 @@ from clay_assets.state.survey import survey
 from clay_assets.storage import Store, StoredObject
 from clay_assets.tiles.inventory import read_inventory
 from clay_assets_tests.embedding.scene import PATIENCE, MeanEncoder, Scene
-from clay_assets_tests.embedding.streaming import BROKEN, MeanEmbedder, within
+from clay_assets_tests.embedding.streaming import BROKEN, within
 
 TILE = "27WXN"
 
@@ -190,7 +190,7 @@ def test_the_piece_of_a_chip_wins_over_earlier_results(scene: Scene) -> None:
     ("damage", "told"),
     [
         (lambda data: data[: len(data) // 2], "is not used"),
-        (lambda data: b"", "is not used"),
+        (lambda _: b"", "is not used"),
         (lambda data: data.replace(b'"level": "mean"', b'"level": "wean"'), "another fingerprint"),
         (lambda data: data.replace(b"clay:making", b"clay:mating"), "is not used"),
     ],
@@ -201,7 +201,7 @@ def test_a_piece_that_cannot_be_used_is_passed_over_with_a_line_in_the_log(
 ) -> None:
     scene.put(TILE, {number: 10 + number for number in range(1, 7)})
     leave_pieces(scene, upto=5)
-    first, second = pieces_of(scene)
+    first, _ = pieces_of(scene)
     key = first.url.removeprefix(f"{scene.work.uri}/")
     scene.work.write(key, damage(scene.work.read(first)))
     with caplog.at_level(logging.WARNING):
