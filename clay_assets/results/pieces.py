@@ -3,8 +3,8 @@
 Belongs here: when a piece is stored, under which key, and removing it. Does not belong here: taking pieces up
 in a later run (`embedding.fold`).
 
-They have a prefix of their own, so that one listing a run finds those of every tile, and what looks at results
-does not meet them.
+They have a prefix of their own: one listing a run finds those of every tile, and what looks at results does
+not meet them.
 """
 
 import logging
