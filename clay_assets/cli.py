@@ -28,6 +28,7 @@ from clay_assets.verify import command as verify_command
 
 if TYPE_CHECKING:
     from clay_assets.embedding.encoders import EncoderSettings
+    from clay_assets.results.target import Target
     from clay_assets.state.states import TileState, TileStores
 
 FOLDERS_NAMED = 10
@@ -190,7 +191,7 @@ def print_estimate(settings: Settings, manifest: Path | None) -> None:
     tiles = read_tiles(manifest or settings.manifest)
     stores = _stores(settings)
     print(f"clay: looking at {len(tiles)} tiles under {stores.chips.uri}", file=sys.stderr)
-    states = survey(stores, tiles, _encoder(settings).known_target(stores.work), settings.version)
+    states = survey(stores, tiles, _known_target(settings, stores.work), settings.version)
     print("\n".join([*state_table(states), "", *outlook(states)]))
     orphans = orphaned_files(stores.output, tiles, _empty(states))
     if orphans:
@@ -214,10 +215,11 @@ def print_orphans(settings: Settings, *, remove: bool) -> None:
         StorageError: If a store refuses.
     """
     from clay_assets.state.orphans import orphaned_files
-    from clay_assets.tiles.inventory import list_chips
+    from clay_assets.tiles.inventory import list_chips, require_tiles
 
     stores = _stores(settings)
     tiles = read_tiles(settings.manifest)
+    require_tiles(stores.chips)  # under a wrong address every tile would look empty
     published = orphaned_files(stores.output, (), ())  # all files: of no manifest
     empty = [tile for tile in tiles if tile in published and not list_chips(stores.chips, tile).chips]
     orphans = orphaned_files(stores.output, tiles, empty)
@@ -266,6 +268,17 @@ def _encoder(settings: Settings) -> "EncoderSettings":
         max_nodata=settings.max_nodata,
         allow_untrained=settings.allow_untrained,
     )
+
+
+def _known_target(settings: Settings, work: Store) -> "Target | None":
+    """What is to be embedded, and how; None where nobody knows the checkpoint, or it is not here yet."""
+    from clay_assets.embedding.checkpoint_cache import CheckpointMissing
+
+    try:
+        return _encoder(settings).known_target(work)
+    except CheckpointMissing as error:
+        print(f"clay: results at hand count as stale: {error}", file=sys.stderr)
+        return None
 
 
 def _empty(states: "Sequence[TileState]") -> list[str]:

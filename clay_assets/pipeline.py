@@ -31,13 +31,13 @@ from clay_assets.results.pieces import PieceLimits, find_pieces, remove_pieces
 from clay_assets.results.target import Target
 from clay_assets.state.states import TileStores
 from clay_assets.storage import StorageError, Store, StoredObject, TransferFailed
-from clay_assets.tiles.code import TILE_CODE
 from clay_assets.tiles.inventory import (
     Inventory,
     InventoryMissing,
     inventory_key,
     list_chips,
     read_inventory,
+    require_tiles,
     write_inventory,
 )
 
@@ -55,12 +55,6 @@ PUBLISHERS = 2
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class NoTiles(StorageError):
-    """No tile has a folder in the store of chips: its address is wrong."""
-
-    systemic = True
 
 
 @dataclass(frozen=True)
@@ -267,12 +261,7 @@ class _Run:
     def _require_other_tiles(self) -> None:
         """Tell an empty tile from a wrong address: one tile with a folder is enough."""
         if not self._has_tiles:
-            chips = self._job.stores.chips
-            if not any(TILE_CODE.fullmatch(name) for name in chips.folders()):
-                raise NoTiles(
-                    f"no tile has a folder under {chips.uri}: expected folders named by MGRS codes such as"
-                    " 27WXN. Check CLAY_CHIPS_URI"
-                )
+            require_tiles(self._job.stores.chips)
             self._has_tiles = True
 
     def add(self, planned: _Planned) -> None:

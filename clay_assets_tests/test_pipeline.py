@@ -13,7 +13,6 @@ from clay_assets.embedding.stream import EncodingFailed
 from clay_assets.pipeline import (
     PUBLISHERS,
     TILES_AHEAD,
-    NoTiles,
     RunStopped,
     Step,
     TileJob,
@@ -26,7 +25,7 @@ from clay_assets.results.fingerprint import Fingerprint
 from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.state.states import TileStores
 from clay_assets.storage import BucketMissing, Store, StoreDenied, StoredObject, TransferFailed
-from clay_assets.tiles.inventory import InventoryMissing
+from clay_assets.tiles.inventory import InventoryMissing, NoTiles
 from clay_assets_tests.embedding.scene import PATIENCE, MeanEncoder, Scene
 from clay_assets_tests.embedding.streaming import BROKEN, TILES, MeanEmbedder, number_of, within
 from clay_assets_tests.s3_server import S3Bucket

@@ -19,7 +19,8 @@ class StorageError(Exception):
 
 
 class AccessDenied(StorageError):
-    """This object may not be had: its permissions or a policy forbid it, or a link leaves the store."""
+    """This object may not be had: its permissions or a policy forbid it, it is archived, or a link leaves the
+    store."""
 
 
 class StoreDenied(AccessDenied):

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clay_assets.chips import ChipName, ChipRejected
-from clay_assets.storage import ObjectMissing, Store, StoredObject
+from clay_assets.storage import ObjectMissing, StorageError, Store, StoredObject
+from clay_assets.tiles.code import TILE_CODE
 
 CHIP_SUFFIXES = (".tif", ".tiff")
 
@@ -25,6 +26,12 @@ INVENTORY = pa.schema(
 
 class InventoryMissing(LookupError):
     """A tile has no inventory yet, or none that can be read."""
+
+
+class NoTiles(StorageError):
+    """No tile has a folder in the store of chips: its address is wrong."""
+
+    systemic = True
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,20 @@ def list_chips(store: Store, tile: str) -> Inventory:
     chips = [item for item in found if item.url.lower().endswith(CHIP_SUFFIXES)]
     others = tuple(item for item in found if not item.url.lower().endswith(CHIP_SUFFIXES))
     return Inventory(tuple(sorted(chips, key=_order)), others)
+
+
+def require_tiles(store: Store) -> None:
+    """Tell tiles without chips from a wrong address: one tile with a folder is enough.
+
+    Raises:
+        NoTiles: If there is none.
+        StorageError: If the store cannot be listed.
+    """
+    if not any(TILE_CODE.fullmatch(name) for name in store.folders()):
+        raise NoTiles(
+            f"no tile has a folder under {store.uri}: expected folders named by MGRS codes such as 27WXN."
+            " Check CLAY_CHIPS_URI"
+        )
 
 
 def _order(chip: StoredObject) -> tuple[date, int, str]:
