@@ -23,8 +23,8 @@ def add_parser(commands: Subparsers) -> None:
         "verify",
         help="say whether the published files are what the bucket and the settings call for",
         description="Compare the published files with the chips of the bucket and the settings: missing tiles"
-        " and chips, stale, orphaned and damaged files, mixed models. Reads listings and footers, unless asked"
-        " for more. The exit status is 0 where nothing is wrong, 1 where something is, 2 where there is no"
+        " and chips, stale, orphaned and damaged files, mixed models. Reads listings and footers, and more if"
+        " asked. The exit status is 0 where nothing is wrong, 1 where something is, 2 where there is no"
         " answer.",
     )
     parser.add_argument("--where", metavar="ADDRESS", help="the embeddings; CLAY_OUTPUT_URI if left out")
@@ -63,7 +63,7 @@ def run(
     from clay_assets.verify.judge import judge
     from clay_assets.verify.recompute import recompute
     from clay_assets.verify.report import Verified, as_json, as_text
-    from clay_model.errors import CheckpointError
+    from clay_model import CheckpointError
 
     print(f"clay: looking at {len(tiles)} tiles under {stores.output.uri}", file=sys.stderr)
     try:

@@ -1,7 +1,7 @@
 """See what there is: listings and footers of many tiles at once; on demand every row.
 
-Two requests a tile: one LIST of its chips (each 1,000 of them), one GET of its file's footer; and one LIST for
-each 1,000 published files. A tile without a file costs its results' footer as well.
+Two requests a tile: a LIST of its chips (each 1,000 of them) and a GET of its file's footer; beside these two
+LISTs for each 1,000 published files. A tile without a file costs its results' footer instead.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Embed a sample of chips again and compare with the published vectors.
 
-Belongs here: choosing chips, reading their rows, the tolerance. Does not belong here: how chips become vectors
-(`embedding.stream`).
+Belongs here: choosing chips, reading their rows, the tolerance. Does not belong here: how chips become
+vectors (`embedding.stream`).
 """
 
 import random
@@ -141,7 +141,10 @@ def _sample(output: Store, facts: TileFacts, number: int, draw: random.Random) -
 
 
 def _embedded(
-    chips: Store, fingerprint: Fingerprint, sampled: Mapping[str, Sequence[_Sampled]], encoder: EncoderSettings
+    chips: Store,
+    fingerprint: Fingerprint,
+    sampled: Mapping[str, Sequence[_Sampled]],
+    encoder: EncoderSettings,
 ) -> list[tuple[str, _Sampled, Outcome]]:
     """What becomes of sampled chips now, by tile."""
     embedders = encoder.embedders(fingerprint)

@@ -60,7 +60,10 @@ def as_text(verified: Verified) -> str:
         f" {counts['bytes'] / 1e6:,.1f} MB",
     ]
     if verified.recomputed is not None:
-        done, limits = verified.recomputed, ", ".join(f"{limit:g} {name}" for name, limit in TOLERANCE.items())
+        done, limits = (
+            verified.recomputed,
+            ", ".join(f"{limit:g} {name}" for name, limit in TOLERANCE.items()),
+        )
         lines.append(
             f"{done.chips:,} chips embedded again: at most {done.largest:.2g} away, {len(done.faults)} beyond"
             f" the tolerance ({limits})"
