@@ -322,8 +322,9 @@ def test_nothing_is_pruned_where_no_tile_has_chips_because_the_address_is_wrong(
     ids=["neither", "anonymous", "the requester pays"],
 )
 @pytest.mark.parametrize("asked", ["tiles", "estimate"])
+@pytest.mark.usefixtures("stores")
 def test_how_s3_is_read_reaches_the_stores_of_chips_and_of_the_checkpoint(
-    stores: TileStores, monkeypatch: pytest.MonkeyPatch, asked: str, variable: str, signed: bool, payer: str
+    monkeypatch: pytest.MonkeyPatch, asked: str, variable: str, signed: bool, payer: str | None
 ) -> None:
     seen: dict[str, tuple[bool, str | None]] = {}
 

@@ -569,7 +569,7 @@ def test_a_checkpoint_is_to_blame_where_the_first_chips_of_a_run_all_give_no_fin
                 taken.extend(stream.results("27WXN"))
 
         if below == 8:
-            with pytest.raises(EncodingFailed, match="the first 5 chips of the run: .*damaged") as caught:
+            with pytest.raises(EncodingFailed, match=r"the first 5 chips of the run: .*damaged") as caught:
                 within(PATIENCE, work)
             assert caught.value.systemic
         else:
