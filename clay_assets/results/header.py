@@ -9,9 +9,6 @@ from typing import Any, Self
 from clay_assets.chips import READER_VERSION
 from clay_assets.results.fingerprint import Fingerprint
 
-TILE = "clay:tile"
-"""Metadata key of the tile whose results a file holds: one copied under another tile's name is not taken."""
-
 
 @dataclass(frozen=True)
 class TileSummary:

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clay_assets.parquet import DAMAGE, damaged
+from clay_assets.parquet import DAMAGE, TILE, damaged
 from clay_assets.results.fingerprint import Fingerprint, chip_key
-from clay_assets.results.header import TILE, ResultsHeader
+from clay_assets.results.header import ResultsHeader
 from clay_assets.results.schema import results_schema
 from clay_assets.storage import ObjectMissing, Store, StoredObject
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clay_assets.chips import READER_VERSION
-from clay_assets.results.header import TILE, ResultsHeader
+from clay_assets.parquet import TILE
+from clay_assets.results.header import ResultsHeader
 from clay_assets.results.outcomes import Embedded, Outcome, Skipped
 from clay_assets.results.reader import results_key
 from clay_assets.results.schema import results_schema
