@@ -24,6 +24,7 @@ from clay_assets.settings import Settings, SettingsError
 from clay_assets.storage import S3Options, StorageError, Store
 from clay_assets.tiles.code import TILE_CODE
 from clay_assets.tiles.manifest import ManifestError, read_tiles
+from clay_assets.verify import command as verify_command
 
 if TYPE_CHECKING:
     from clay_assets.embedding.encoders import EncoderSettings
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; the process's own if left out.
 
     Returns:
-        The exit status: 0, or 2 where there is no answer and stderr says why.
+        The exit status: 0, or 2 where there is no answer and stderr says why; 1 of `clay verify` where
+        something is wrong.
     """
     parsed = _parser().parse_args(arguments)
     # As Dagster does for its commands: what stands in `.env` here wins over the environment.
@@ -61,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_orphans(_settings(), remove=parsed.yes)
         elif parsed.command == "similar":
             return similar_command.run(parsed, _settings().value("CLAY_OUTPUT_URI"))
+        elif parsed.command == "verify":
+            return _verify(parsed, _settings())
         elif parsed.command == "export":
             return export_command.run(parsed, _settings().value("CLAY_OUTPUT_URI"))
         else:
@@ -117,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument("--yes", action="store_true", help="remove them")
     similar_command.add_parser(commands)
     export_command.add_parser(commands)
+    verify_command.add_parser(commands)
     return parser
 
 
@@ -228,6 +233,14 @@ def print_orphans(settings: Settings, *, remove: bool) -> None:
     print(f"clay: {count} files {done}", file=sys.stderr)
 
 
+def _verify(parsed: argparse.Namespace, settings: Settings) -> int:
+    stores = _stores(settings)
+    if parsed.where:
+        stores = replace(stores, output=Store(parsed.where))
+    tiles = read_tiles(parsed.tiles or settings.manifest)
+    return verify_command.run(parsed, stores, tiles, _encoder(settings), settings.version)
+
+
 def _stores(settings: Settings) -> "TileStores":
     from clay_assets.state.states import TileStores
 
@@ -250,6 +263,8 @@ def _encoder(settings: Settings) -> "EncoderSettings":
         Store(settings.value("CLAY_CHECKPOINT"), _reading(settings)),
         level=settings.value("CLAY_LEVEL"),
         precision=settings.value("CLAY_PRECISION"),
+        device=settings.value("CLAY_DEVICE"),
+        batch_size=settings.value("CLAY_BATCH_SIZE"),
         max_nodata=settings.max_nodata,
         allow_untrained=settings.allow_untrained,
     )

@@ -20,7 +20,7 @@ READER_VERSION = 1
 """Raised when this package learns to read a file that it refused before.
 
 What an older reader skipped is then read again; vectors are kept. A change that makes other pixels of a file
-is not of this kind: it raises `clay_model.spec.PREPROCESSING_VERSION`.
+is not of this kind: it raises the model's `preprocessing_version`.
 """
 
 

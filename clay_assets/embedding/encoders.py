@@ -110,6 +110,16 @@ class EncoderSettings:
         facts = known_facts(self.checkpoint, self.cache or cache_folder(), work)
         return self._target(facts, "fp32") if facts else None
 
+    def described_target(self) -> Target:
+        """The same, with the checkpoint brought to this machine where nobody knows it yet.
+
+        Raises:
+            StorageError: If the checkpoint cannot be fetched.
+            CheckpointError: If the file is no checkpoint of a model that is known.
+            SettingsError: If a setting is invalid.
+        """
+        return self._target(self.local_checkpoint().facts, "fp32")
+
     def _target(self, facts: CheckpointFacts, best: str) -> Target:
         spec, _ = model_of(facts.model)
         level = self.level or spec.default_level

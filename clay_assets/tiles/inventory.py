@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clay_assets.chips import ChipName, ChipRejected
+from clay_assets.parquet import DAMAGE, TILE, damaged
 from clay_assets.storage import ObjectMissing, StorageError, Store, StoredObject
 from clay_assets.tiles.code import TILE_CODE
 
@@ -102,7 +103,7 @@ def write_inventory(store: Store, tile: str, chips: Sequence[StoredObject]) -> N
     """
     table = pa.table(
         [[chip.url for chip in chips], [chip.size for chip in chips], [chip.etag for chip in chips]],
-        schema=INVENTORY,
+        schema=INVENTORY.with_metadata({TILE: tile}),
     )
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
@@ -113,18 +114,31 @@ def read_inventory(store: Store, tile: str) -> list[StoredObject]:
     """The inventory of a tile, as it was written.
 
     Raises:
-        InventoryMissing: If there is none, or it is damaged.
+        InventoryMissing: If there is none, or it is damaged, another version's or another tile's.
         StorageError: If it cannot be fetched.
     """
     where = store.url(inventory_key(tile))
     try:
-        rows = pq.read_table(io.BytesIO(store.read(inventory_key(tile))), schema=INVENTORY).to_pylist()
+        table = pq.read_table(io.BytesIO(store.read(inventory_key(tile))))
+        table.validate(full=True)  # also that text is UTF-8
     except ObjectMissing:
         raise InventoryMissing(
             f"tile {tile} has no inventory at {where}: materialize chip_inventory first"
         ) from None
-    except (pa.ArrowException, OSError) as error:  # pyarrow's words for bytes that are no Parquet file
+    except DAMAGE as error:
         raise InventoryMissing(
-            f"the inventory of tile {tile} at {where} is damaged ({error}): materialize chip_inventory again"
+            f"the inventory of tile {tile} at {where} is damaged ({damaged(error)}):"
+            " materialize chip_inventory again"
         ) from error
+    if table.schema != INVENTORY:
+        raise InventoryMissing(
+            f"the inventory of tile {tile} at {where} is of another version (columns"
+            f" {', '.join(table.schema.names)}): materialize chip_inventory again"
+        )
+    said = (table.schema.metadata or {}).get(TILE.encode(), b"no tile").decode()
+    if said != tile:
+        raise InventoryMissing(
+            f"the inventory at {where} is of {said}, expected {tile}: materialize chip_inventory again"
+        )
+    rows = table.to_pylist()
     return [StoredObject(row["source_url"], row["size"], row["etag"]) for row in rows]
