@@ -9,7 +9,6 @@ not take longer than asking the bucket.
 import argparse
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ from clay_assets.export import command as export_command
 from clay_assets.search import command as similar_command
 from clay_assets.settings import Settings, SettingsError
 from clay_assets.storage import S3Options, StorageError, Store
-from clay_assets.tiles.code import TILE_CODE
+from clay_assets.tiles.bucket_tiles import FOLDERS_NAMED, OutputError, print_tiles
 from clay_assets.tiles.manifest import ManifestError, read_tiles
 from clay_assets.verify import command as verify_command
 
@@ -30,13 +29,6 @@ if TYPE_CHECKING:
     from clay_assets.embedding.encoders import EncoderSettings
     from clay_assets.results.target import Target
     from clay_assets.state.states import TileState, TileStores
-
-FOLDERS_NAMED = 10
-"""Folders that are no tiles, named in a message."""
-
-
-class OutputError(OSError):
-    """A file cannot be written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,52 +117,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def print_tiles(chips: Store, output: Path | None = None) -> None:
-    """Print the tiles that have a folder, sorted, in the manifest's format.
-
-    Args:
-        chips: Holds one folder per tile.
-        output: File to replace; stdout where None.
-
-    Raises:
-        OutputError: If the file cannot be written.
-        StorageError: If the store cannot be listed, or has no tiles.
-    """
-    folders = chips.folders()
-    others = [name for name in folders if not TILE_CODE.fullmatch(name)]
-    named = ", ".join(others[:FOLDERS_NAMED]) + (" …" if len(others) > FOLDERS_NAMED else "")
-    if len(others) == len(folders):
-        raise StorageError(
-            f"no tiles under {chips.uri}: expected folders named by MGRS codes such as 27WXN, got"
-            f" {named or 'none'}. Name the place that holds one folder per tile."
-        )
-    manifest = "".join(f"{name}\n" for name in folders if name not in others)
-    if output is None:
-        print(manifest, end="")
-    else:
-        _replace(output, manifest)
-        print(
-            f"clay: {len(folders) - len(others)} tiles are in {output}; reload the code location where one is"
-            " running",
-            file=sys.stderr,
-        )
-    if others:
-        print(f"clay: left out, for they are no MGRS codes: {named}", file=sys.stderr)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Put a text in a file's place: whole, or not at all."""
-    target = path.resolve()
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=".", delete=False) as new:
-            new.write(text)
-        made = Path(new.name)
-        made.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
-        made.replace(target)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-
-
 def print_estimate(settings: Settings, manifest: Path | None) -> None:
     """Print what is left to do of a manifest's tiles, and how long it will take.
 
@@ -188,6 +134,7 @@ def print_estimate(settings: Settings, manifest: Path | None) -> None:
     from clay_assets.state.orphans import orphaned_files
     from clay_assets.state.survey import survey
 
+    settings.check()
     tiles = read_tiles(manifest or settings.manifest)
     stores = _stores(settings)
     print(f"clay: looking at {len(tiles)} tiles under {stores.chips.uri}", file=sys.stderr)
@@ -237,6 +184,7 @@ def _verify(parsed: argparse.Namespace, settings: Settings) -> int:
     stores = _stores(settings)
     if parsed.where:
         stores = replace(stores, output=Store(parsed.where))
+    settings.check()
     tiles = read_tiles(parsed.tiles or settings.manifest)
     return verify_command.run(parsed, stores, tiles, _encoder(settings), settings.version)
 

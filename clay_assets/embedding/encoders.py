@@ -88,6 +88,7 @@ class EncoderSettings:
             best = resolve_precision(self.precision, resolve_devices(_choice(self.device))[0])
         except ValueError as error:
             raise SettingsError(f"{error} (CLAY_DEVICE, CLAY_PRECISION)") from error
+        self._batch()
         facts = self.local_checkpoint().facts
         if facts.untrained and not self.allow_untrained:
             raise UntrainedWeights(
@@ -170,6 +171,12 @@ class EncoderSettings:
             from clay_model.accelerate import auto_batch_size
 
             return min(auto_batch_size(embedder) for embedder in embedders)
+        return self._batch()
+
+    def _batch(self) -> int:
+        """The number that `batch_size` is; 0 for `auto`."""
+        if self.batch_size == "auto":
+            return 0
         if not self.batch_size.isdecimal() or int(self.batch_size) < 1:
             raise SettingsError(
                 f"CLAY_BATCH_SIZE is {self.batch_size!r}, expected auto or a whole number from 1"
