@@ -5,6 +5,7 @@ begins: it needs PyTorch, and loading the code location must not.
 https://docs.dagster.io/guides/build/assets/defining-assets
 """
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -99,6 +100,7 @@ def describe(header: "ResultsHeader", work: "Store", tile: str, *, reused: bool)
         "seconds": round(summary.seconds, 3),
         "bytes read": 0 if reused else summary.bytes_read,
         "device": making.device,
+        "host": socket.gethostname(),
         "level": making.fingerprint.level,
         "precision": making.fingerprint.precision,
         "model": making.model,
