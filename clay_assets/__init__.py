@@ -1,7 +1,23 @@
-"""Embeddings of satellite imagery as Dagster assets, one partition per MGRS tile.
+"""Embeddings of satellite imagery: chips in, one GeoParquet file per MGRS tile out.
 
-Reading chips, streaming them through the encoder, accounting for each, writing GeoParquet. How the network
-works is `clay_model`'s business.
+The public Python API; none of it imports Dagster. Each name is imported when it is first used, so that
+`import clay_assets` costs nothing. The Dagster code location is `clay_assets.definitions`.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clay_assets.embed import EmbeddedTile, embed_tile
+
+__all__ = ["EmbeddedTile", "embed_tile"]
+
 __version__ = "0.1.0"
+
+_MODULES = {"EmbeddedTile": "embed", "embed_tile": "embed"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the module holds
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,8 @@ from dotenv import dotenv_values
 
 from clay_assets.settings import Settings, SettingsError
 from clay_assets.storage import S3Options, StorageError, Store
-from clay_assets.tiles.manifest import TILE_CODE, ManifestError, read_tiles
+from clay_assets.tiles.code import TILE_CODE
+from clay_assets.tiles.manifest import ManifestError, read_tiles
 from clay_model.spec import LEVELS
 
 FOLDERS_NAMED = 10
@@ -149,7 +150,7 @@ def print_estimate(settings: Settings, manifest: Path | None) -> None:
         StorageError: If a store refuses.
     """
     # What reads Parquet and GeoTIFF names takes most of a second to import.
-    from clay_assets.state import TileStores, Wanted, look_at_tiles
+    from clay_assets.state import Target, TileStores, survey
     from clay_assets.state.estimate import outlook, state_table
 
     if settings.value("CLAY_LEVEL") not in LEVELS:
@@ -158,12 +159,12 @@ def print_estimate(settings: Settings, manifest: Path | None) -> None:
         )
     tiles = read_tiles(manifest or settings.manifest)
     stores = TileStores(*(Store(settings.value(f"CLAY_{name}_URI")) for name in ("CHIPS", "WORK", "OUTPUT")))
-    wanted = Wanted.by_settings(
+    wanted = Target.from_settings(
         level=settings.value("CLAY_LEVEL"),
         precision=settings.value("CLAY_PRECISION"),
         version=settings.version,
         checkpoint=Store(settings.value("CLAY_CHECKPOINT")),
     )
     print(f"clay: looking at {len(tiles)} tiles under {stores.chips.uri}", file=sys.stderr)
-    states = look_at_tiles(stores, tiles, wanted)
+    states = survey(stores, tiles, wanted)
     print("\n".join([*state_table(states), "", *outlook(states)]))

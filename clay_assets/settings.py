@@ -24,6 +24,7 @@ DEFAULTS: Mapping[str, str] = {
     "CLAY_BATCH_SIZE": "auto",
     "CLAY_VERSION": "1",
     "CLAY_TILES_PER_RUN": "64",
+    "CLAY_OWNERS": "",
 }
 """Every variable with its default, which serves a laptop with nothing set."""
 
@@ -89,6 +90,11 @@ class Settings:
             SettingsError: If the value is no whole number from 0.
         """
         return self._whole_number("CLAY_TILES_PER_RUN")
+
+    @property
+    def owners(self) -> list[str]:
+        """Owners of the assets in Dagster's form: e-mail addresses, or `team:name`."""
+        return [owner.strip() for owner in self.value("CLAY_OWNERS").split(",") if owner.strip()]
 
     def _whole_number(self, name: str) -> int:
         value = self.value(name)

@@ -1,1 +1,16 @@
-"""Everything that imports Dagster: assets, resources, checks, automation."""
+"""Everything that imports Dagster; the rest of the package works without it.
+
+build.py         build_defs: wires the code location
+assets.py        chip_inventory → chip_embeddings → embeddings_geoparquet, one op, tile by tile
+ledger.py        records each tile as soon as it is done
+checks.py        asset checks: names, severities, results
+metadata.py      what the UI shows
+resources.py     object stores and the encoder, as configuration
+automation.py    schedule, sensor and job
+run_requests.py  tile states → run requests
+"""
+
+from clay_assets.dagster.build import build_defs
+from clay_assets.dagster.resources import ClayEncoder, ObjectStore
+
+__all__ = ["ClayEncoder", "ObjectStore", "build_defs"]

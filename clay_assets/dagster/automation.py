@@ -1,22 +1,20 @@
 """New imagery becomes runs: a job, a daily schedule and a sensor, the latter two off until switched on.
 
-Both look at every tile of the manifest and request runs for those with new or changed chips. Not here: what
-the state of a tile is (`tile_state`), which runs it calls for (`tile_runs`), how a run goes about its tiles.
-A tick must end within `DAGSTER_SCHEDULE_GRPC_TIMEOUT_SECONDS` or `DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS`.
+Both survey every tile of the manifest and request runs for those with new or changed chips. Not here: the
+state of a tile (`state`), the run requests made from it (`run_requests`), the run itself (`assets`). A tick
+must end within `DAGSTER_SCHEDULE_GRPC_TIMEOUT_SECONDS` or `DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS`.
 https://docs.dagster.io/guides/automate
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 
 import dagster as dg
 
-from clay_assets.dagster.encoder import ClayEncoder
-from clay_assets.dagster.object_store import ObjectStore
+from clay_assets.dagster.resources import ClayEncoder, ObjectStore
 from clay_assets.dagster.run_requests import plan_runs, tiles_under_way
-from clay_assets.state import TileStores, Wanted, in_words, look_at_tiles
+from clay_assets.state import Target, TileStores, in_words, survey
 
 JOB = "embed_and_publish"
 
@@ -41,11 +39,11 @@ Requests = list[dg.RunRequest] | dg.SkipReason
 
 
 @dataclass(frozen=True)
-class Lookout:
-    """Finds out what new imagery there is and which runs it calls for.
+class ImageryMonitor:
+    """Finds new imagery and requests runs for it.
 
     Attributes:
-        assets: Keys of the three assets, the published file's last.
+        assets: Keys of the three assets.
         tiles: The manifest.
         version: Of the published files.
         tiles_per_run: Tiles in a run at most; 0: no limit.
@@ -57,43 +55,43 @@ class Lookout:
     tiles_per_run: int
 
     def requests(
-        self, context: TickContext, stores: TileStores, encoder: ClayEncoder, occasion: str
+        self, context: TickContext, stores: TileStores, encoder: ClayEncoder, run_key_prefix: str
     ) -> Requests:
-        """The runs to request now, or what was looked at to find that none is called for.
+        """The runs to request now, or what was surveyed where there is nothing to do.
 
         Raises:
             StorageError: If a store refuses; the tick fails and says so.
-            SettingError: If a setting means nothing.
+            SettingError: If a setting is invalid.
         """
-        wanted = Wanted.by_settings(
-            level=encoder.chosen_level(),
-            precision=encoder.precision,
+        settings = encoder.settings()
+        wanted = Target.from_settings(
+            level=settings.chosen_level(),
+            precision=settings.precision,
             version=self.version,
-            checkpoint=encoder.checkpoint.store(),
-            cache=Path(encoder.cache) if encoder.cache else None,
+            checkpoint=settings.checkpoint,
+            cache=settings.cache,
         )
-        states = look_at_tiles(stores, self.tiles, wanted)
+        states = survey(stores, self.tiles, wanted)
         under_way = tiles_under_way(context.instance, JOB, self.assets, self.tiles)
         runs = list(plan_runs(states, under_way, self.tiles_per_run))
         seen = in_words(states, stores.chips.uri)
         if under_way:
-            seen += f"; runs under way have {len(under_way)} of them in hand"
+            seen += f"; {len(under_way)} of them are in queued or running runs"
         if not runs:
             return dg.SkipReason(seen)
         tiles = sum(len(run.tiles) for run in runs)
         context.log.info(f"{seen}; requesting {len(runs)} runs for {tiles} tiles")
-        return [run.request(self.assets, occasion) for run in runs]
+        return [run.request(run_key_prefix) for run in runs]
 
 
-def build_automation(lookout: Lookout, assets: Sequence[dg.AssetsDefinition]) -> dg.Definitions:
+def build_automation(monitor: ImageryMonitor) -> dg.Definitions:
     """Make the job, the schedule and the sensor.
 
     Args:
-        lookout: Says what to request.
-        assets: The three assets.
+        monitor: Says what to request.
     """
     job = dg.define_asset_job(
-        JOB, selection=list(assets), tags=dict(JOB_TAGS), description="List, embed and publish tiles."
+        JOB, selection=list(monitor.assets), tags=dict(JOB_TAGS), description="List, embed and publish tiles."
     )
 
     @dg.schedule(
@@ -112,7 +110,7 @@ def build_automation(lookout: Lookout, assets: Sequence[dg.AssetsDefinition]) ->
         encoder: ClayEncoder,
     ) -> Requests:
         stores = TileStores(chips.store(), work.store(), output.store())
-        return lookout.requests(context, stores, encoder, f"{context.scheduled_execution_time:%Y-%m-%d}")
+        return monitor.requests(context, stores, encoder, f"{context.scheduled_execution_time:%Y-%m-%d}")
 
     @dg.sensor(
         job=job,
@@ -129,6 +127,6 @@ def build_automation(lookout: Lookout, assets: Sequence[dg.AssetsDefinition]) ->
         encoder: ClayEncoder,
     ) -> Requests:
         stores = TileStores(chips.store(), work.store(), output.store())
-        return lookout.requests(context, stores, encoder, occasion="")
+        return monitor.requests(context, stores, encoder, run_key_prefix="")
 
     return dg.Definitions(jobs=[job], schedules=[new_imagery_daily], sensors=[new_imagery])

@@ -1,31 +1,162 @@
-"""Checks of what the assets made, apart from the assets: they read the stored objects again and judge them.
+"""Asset checks: names, descriptions, severities, and how the reports of many tiles become one result.
 
-    chip_embeddings.py        accounted for, finite, plausible norms, no twins, not collapsed
-    vectors.py                what a tile's vectors show
-    vector_judges.py          what is good and what is bad about it, with the thresholds
-    embeddings_geoparquet.py  readable and valid, inside the tile
-    tile_bounds.py            where a tile lies, from its MGRS code
-    verdict.py                what a check says of many tiles
-
-A check covers all tiles of a run. A tile without results or without a file is named and not judged: the asset
-itself failed on it. Not here: refusing bad chips or rows while they are made.
+What is examined, and what is a fault, is in `quality`. The op that makes the assets evaluates the checks, so
+that they cover the finished tiles also of a run that fails. None blocks: publishing itself refuses a tile
+that must not be read. Checks have no partitions: Dagster 1.13 records one evaluation for a run over a range,
+without them.
+https://docs.dagster.io/guides/test/asset-checks
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import dagster as dg
 
-from clay_assets.dagster.chip_embeddings_checks import build_chip_embeddings_checks
-from clay_assets.dagster.embeddings_geoparquet_checks import build_embeddings_geoparquet_checks
+from clay_assets.dagster.metadata import table
+from clay_assets.quality import files, judges
+from clay_assets.quality.report import Part, Report, combined
 
-__all__ = ["build_checks"]
+WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
+
+Source = Literal["inventory"] | Part
 
 
-def build_checks(manifest: Sequence[str], version: int) -> list[dg.AssetChecksDefinition]:
-    """All checks.
+@dataclass(frozen=True)
+class TileCheck:
+    """One check.
+
+    Attributes:
+        name: In Dagster.
+        asset: Name of the asset.
+        source: Which report has its faults; `inventory`: it looks for tiles without chips.
+        severity: Of a failure.
+        description: In Dagster.
+    """
+
+    name: str
+    asset: str
+    source: Source
+    severity: dg.AssetCheckSeverity
+    description: str
+
+    @property
+    def spec(self) -> dg.AssetCheckSpec:
+        """As Dagster wants it."""
+        return dg.AssetCheckSpec(self.name, asset=self.asset, description=self.description)
+
+
+HAS_CHIPS = "tile_has_chips"
+
+CHECKS = (
+    TileCheck(
+        HAS_CHIPS,
+        "chip_inventory",
+        "inventory",
+        WARN,
+        "The tile has chips. A warning: open sea has none; such a tile is recorded with 0 chips.",
+    ),
+    TileCheck(
+        "every_chip_accounted_for",
+        "chip_embeddings",
+        "results",
+        ERROR,
+        "Embedded and skipped chips are the inventory's, each once. An error: a file that lacks chips looks"
+        " like any other to its readers, so publishing refuses such a tile.",
+    ),
+    TileCheck(
+        "vectors_finite_and_of_the_right_width",
+        "chip_embeddings",
+        "results",
+        ERROR,
+        "No NaN, no infinity, and as many numbers as the model and the level give. An error:"
+        " publishing refuses such a tile.",
+    ),
+    TileCheck(
+        "norms_plausible",
+        "chip_embeddings",
+        "results",
+        WARN,
+        "Each norm is within {} to {:.0f}, and within {} to {} times the median of its tile. A warning:"
+        " unusual land may explain it.".format(*judges.NORMS, *judges.NORM_RATIOS),
+    ),
+    TileCheck(
+        "no_two_rows_alike",
+        "chip_embeddings",
+        "results",
+        WARN,
+        "No two chips of a tile have the same vector, number by number: place and date go into each. A"
+        " warning: mostly the bucket holds the same file twice.",
+    ),
+    TileCheck(
+        "not_collapsed",
+        "chip_embeddings",
+        "results",
+        WARN,
+        f"In a tile of {judges.ENOUGH_TO_COMPARE} chips or more the median pairwise cosine is at most"
+        f" {judges.COLLAPSED_COSINE} and the effective rank at least {judges.COLLAPSED_RANK:.0f}. Both:"
+        " equal vectors with rounding noise have a high rank, and vectors along one line a low cosine. A"
+        " warning: open sea is alike, too.",
+    ),
+    TileCheck(
+        files.VALID,
+        "embeddings_geoparquet",
+        "file",
+        ERROR,
+        "Every row can be read, and is as GeoParquet 1.0.0 and the file's name and footer say.",
+    ),
+    TileCheck(
+        files.INSIDE,
+        "embeddings_geoparquet",
+        "file",
+        ERROR,
+        "No footprint reaches out of its Sentinel-2 tile, as the MGRS code places it, by more"
+        f" than {files.MAX_OVERHANG:,.0f} m, the width of a chip.",
+    ),
+)
+
+
+def check_results(
+    selected: Collection[dg.AssetCheckKey],
+    reports: Mapping[str, Mapping[str, Report]],
+    empty: Sequence[str],
+) -> Iterator[dg.AssetCheckResult]:
+    """What the selected checks found.
 
     Args:
-        manifest: All tiles.
-        version: Of the published files.
+        selected: Checks of the run.
+        reports: Of the finished tiles, by tile and by what was read.
+        empty: Finished tiles without chips.
     """
-    return [build_chip_embeddings_checks(manifest), build_embeddings_geoparquet_checks(manifest, version)]
+    for check in CHECKS:
+        if check.spec.key not in selected:
+            continue
+        if check.source == "inventory":
+            found = {tile: Report(tile) for tile in reports} | {
+                tile: Report(tile, faults={check.name: "has no chips"}) for tile in empty
+            }
+        else:
+            found = {tile: parts[check.source] for tile, parts in reports.items() if check.source in parts}
+        yield _result(check, list(found.values()))
+
+
+def _result(check: TileCheck, reports: Sequence[Report]) -> dg.AssetCheckResult:
+    faults = {report.tile: report.faults[check.name] for report in reports if check.name in report.faults}
+    missing = {report.tile: report.missing for report in reports if report.missing}
+    checked = [report for report in reports if not report.missing]
+    count = f"{len(checked)} tiles"
+    named = ", ".join(list(faults)[:5]) + (" …" if len(faults) > 5 else "")
+    metadata = {
+        "tiles checked": len(checked),
+        **combined(checked, check.name),
+        "bad tiles": table([{"tile": tile, "fault": fault} for tile, fault in faults.items()]),
+        "not checked": table([{"tile": tile, "reason": reason} for tile, reason in missing.items()]),
+    }
+    return dg.AssetCheckResult(
+        asset_key=check.spec.asset_key,
+        check_name=check.name,
+        passed=not faults,
+        severity=check.severity,
+        description=f"{len(faults)} of {count}: {named}" if faults else f"{count} have no fault",
+        metadata=metadata,
+    )

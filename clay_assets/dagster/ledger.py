@@ -1,31 +1,41 @@
-"""Each tile of a run is recorded for itself: what is finished stays finished when another tile fails.
+"""Records each tile of a run: one materialization for each asset, as soon as the tile is done.
 
-Dagster records a run over many partitions as one step. The ledger makes of it one materialization a tile,
-with the tile's own metadata, on success, on failure and on interruption alike; it rests on behaviour of
-Dagster 1.13 that `test_ledger` pins.
+Dagster records a run over many partitions as one step. The ledger writes the materializations of each tile
+itself, so that a finished tile stays finished however the run ends; it rests on behaviour of Dagster 1.13
+that `test_ledger` pins.
 https://docs.dagster.io/guides/build/partitions-and-backfills
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 
-ALIKE_IN_A_ROW = 3
-"""Tiles in a row that fail alike before the run stops: the cause is then not in the tiles."""
+
+@dataclass(frozen=True)
+class AssetRecord:
+    """What there is to record of one asset of a tile.
+
+    Attributes:
+        key: Of the asset.
+        metadata: For the UI.
+        data_version: Changes if and only if the data do: what is made of them is then stale.
+    """
+
+    key: dg.AssetKey
+    metadata: Mapping[str, Any]
+    data_version: str
 
 
 class TileLedger:
-    """Keeps what became of each tile of a run. Use as a context manager around the loop over the tiles."""
+    """Records success or failure per tile; emits one materialization of each asset per finished tile."""
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
         """Begin a run's ledger.
 
         Args:
-            context: Of the asset that is being materialized.
+            context: Of the op that makes the assets.
 
         Raises:
             dagster.Failure: If the run has no tiles: a range whose start lies after its end.
@@ -37,113 +47,100 @@ class TileLedger:
                 allow_retries=False,
             )
         self._context = context
-        self._provenance = _provenance(context)
-        self._done: dict[str, Mapping[str, Any]] = {}
+        self._finished: dict[str, Sequence[AssetRecord]] = {}
         self._failed: dict[str, str] = {}
-        self._alike: list[str] = []
+        # Dagster skips an asset downstream in the same run unless this op yields; so where there is one, the
+        # materializations are left to Dagster, which writes them when the op ends.
+        self._live = not _downstream_in_run(context)
 
-    def __enter__(self) -> Self:
-        return self
-
-    @contextmanager
-    def tile(self, tile: str) -> Iterator[dict[str, Any]]:
-        """Record one tile: its metadata if the block ends well, its error if it does not.
-
-        A tile's error is kept and the run goes on, unless the error is systemic, or the third in a row of
-        its kind: then it is raised. Errors with `concerns_one_tile` (no usable chips, no results) do not
-        count towards the three: a stretch of sea at the head of a manifest would otherwise stop every run
-        that begins there.
+    def record(self, tile: str, records: Sequence[AssetRecord], error: Exception | None = None) -> None:
+        """Record a tile.
 
         Args:
             tile: MGRS code.
-
-        Yields:
-            The metadata of the tile's materialization, to be filled in.
+            records: Of the assets that were made, upstream first.
+            error: Why not all of them were.
         """
-        metadata: dict[str, Any] = {}
-        try:
-            yield metadata
-        except Exception as error:
+        if error is None:
+            self._finished[tile] = records
+        else:
             self._failed[tile] = f"{type(error).__name__}: {error}"
             self._context.log.error(f"tile {tile} failed: {self._failed[tile]}", exc_info=_is_a_bug(error))
-            if getattr(error, "concerns_one_tile", False):
-                return
-            self._alike = [*self._alike, _kind(error, tile)]
-            if getattr(error, "systemic", False):
-                raise self._failure(
-                    f"stopped at tile {tile}, because every other tile would fail the same way:"
-                    f" {self._failed[tile]}"
-                ) from error
-            if len(self._alike) >= ALIKE_IN_A_ROW and len(set(self._alike[-ALIKE_IN_A_ROW:])) == 1:
-                raise self._failure(
-                    f"stopped at tile {tile}, the third in a row that failed alike: {self._failed[tile]}"
-                ) from error
-        else:
-            self._done[tile] = metadata
-            self._alike = []
+        if self._live or error is not None:
+            self._log(tile, records)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None and not self._failed:
-            # The step succeeds, and Dagster itself writes one materialization a tile, with this metadata.
-            for tile, metadata in self._done.items():
-                self._context.add_asset_metadata(metadata, partition_key=tile)
+    def results(self) -> Iterator[dg.MaterializeResult]:
+        """End a run: what the op is to yield.
+
+        Raises:
+            dagster.Failure: If a tile failed; the others are recorded.
+        """
+        if self._failed:
+            others = len(self._finished)
+            raise self.failure(
+                f"{len(self._failed)} of {len(self.tiles)} tiles failed; the other {others} are finished and"
+                f" recorded. {_listed(self._failed)}"
+            )
+        if self._live:
             return
-        # The step fails, and Dagster would record nothing: what is finished is recorded here.
-        for tile, metadata in self._done.items():
-            self._context.log_event(
-                dg.AssetMaterialization(
-                    self._context.asset_key, partition=tile, metadata=metadata, tags=self._provenance
-                )
-            )
-        if error is None:
-            raise self._failure(
-                f"{len(self._failed)} of {len(self.tiles)} tiles failed; the other {len(self._done)} are"
-                f" finished and recorded. {_list_of(self._failed)}"
-            )
+        keys = [spec.key for spec in self._context.assets_def.specs]
+        for key in [key for key in keys if key in self._context.selected_asset_keys]:
+            for tile, records in self._finished.items():
+                for record in records:
+                    if record.key == key:
+                        self._context.add_asset_metadata(record.metadata, asset_key=key, partition_key=tile)
+            yield dg.MaterializeResult(asset_key=key)
 
-    def _failure(self, text: str) -> dg.Failure:
-        table = [dg.TableRecord({"tile": tile, "error": error}) for tile, error in self._failed.items()]
+    def failure(self, text: str) -> dg.Failure:
+        """The failure of the run, with a table of its tiles and their errors; records what is finished."""
+        if not self._live:
+            for tile, records in self._finished.items():
+                self._log(tile, records)
+        rows = [dg.TableRecord({"tile": tile, "error": error}) for tile, error in self._failed.items()]
         return dg.Failure(
-            text + (_how_to_go_on(self._context, self.tiles) if self._done else ""),
+            text,
             metadata={
-                "failed_tiles": dg.MetadataValue.table(table) if table else dg.MetadataValue.null(),
-                "finished": dg.MetadataValue.int(len(self._done)),
+                "failed_tiles": dg.MetadataValue.table(rows) if rows else dg.MetadataValue.null(),
+                "finished": dg.MetadataValue.int(len(self._finished)),
             },
             allow_retries=False,
         )
 
-
-def _how_to_go_on(context: dg.AssetExecutionContext, tiles: Sequence[str]) -> str:
-    """What Dagster skips in this run because the step fails, and how to make it of the finished tiles."""
-    run = context.job_def.asset_layer
-    skipped = run.get(context.asset_key).child_keys & run.selected_asset_keys
-    if not skipped:
-        return ""
-    names = ",".join(sorted(key.to_user_string() for key in skipped))
-    return (
-        f"\nThis run makes no {names}, of no tile. To make it of the finished ones:\n"
-        "CLAY_TILES_PER_RUN=0 dagster asset materialize -m clay_assets.definitions"
-        f" --select {names} --partition-range {tiles[0]}...{tiles[-1]}"
-    )
+    def _log(self, tile: str, records: Sequence[AssetRecord]) -> None:
+        for record in records:
+            event = dg.AssetMaterialization(
+                record.key,
+                partition=tile,
+                metadata=record.metadata,
+                tags=_provenance(self._context, tile, record),
+            )
+            self._context.log_event(event)
 
 
-def _provenance(context: dg.AssetExecutionContext) -> dict[str, str]:
-    """The tags by which Dagster tells fresh from stale, as it writes them itself when a step succeeds.
+def _downstream_in_run(context: dg.AssetExecutionContext) -> bool:
+    """Whether the run makes an asset from one of these that this op does not make."""
+    graph = context.job_def.asset_layer
+    own = context.selected_asset_keys
+    return any((graph.get(key).child_keys & graph.selected_asset_keys) - own for key in own)
 
-    Taken before the work begins: whatever comes upstream meanwhile then shows as new.
-    """
+
+def _provenance(context: dg.AssetExecutionContext, tile: str, record: AssetRecord) -> dict[str, str]:
+    """The tags by which Dagster tells fresh from stale, as it writes them itself when a step succeeds."""
     asset = context.assets_def
-    code_version = asset.code_versions_by_key[context.asset_key] or context.run.run_id
-    tags = {"dagster/code_version": code_version, "dagster/data_version": context.run.run_id}
-    for key in asset.asset_deps[context.asset_key]:
-        latest = context.instance.fetch_materializations(key, limit=1).records
-        event = latest[0].asset_materialization if latest else None
+    tags = {
+        "dagster/code_version": asset.code_versions_by_key[record.key] or context.run.run_id,
+        "dagster/data_version": record.data_version,
+    }
+    for key in asset.asset_deps[record.key]:
+        partitioned = key in asset.keys
+        latest = context.instance.get_latest_data_version_record(
+            key, is_source=not partitioned, partition_key=tile if partitioned else None
+        )
+        event = latest.asset_materialization if latest else None
         version = (event.tags or {}).get("dagster/data_version") if event else None
         name = key.to_user_string()
         tags[f"dagster/input_data_version/{name}"] = version or "INITIAL"
-        tags[f"dagster/input_event_pointer/{name}"] = str(latest[0].storage_id) if latest else "NULL"
+        tags[f"dagster/input_event_pointer/{name}"] = str(latest.storage_id) if latest else "NULL"
     return tags
 
 
@@ -152,13 +149,7 @@ def _is_a_bug(error: Exception) -> bool:
     return not type(error).__module__.startswith("clay_")
 
 
-def _kind(error: Exception, tile: str) -> str:
-    """An error without what differs from tile to tile: addresses, codes, numbers."""
-    text = re.sub(r"(s3://|/)\S+", "<address>", str(error).replace(tile, "<tile>"))
-    return f"{type(error).__name__}: {re.sub(r'[0-9]+', '#', text)}"
-
-
-def _list_of(failed: Mapping[str, str]) -> str:
+def _listed(failed: Mapping[str, str]) -> str:
     shown = [f"{tile}: {text}" for tile, text in list(failed.items())[:5]]
     more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
     return "; ".join(shown) + more

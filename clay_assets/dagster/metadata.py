@@ -1,9 +1,21 @@
-"""What people see in the Dagster UI: table schemas, tables of skips, previews, links. Presentation only."""
+"""What people see in the Dagster UI: numbers, tables, pictures, links. Presentation only."""
 
+import socket
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pyarrow as pa
+
+from clay_assets.results import ResultsHeader, results_key
+from clay_assets.results.fingerprint import chips_digest
+from clay_assets.results.schema import results_schema
+from clay_assets.storage import Store
+from clay_assets.tiles.inventory import INVENTORY, Inventory, inventory_key
+
+if TYPE_CHECKING:
+    from clay_assets.pipeline import TileOutcome
+    from clay_assets.publishing.publish import Published
 
 MAX_ROWS = 200
 """Rows of a table in the event log; a tile whose chips are all broken has about 480."""
@@ -35,3 +47,99 @@ def map_link(west: float, south: float, east: float, north: float) -> dg.Metadat
     """A link that opens a map with a box in degrees of WGS 84 drawn on it."""
     edges = f"minlon={west:.5f}&minlat={south:.5f}&maxlon={east:.5f}&maxlat={north:.5f}"
     return dg.MetadataValue.url(f"https://www.openstreetmap.org/?{edges}&box=yes")
+
+
+def inventory_metadata(tile: str, inventory: Inventory, work: Store) -> dict[str, Any]:
+    """Of a tile's `chip_inventory`."""
+    return {
+        "chips": len(inventory.chips),
+        "bytes": sum(chip.size for chip in inventory.chips),
+        "other objects": len(inventory.others),
+        "chips digest": chips_digest(inventory.chips),
+        "dagster/row_count": len(inventory.chips),
+        "dagster/partition_row_count": len(inventory.chips),
+        "dagster/uri": work.url(inventory_key(tile)),
+        "dagster/column_schema": column_schema(
+            INVENTORY,
+            source_url="full URL of the chip",
+            size="bytes",
+            etag="of the object when it was listed",
+        ),
+    }
+
+
+def embeddings_metadata(tile: str, header: ResultsHeader, work: Store, *, reused: bool) -> dict[str, Any]:
+    """Of a tile's `chip_embeddings`."""
+    summary, making = header.summary, header.making
+    return {
+        "chips": summary.chips,
+        "embedded": summary.embedded,
+        "skipped": len(summary.skipped),
+        "skipped chips": table(summary.skipped),
+        "picture": dg.MetadataValue.md(summary.picture),
+        "map": map_link(*summary.bounds),
+        "chips encoded in this run": 0 if reused else summary.encoded,
+        "chips per second": round(summary.chips_per_second, 3),
+        "seconds": round(summary.seconds, 3),
+        "bytes read": 0 if reused else summary.bytes_read,
+        "device": making.device,
+        "host": socket.gethostname(),
+        "level": making.fingerprint.level,
+        "precision": making.fingerprint.precision,
+        "model": making.model,
+        "untrained weights": making.untrained,
+        "checkpoint SHA-256": making.fingerprint.checkpoint_sha256,
+        "dagster/row_count": summary.chips,
+        "dagster/partition_row_count": summary.chips,
+        "dagster/uri": work.url(results_key(tile)),
+        "dagster/column_schema": column_schema(
+            results_schema(making.width),
+            embeddings=f"{' x '.join(map(str, making.shape))} numbers, row by row; null where skipped",
+            geometry="WKB polygon in OGC:CRS84",
+            thumbnail="true colour, 16 x 16 RGB",
+            reason="why the chip was skipped; null where it was embedded",
+        ),
+    }
+
+
+def file_metadata(published: "Published") -> dict[str, Any]:
+    """Of a tile's `embeddings_geoparquet`."""
+    return {
+        "rows": published.rows,
+        "bytes": published.bytes,
+        "first acquisition": str(published.first),
+        "last acquisition": str(published.last),
+        "written in this run": published.written,
+        "preview": table(published.head),
+        "dagster/row_count": published.rows,
+        "dagster/partition_row_count": published.rows,
+        "dagster/uri": published.url,
+        "dagster/column_schema": column_schema(
+            published.schema,
+            source_url="full URL of the chip",
+            date="acquisition date",
+            embeddings="of the chip, float32",
+            geometry="the chip's bounding box: WKB polygon in OGC:CRS84",
+        ),
+    }
+
+
+def in_words(outcome: "TileOutcome") -> str:
+    """One line about a tile for the event log."""
+    header = outcome.results
+    if outcome.empty:
+        return f"tile {outcome.tile}: no chips"
+    if header is None:
+        return (
+            f"tile {outcome.tile}: {outcome.published.rows} rows"
+            if outcome.published
+            else f"tile {outcome.tile}: listed"
+        )
+    summary = header.summary
+    counts = f"{summary.embedded} embedded, {len(summary.skipped)} skipped"
+    if outcome.reused:
+        return f"tile {outcome.tile}: current, nothing to do ({counts})"
+    return (
+        f"tile {outcome.tile}: {counts}; {summary.encoded} encoded now in {summary.seconds:.1f} s"
+        f" ({summary.chips_per_second:.2f} chips/s on {header.making.device})"
+    )

@@ -1,17 +1,14 @@
-"""Which runs new imagery calls for: neighbouring tiles as one run, and none that a run has in hand already.
+"""Turns tile states into run requests. Adjacent tiles share a run; queued and running tiles are left out.
 
-Run requests and runs as Dagster knows them, made from what `tile_state` saw. When the question is asked is
-`automation`'s business.
+Not here: the states (`state`), or when to ask for them (`automation`).
 https://docs.dagster.io/guides/build/partitions-and-backfills
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from types import MappingProxyType
-from typing import Literal
 
 import dagster as dg
 
@@ -30,10 +27,8 @@ UNDER_WAY = (
     dg.DagsterRunStatus.CANCELING,
 )
 
-Work = Literal["embed", "publish"]
-
-WORK: Mapping[State, Work] = MappingProxyType({"new": "embed", "changed": "embed", "unpublished": "publish"})
-"""What new imagery calls for, by a tile's state. Stale tiles are left to a person: after a change of the
+TODO: frozenset[State] = frozenset({"new", "changed", "unpublished"})
+"""States of tiles that a run is requested for. Stale tiles are left to a person: after a change of the
 checkpoint or the level that may be the whole archive, and one backfill of all tiles does it."""
 
 MAX_TILES_NAMED = 100
@@ -45,20 +40,16 @@ class TileRun:
     """A run to request.
 
     Attributes:
-        work: `embed`: all three assets. `publish`: the published file alone. Apart, so that a tile that fails
-            to embed day after day does not hold up the files of its neighbours.
         tiles: Neighbours in the manifest, at least one.
     """
 
-    work: Work
     tiles: Sequence[TileState]
 
-    def request(self, assets: Sequence[dg.AssetKey], occasion: str) -> dg.RunRequest:
+    def request(self, run_key_prefix: str) -> dg.RunRequest:
         """As Dagster wants it.
 
         Args:
-            assets: Keys of the three assets, the published file's last.
-            occasion: A word that lets an equal run be requested again on another one; "" if it must not.
+            run_key_prefix: Lets an equal run be requested again under another prefix; "" if it must not.
         """
         first, last = self.tiles[0].tile, self.tiles[-1].tile
         names = [look.tile for look in self.tiles]
@@ -69,12 +60,11 @@ class TileRun:
             "clay/why": ", ".join(f"{count} {state}" for state, count in counts.items()),
         }
         one = first == last
-        words = (occasion, self.work, first if one else f"{first}...{last}", self._digest())
+        words = (run_key_prefix, first if one else f"{first}...{last}", self._digest())
         return dg.RunRequest(
             run_key=" ".join(word for word in words if word),
             partition_key=first if one else None,
             tags=tags if one else {**tags, RANGE_START: first, RANGE_END: last},
-            asset_selection=list(assets) if self.work == "embed" else list(assets[-1:]),
         )
 
     def _digest(self) -> str:
@@ -86,30 +76,30 @@ class TileRun:
 def plan_runs(
     states: Sequence[TileState], under_way: Collection[str], tiles_per_run: int
 ) -> Iterator[TileRun]:
-    """Runs for what new imagery calls for and for nothing else: no gap between two tiles is bridged.
+    """Runs for tiles with something to do and for no others: no gap between two tiles is bridged.
 
     A run of one tile costs a process and a loaded model, some ten seconds. Bridging would save those where
     every other tile has new chips, and would give the tiles between materializations they did not need.
 
     Args:
         states: Of the manifest's tiles, in its order.
-        under_way: Tiles that some run has in hand; they are left alone.
+        under_way: Tiles of queued or running runs; they are left out.
         tiles_per_run: Tiles in a run at most; 0: no limit.
     """
-    works = groupby(states, lambda look: None if look.tile in under_way else WORK.get(look.state))
-    for work, group in works:
+    groups = groupby(states, lambda look: look.state in TODO and look.tile not in under_way)
+    for wanted, group in groups:
         tiles = list(group)
         size = tiles_per_run or len(tiles)
-        if work is not None:
-            yield from (TileRun(work, tiles[start : start + size]) for start in range(0, len(tiles), size))
+        if wanted:
+            yield from (TileRun(tiles[start : start + size]) for start in range(0, len(tiles), size))
 
 
 def tiles_under_way(
     instance: dg.DagsterInstance, job: str, assets: Collection[dg.AssetKey], tiles: Sequence[str]
 ) -> set[str]:
-    """Tiles that a queued or running run of our assets has in hand, whoever requested it.
+    """Tiles of queued and running runs of our assets.
 
-    A run that died unnoticed counts until it is marked as failed: `run_monitoring` in `deploy/` sees to that.
+    A run that died unnoticed counts until it is marked as failed: `run_monitoring` in `deploy/` does that.
 
     Args:
         instance: Knows the runs.

@@ -3,7 +3,7 @@
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import Never, Self
 
 from tqdm import tqdm
 
@@ -14,21 +14,15 @@ INTERVAL_S = 5.0
 
 
 class Progress:
-    """Counts a run's chips. Use as a context manager."""
+    """Counts a run's chips; the total grows as tiles are planned. Use as a context manager."""
 
-    def __init__(self, total: int) -> None:
-        """Begin.
-
-        Args:
-            total: Chips to embed in this run.
-        """
-        self._total = total
+    def __init__(self) -> None:
+        self._total = 0
         self._done = 0
         self._skipped = 0
         self._tile = ""
         self._started = self._said = time.monotonic()
-        terminal = sys.stderr.isatty() and total > 0
-        self._bar = tqdm(total=total, unit="chip", file=sys.stderr) if terminal else None
+        self._bar: tqdm[Never] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -40,6 +34,15 @@ class Progress:
             self._bar.close()
         elif self._done:
             self._say()
+
+    def expect(self, chips: int) -> None:
+        """Add to the chips that the run is to embed."""
+        self._total += chips
+        if self._bar is not None:
+            self._bar.total = self._total
+            self._bar.refresh()
+        elif sys.stderr.isatty():
+            self._bar = tqdm(total=self._total, unit="chip", file=sys.stderr)
 
     def begin(self, tile: str) -> None:
         """Name the tile that the next outcomes belong to."""
@@ -59,11 +62,11 @@ class Progress:
     def _say(self) -> None:
         self._said = time.monotonic()
         rate = self._done / max(self._said - self._started, 1e-9)
-        left = (self._total - self._done) / rate
+        remaining = (self._total - self._done) / rate
         skipped = f", {self._skipped} skipped" if self._skipped else ""
         counts = f"{self._done} of {self._total} chips{skipped}"
         print(
-            f"{self._tile}: {counts}, {rate:.1f} chips/s, {left:.0f} s left",
+            f"{self._tile}: {counts}, {rate:.1f} chips/s, {remaining:.0f} s remaining",
             file=sys.stderr,
             flush=True,
         )

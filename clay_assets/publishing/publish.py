@@ -55,7 +55,8 @@ class Published:
         last: Latest acquisition.
         written: False where the file was there already, made from the same chips in the same way.
         schema: Of its columns.
-        head: Its first rows, without the vectors' many numbers, for a preview.
+        head: Its first rows, without the vectors, for a preview.
+        inputs: One word for all that its content depends on: `inputs_of` the results.
     """
 
     url: str
@@ -66,6 +67,7 @@ class Published:
     written: bool
     schema: pa.Schema
     head: list[dict[str, Any]]
+    inputs: str
 
 
 def publish_tile(work: Store, output: Store, tile: str, *, version: int) -> Published:
@@ -131,6 +133,7 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int) -> Publ
             {"source_url": narrow["source_url"][row].as_py(), "date": str(narrow["date"][row].as_py())}
             for row in order[:5]
         ],
+        inputs=inputs,
     )
 
 

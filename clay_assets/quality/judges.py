@@ -3,14 +3,15 @@
 They come from 417 embeddings of one tile that the Clay team published: norms from 1.73 to 2.18, which is
 0.94 to 1.18 times their median; median cosine 0.973 over all pairs, at most 0.993 within a row of 21
 neighbours; effective rank 21, at least 3.5 within such a row.
-Not here: what was seen (`vectors`), and what Dagster is told (`chip_embeddings`).
+Not here: what was seen (`vectors`), and how it is reported (`report`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
-from clay_assets.dagster.verdict import Verdict
 from clay_assets.quality.vectors import VectorFacts
 
 NORMS = (0.1, 100.0)
@@ -29,95 +30,92 @@ COLLAPSED_RANK = 2.0
 ENOUGH_TO_COMPARE = 16
 """Chips below which nothing is said of their variety: a handful of neighbours may be alike."""
 
+Verdict = tuple[str, dict[str, Any]]
+"""What is wrong with a tile, "" if nothing is, and numbers that are reported in any case."""
 
-def judge_account(facts: Sequence[VectorFacts], verdict: Verdict) -> None:
+
+def judge_account(facts: VectorFacts) -> Verdict:
     """Embedded and skipped chips must be those of the inventory, each one or the other."""
-    for look in facts:
-        count = f"{look.embedded} embedded + {look.skipped} skipped, {look.chips} in the inventory"
-        if look.embedded + look.skipped != look.chips:
-            verdict.faults[look.tile] = count
-        elif not look.same_chips:
-            verdict.faults[look.tile] = f"{count}, but other chips, or in another state, or one twice"
-        elif look.undecided:
-            verdict.faults[look.tile] = (
-                f"{count}, but {len(look.undecided)} rows with neither a vector nor a reason, or with both,"
-                f" the first of {look.undecided[0]}"
-            )
-    verdict.numbers |= {
-        "chips": sum(look.chips for look in facts),
-        "embedded": sum(look.embedded for look in facts),
-        "skipped": sum(look.skipped for look in facts),
-    }
+    count = f"{facts.embedded} embedded + {facts.skipped} skipped, {facts.chips} in the inventory"
+    fault = ""
+    if facts.embedded + facts.skipped != facts.chips:
+        fault = count
+    elif not facts.same_chips:
+        fault = f"{count}, but other chips, or in another state, or one twice"
+    elif facts.undecided:
+        fault = (
+            f"{count}, but {len(facts.undecided)} rows with neither a vector nor a reason, or with both,"
+            f" the first of {facts.undecided[0]}"
+        )
+    return fault, {"chips": facts.chips, "embedded": facts.embedded, "skipped": facts.skipped}
 
 
-def judge_numbers(facts: Sequence[VectorFacts], verdict: Verdict) -> None:
+def judge_numbers(facts: VectorFacts) -> Verdict:
     """Vectors must be finite, and of the width that model and level give."""
-    for look in facts:
-        bad = ~look.finite
-        if look.shape != look.expected_shape:
-            verdict.faults[look.tile] = f"shape {look.shape}, expected {look.expected_shape}"
-        elif bad.any():
-            first = look.urls[int(bad.argmax())]
-            verdict.faults[look.tile] = f"{bad.sum()} vectors with NaN or infinity, the first of {first}"
-    verdict.numbers |= {
-        "vectors": sum(look.embedded for look in facts),
-        "vectors looked at": sum(len(look.finite) for look in facts),
-        "shapes": ", ".join(sorted({" x ".join(map(str, look.shape)) for look in facts})),
+    bad = ~facts.finite
+    fault = ""
+    if facts.shape != facts.expected_shape:
+        fault = f"shape {facts.shape}, expected {facts.expected_shape}"
+    elif bad.any():
+        first = facts.urls[int(bad.argmax())]
+        fault = f"{bad.sum()} vectors with NaN or infinity, the first of {first}"
+    return fault, {
+        "vectors": facts.embedded,
+        "vectors checked": len(facts.finite),
+        "shapes": " x ".join(map(str, facts.shape)),
     }
 
 
-def judge_norms(facts: Sequence[VectorFacts], verdict: Verdict) -> None:
+def judge_norms(facts: VectorFacts) -> Verdict:
     """Norms must be plausible in themselves and among those of their tile."""
-    for look in facts:
-        if not len(look.norms):
-            continue
-        median = float(np.median(look.norms))
-        smallest, largest = np.multiply(NORM_RATIOS, median).clip(*NORMS)
-        odd = look.norms[(look.norms < smallest) | (look.norms > largest)]
-        if len(odd):
-            verdict.faults[look.tile] = (
-                f"{len(odd)} norms from {odd.min():.3g} to {odd.max():.3g},"
-                f" expected {smallest:.3g} to {largest:.3g} (median {median:.3g})"
-            )
-    norms = np.concatenate([np.empty(0, dtype=np.float32), *(look.norms for look in facts)])
-    if len(norms):
-        verdict.numbers |= {
-            "smallest norm": round(float(norms.min()), 4),
-            "median norm": round(float(np.median(norms)), 4),
-            "largest norm": round(float(norms.max()), 4),
-        }
+    if not len(facts.norms):
+        return "", {}
+    median = float(np.median(facts.norms))
+    smallest, largest = np.multiply(NORM_RATIOS, median).clip(*NORMS)
+    odd = facts.norms[(facts.norms < smallest) | (facts.norms > largest)]
+    fault = (
+        f"{len(odd)} norms from {odd.min():.3g} to {odd.max():.3g},"
+        f" expected {smallest:.3g} to {largest:.3g} (median {median:.3g})"
+        if len(odd)
+        else ""
+    )
+    return fault, {
+        "smallest norm": round(float(facts.norms.min()), 4),
+        "median norm": round(median, 4),
+        "largest norm": round(float(facts.norms.max()), 4),
+    }
 
 
-def judge_twins(facts: Sequence[VectorFacts], verdict: Verdict) -> None:
+def judge_duplicates(facts: VectorFacts) -> Verdict:
     """No two chips may have the same vector."""
-    for look in facts:
-        if look.twins:
-            verdict.faults[look.tile] = f"{len(look.twins)} vectors twice, such as that of {look.twins[0]}"
-    verdict.numbers |= {
-        "vectors looked at": sum(len(look.urls) for look in facts),
-        "vectors twice": sum(len(look.twins) for look in facts),
-    }
+    count = len(facts.duplicates)
+    fault = f"{count} duplicate vectors, such as that of {facts.duplicates[0]}" if count else ""
+    return fault, {"vectors checked": len(facts.urls), "duplicate vectors": count}
 
 
-def judge_variety(facts: Sequence[VectorFacts], verdict: Verdict) -> None:
+def judge_variety(facts: VectorFacts) -> Verdict:
     """The chips of a tile must not all look the same to the network."""
-    cosines, ranks = [], []
-    for look in facts:
-        if look.cosine is None or look.rank is None or len(look.norms) < ENOUGH_TO_COMPARE:
-            continue
-        cosines.append(look.cosine)
-        ranks.append(look.rank)
-        if look.cosine > COLLAPSED_COSINE or look.rank < COLLAPSED_RANK:
-            weights = " (untrained weights)" if look.untrained else ""
-            verdict.faults[look.tile] = (
-                f"median cosine {look.cosine:.6f}, effective rank {look.rank:.2f}{weights}"
-            )
-    verdict.numbers |= {
-        "tiles compared": len(cosines),
-        "tiles with too few chips to compare": len(facts) - len(cosines),
+    if facts.cosine is None or facts.rank is None or len(facts.norms) < ENOUGH_TO_COMPARE:
+        return "", {"tiles compared": 0, "tiles with too few chips to compare": 1}
+    fault = ""
+    if facts.cosine > COLLAPSED_COSINE or facts.rank < COLLAPSED_RANK:
+        weights = " (untrained weights)" if facts.untrained else ""
+        fault = f"median cosine {facts.cosine:.6f}, effective rank {facts.rank:.2f}{weights}"
+    return fault, {
+        "tiles compared": 1,
+        "tiles with too few chips to compare": 0,
+        "largest median cosine": round(facts.cosine, 6),
+        "smallest effective rank": round(facts.rank, 3),
     }
-    if cosines:
-        verdict.numbers |= {
-            "largest median cosine": round(max(cosines), 6),
-            "smallest effective rank": round(min(ranks), 3),
-        }
+
+
+JUDGES: Mapping[str, Callable[[VectorFacts], Verdict]] = MappingProxyType(
+    {
+        "every_chip_accounted_for": judge_account,
+        "vectors_finite_and_of_the_right_width": judge_numbers,
+        "norms_plausible": judge_norms,
+        "no_two_rows_alike": judge_duplicates,
+        "not_collapsed": judge_variety,
+    }
+)
+"""By the name of the check."""

@@ -1,7 +1,7 @@
-"""What a tile's results show when they are looked at again: counts, norms, twins, variety.
+"""What a tile's results show when they are read again: counts, norms, duplicates, variety.
 
-Independent of what was written down when they were made: chips and counts come from the file's footer and
-rows, the shape from the model's name and the level. Not here: what is good and what is bad (`vector_judges`).
+Independent of what was recorded when they were made: chips and counts come from the file's footer and rows,
+the shape from the model's name and the level. Not here: what is good and what is bad (`judges`).
 """
 
 from collections import Counter
@@ -43,7 +43,7 @@ class VectorFacts:
         urls: Of the chips whose vectors were read, in the file's order.
         finite: (N,) whether each of these vectors is finite throughout.
         norms: Of the finite ones' means over their places, (M,): what level mean would have.
-        twins: URLs of the vectors that equal an earlier one, number by number.
+        duplicates: URLs of the vectors that equal an earlier one, number by number.
         cosine: Median over pairs of chips; None for fewer than two.
         rank: Effective rank of the centred vectors; None for fewer than two.
     """
@@ -60,12 +60,12 @@ class VectorFacts:
     urls: list[str]
     finite: NDArray[np.bool_]
     norms: Vectors
-    twins: list[str]
+    duplicates: list[str]
     cosine: float | None
     rank: float | None
 
 
-def look_at_vectors(tile: str, results: TileResults, inventory: list[StoredObject]) -> VectorFacts:
+def read_facts(tile: str, results: TileResults, inventory: list[StoredObject]) -> VectorFacts:
     """Read a tile's vectors, piece by piece: `MAX_BYTES` of them at most, 16 MB at a time.
 
     Args:
@@ -107,7 +107,7 @@ def look_at_vectors(tile: str, results: TileResults, inventory: list[StoredObjec
         urls=urls,
         finite=usable,
         norms=np.linalg.norm(summaries, axis=1),
-        twins=_twins(urls, words),
+        duplicates=_duplicates(urls, words),
         cosine=cosine,
         rank=rank,
     )
@@ -144,11 +144,11 @@ def variety(summaries: Vectors) -> tuple[float | None, float | None]:
     return float(np.median(pairs)), float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def _twins(urls: list[str], words: list[int]) -> list[str]:
+def _duplicates(urls: list[str], words: list[int]) -> list[str]:
     seen: Counter[int] = Counter()
-    twins = []
+    duplicates = []
     for url, word in zip(urls, words, strict=True):
         seen[word] += 1
         if seen[word] > 1:
-            twins.append(url)
-    return twins
+            duplicates.append(url)
+    return duplicates

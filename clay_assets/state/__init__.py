@@ -1,17 +1,19 @@
-"""The state of a tile: what of it is in the bucket, what is embedded, what is published, and what is left.
+"""The state of a tile: which chips are in the bucket, embedded, published, and what is to do.
 
-One definition for the schedule, the sensor and the command line. It compares a fresh listing of the chips
-with what the results and the published file say of themselves: no chip, no vector and no checkpoint is read.
+One definition for the schedule, the sensor, the command line and the run itself. It compares a listing of the
+chips with what the results and the published file say of themselves: no chip and no vector is read.
 
-    states.py   the states, and what a look at a tile shows
-    wanted.py   what tiles are meant to be made of, and in what results differ from it
-    looking.py  looking at many tiles at once
+    states.py      the states of a tile
+    comparison.py  chips compared with results: what to embed, keep and drop, and why
+    target.py      what the settings ask for
+    survey.py      the states of many tiles at once
+    estimate.py    what they add up to: a table, and how long the rest will take
 
-Not here: doing what is left (`embedding`, `publishing`), or asking Dagster for it (`automation`).
+Not here: embedding and publishing, or requesting runs (`dagster.run_requests`).
 """
 
 from clay_assets.state.states import STATES, Rate, State, TileState, TileStores, in_words
-from clay_assets.state.survey import look_at_tiles
-from clay_assets.state.target import Wanted
+from clay_assets.state.survey import survey
+from clay_assets.state.target import Target
 
-__all__ = ["STATES", "Rate", "State", "TileState", "TileStores", "Wanted", "in_words", "look_at_tiles"]
+__all__ = ["STATES", "Rate", "State", "Target", "TileState", "TileStores", "in_words", "survey"]

@@ -1,7 +1,6 @@
 """Looking at tiles: a few small requests each, and many tiles at once."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -9,8 +8,9 @@ from clay_assets.parquet import DamagedFileError
 from clay_assets.publishing.publish import inputs_of, made_from, published_files
 from clay_assets.results import ResultsHeader, TileResults
 from clay_assets.results.fingerprint import chips_digest
+from clay_assets.state.comparison import compare, is_complete
 from clay_assets.state.states import Rate, TileState, TileStores
-from clay_assets.state.target import Wanted
+from clay_assets.state.target import Target
 from clay_assets.storage import ObjectChanged, ObjectMissing, Store, StoredObject
 from clay_assets.tiles.inventory import list_chips
 
@@ -18,7 +18,7 @@ LOOKERS = 32
 """Tiles looked at at a time: each takes three or four small requests, nearly all of it waiting."""
 
 
-def look_at_tiles(stores: TileStores, tiles: Sequence[str], wanted: Wanted) -> list[TileState]:
+def survey(stores: TileStores, tiles: Sequence[str], wanted: Target) -> list[TileState]:
     """Look at many tiles at once.
 
     One LIST for each tile's chips (each 1,000 of them), one reading of its results' footer and one of its
@@ -41,14 +41,14 @@ def look_at_tiles(stores: TileStores, tiles: Sequence[str], wanted: Wanted) -> l
         return list(looks)  # at the first error the rest is cancelled
 
 
-def _look_again(stores: TileStores, tile: str, wanted: Wanted, files: list[StoredObject]) -> TileState:
+def _look_again(stores: TileStores, tile: str, wanted: Target, files: list[StoredObject]) -> TileState:
     try:
         return _look(stores, tile, wanted, files)
     except ObjectChanged:  # a run stored the tile between two of our requests
         return _look(stores, tile, wanted, files)
 
 
-def _look(stores: TileStores, tile: str, wanted: Wanted, files: list[StoredObject]) -> TileState:
+def _look(stores: TileStores, tile: str, wanted: Target, files: list[StoredObject]) -> TileState:
     chips = list_chips(stores.chips, tile).chips
     size = sum(chip.size for chip in chips)
     new = TileState(tile, "new", len(chips), size, len(chips), size, chips_digest(chips))
@@ -61,11 +61,20 @@ def _look(stores: TileStores, tile: str, wanted: Wanted, files: list[StoredObjec
         header = results.header
         seen = replace(new, embedded=inputs_of(header), rate=_rate(header))
         differences = wanted.differences(header.making.fingerprint)
-        if header.digest != new.listed or header.left:
+        if not is_complete(header, chips):
             try:
-                return _changed(seen, chips, dict(results.chips()), differences)
-            except DamagedFileError:  # as good as none
+                found = compare(chips, header, results.chips())
+            except DamagedFileError:  # a run embeds such a tile again
                 return new
+            todo = chips if differences else found.todo
+            detail = "; ".join(filter(None, [found.why, differences]))
+            return replace(
+                seen,
+                state="changed",
+                todo=len(todo),
+                todo_bytes=sum(chip.size for chip in todo),
+                detail=detail,
+            )
     if differences:
         return replace(seen, state="stale", detail=differences)
     done = replace(seen, todo=0, todo_bytes=0)
@@ -74,28 +83,6 @@ def _look(stores: TileStores, tile: str, wanted: Wanted, files: list[StoredObjec
     if not _is_published(stores.output, files, done.embedded):
         return replace(done, state="unpublished")
     return replace(done, state="current")
-
-
-def _changed(
-    seen: TileState, chips: Sequence[StoredObject], known: Mapping[str, str], differences: str
-) -> TileState:
-    """A tile whose chips differ from those embedded, `known` by URL with their ETags.
-
-    Where the settings differ too, all are to be done.
-    """
-    differing = [chip for chip in chips if known.get(chip.url) != chip.etag]
-    counts = Counter("changed" if chip.url in known else "new" for chip in differing)
-    counts["removed"] = len(known.keys() - {chip.url for chip in chips})
-    detail = ", ".join(f"{counts[kind]} {kind}" for kind in ("new", "changed", "removed") if counts[kind])
-    todo = chips if differences else differing
-    detail = detail or "unfinished"  # and since then exactly the unfinished chips were removed
-    return replace(
-        seen,
-        state="changed",
-        todo=len(todo),
-        todo_bytes=sum(chip.size for chip in todo),
-        detail=f"{detail}; {differences}" if differences else detail,
-    )
 
 
 def _rate(header: ResultsHeader) -> Rate | None:

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clay_assets.embedding.checkpoint_cache import cache_folder, known_sha256
-from clay_assets.results.fingerprint import Fingerprint
+from clay_assets.results.fingerprint import Fingerprint, describe_differences
 from clay_assets.storage import Store
 from clay_model.spec import PREPROCESSING_VERSION
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Target:
     """How tiles are to be embedded and published; what is None is not known in advance, so not compared.
 
     Attributes:
@@ -28,9 +28,9 @@ class Wanted:
     preprocessing: int = PREPROCESSING_VERSION
 
     @classmethod
-    def by_settings(
+    def from_settings(
         cls, *, level: str, precision: str, version: int, checkpoint: Store, cache: Path | None = None
-    ) -> "Wanted":
+    ) -> "Target":
         """What the settings ask for; nothing is downloaded or loaded to find out.
 
         Args:
@@ -51,15 +51,11 @@ class Wanted:
         )
 
     def differences(self, made: Fingerprint) -> str:
-        """In what vectors are not as wanted; "" where they are."""
-        pairs = (
-            ("level", made.level, self.level),
-            ("precision", made.precision, self.precision),
-            ("preprocessing", made.preprocessing, self.preprocessing),
-            ("checkpoint", made.checkpoint_sha256, self.checkpoint_sha256),
-        )
-        return ", ".join(
-            f"{name} {str(got)[:12]}, wanted {str(wanted)[:12]}"
-            for name, got, wanted in pairs
-            if wanted is not None and got != wanted
-        )
+        """How vectors differ from the settings; "" where they do not."""
+        wanted = {
+            "level": self.level,
+            "precision": self.precision,
+            "preprocessing": self.preprocessing,
+            "checkpoint_sha256": self.checkpoint_sha256,
+        }
+        return describe_differences(wanted, made)

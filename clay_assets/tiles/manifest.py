@@ -5,13 +5,9 @@ they are sorted, because a range of partitions then means neighbouring tiles.
 https://docs.dagster.io/guides/build/partitions-and-backfills/partitioning-assets
 """
 
-import re
 from pathlib import Path
 
-from clay_assets.tiles.code import TILE_PATTERN
-
-TILE_CODE = re.compile(TILE_PATTERN)
-"""For `fullmatch`."""
+from clay_assets.tiles.code import TILE_CODE
 
 
 class ManifestError(ValueError):

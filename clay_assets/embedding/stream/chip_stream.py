@@ -1,13 +1,14 @@
 """`ChipStream`: the chips of many tiles through one pipeline, outcomes in the order of the chips.
 
-Belongs here: the bound on memory, the fetchers' threads, and what happens when somebody stops early. Does not
-belong here: who gets which batch (`waiting_room.py`), how it is encoded (`device_loop.py`).
+Belongs here: the bound on memory, the fetchers' threads, and stopping early. Does not belong here: who gets
+which batch (`ready_queue.py`), how it is encoded (`device_loop.py`).
 """
 
 import math
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from types import TracebackType
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from clay_assets.chips import MAX_CHIP_BYTES, ChipRejected, read_chip
 from clay_assets.embedding.stream.device_loop import DeviceLoop, StreamClock
-from clay_assets.embedding.stream.ready_queue import ReadyChip, WaitingRoom
+from clay_assets.embedding.stream.ready_queue import ReadyChip, ReadyQueue
 from clay_assets.results.outcomes import Outcome, Skipped
 from clay_assets.results.picture import chip_thumbnail
 from clay_assets.storage import StoredObject
@@ -40,19 +41,35 @@ OUTCOMES_AHEAD_BYTES = 256 * 2**20
 """Of vectors of such batches."""
 
 
+class _Tile:
+    """A tile in the stream: the queue of its chips' outcomes, in their order."""
+
+    def __init__(self, name: str, chips: int) -> None:
+        self.name = name
+        self.chips = chips
+        self.outcomes: SimpleQueue[Future[Outcome]] = SimpleQueue()
+        self.abandoned = False
+
+    def abandons(self, chip: ReadyChip) -> bool:
+        """Whether a chip belongs to this tile."""
+        return chip.tile == self.name
+
+
 class ChipStream:
     """Embeds the chips of many tiles, in order, through one pipeline.
 
-    Use as a context manager; leaving it stops every thread it started, also in the middle: it then waits for
-    the transfers and the batches under way, and begins no others.
+    `add` tiles, take their `results` in the same order, `finish` after the last. Use as a context manager;
+    leaving it stops every thread it started, also in the middle: it then waits for the transfers and the
+    batches in progress and starts no others.
 
     Attributes:
         clock: Where the devices' time went.
+        capacity: Chips that the stream works on beyond those whose outcomes were taken: with this many added
+            ahead, the devices do not wait.
     """
 
     def __init__(
         self,
-        chips: Mapping[str, Sequence[StoredObject]],
         *,
         read: Callable[[StoredObject], bytes],
         embedders: Sequence[Embedder],
@@ -64,9 +81,8 @@ class ChipStream:
         """Describe the work; nothing starts before the context is entered.
 
         Args:
-            chips: The chips of each tile, in the order in which tiles and chips are to be done.
             read: Fetches a chip's bytes; called from many threads.
-            embedders: Each gets a thread, and the next batch when it is free; none if there are no chips.
+            embedders: At least one; each gets a thread, and the next batch when it is free.
             level: How much of a chip one vector describes.
             batch_size: Chips per forward pass.
             fetchers: Chips fetched while others are decoded.
@@ -76,31 +92,29 @@ class ChipStream:
         decoders = decoders or _decoders(for_gpu=self._for_gpu)
         workers = fetchers + decoders
         self.clock = StreamClock()
-        self._chips = chips
         self._read = read
         # Chips whose pixels are in memory, or about to be. Beside those in the workers' hands, a batch that
         # each device computes, one that it is given meanwhile, one ready: more would only fill memory.
         slots = workers + 3 * batch_size * len(embedders)
         self._slots = threading.Semaphore(slots)
-        # Chips begun whose outcome nobody has taken.
-        self._untaken = threading.Semaphore(slots + _outcomes_ahead(embedders, level, batch_size))
+        # Chips started whose outcome was not taken yet.
+        self.capacity = slots + _outcomes_ahead(embedders, level, batch_size)
+        self._untaken = threading.Semaphore(self.capacity)
         # Decoding is bound by cores; more at a time would only hold more pixels. In threads of its own: the C
         # library keeps what a thread has freed for that thread, and 18 that decode in turns held 340 MB more.
         self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
-        self._room = WaitingRoom()
-        self._outcomes: dict[str, SimpleQueue[Future[Outcome]]] = {tile: SimpleQueue() for tile in chips}
-        self._order = list(chips)
-        self._taken = 0  # tiles before this one in the order are finished with
-        self._lock = threading.Lock()  # guards the three below, and that futures are queued in order
-        self._jobs = ((tile, chip) for tile, tile_chips in chips.items() for chip in tile_chips)
-        self._given_up: set[str] = set()
+        self._ready = ReadyQueue()
+        self._changed = threading.Condition()  # guards those below, and that futures are queued in order
+        self._tiles: dict[str, _Tile] = {}  # added, results not taken to the end
+        self._jobs: deque[tuple[_Tile, StoredObject]] = deque()
+        self._finished = False  # no more tiles will be added
         self._closed = False
         self._threads = [
             threading.Thread(target=self._fetch, name=f"fetch-{index}", daemon=True)
             for index in range(workers)
         ]
         loops = [
-            DeviceLoop(embedder, self._room, level=level, batch_size=batch_size, clock=self.clock)
+            DeviceLoop(embedder, self._ready, level=level, batch_size=batch_size, clock=self.clock)
             for embedder in embedders
         ]
         self._threads += [
@@ -122,55 +136,77 @@ class ChipStream:
     ) -> None:
         self._close()
 
-    def results(self, tile: str) -> Generator[Outcome]:
-        """What became of each chip of a tile, in the order given; waits for each.
-
-        Tiles must be asked for in the order in which they were given. Whoever stops early, or asks for a
-        later tile, gives up the rest: what is under way for it is dropped.
+    def add(self, tile: str, chips: Sequence[StoredObject]) -> None:
+        """Queue a tile's chips behind those added before.
 
         Raises:
-            StorageError: If a chip could not be fetched; the rest of the tile is given up.
-            EncodingFailed: If the network could not embed a chip.
-            ValueError: If it is none of the tiles, or was passed already.
+            ValueError: If the tile was added before and its results were not taken, or after `finish`.
         """
-        left = self._order[self._taken :]
-        if tile not in left:
-            raise ValueError(
-                f"tile {tile} was asked for, expected one of those that are left, in their order:"
-                f" {', '.join(left[:5]) or 'none'}{', …' if len(left) > 5 else ''}"
-            )
-        place = self._taken + left.index(tile)
-        # The one asked for last is among these: a generator that was never begun has given up nothing itself.
-        for earlier in self._order[max(0, self._taken - 1) : place]:
-            self._give_up(earlier)
-        self._taken = place + 1
-        return self._take(tile)
+        with self._changed:
+            if tile in self._tiles or self._finished:
+                raise ValueError(f"tile {tile} was added twice, or after finish()")
+            added = _Tile(tile, len(chips))
+            self._tiles[tile] = added
+            self._jobs.extend((added, chip) for chip in chips)
+            self._changed.notify_all()
 
-    def _take(self, tile: str) -> Generator[Outcome]:
+    def finish(self) -> None:
+        """Say that no more tiles will be added: the last batch need not wait for more chips."""
+        with self._changed:
+            self._finished = True
+            self._changed.notify_all()
+
+    def results(self, tile: str) -> Generator[Outcome]:
+        """The outcome of each chip of a tile, in the order given; waits for each.
+
+        Tiles must be taken in the order in which they were added. Stopping early, or asking for a later
+        tile, abandons the rest: chips in progress are dropped.
+
+        Raises:
+            StorageError: If a chip could not be fetched; the rest of the tile is abandoned.
+            EncodingFailed: If the network could not embed a chip.
+            ValueError: If the tile was not added, or its results were taken already.
+        """
+        if tile not in self._tiles:
+            names = list(self._tiles)
+            raise ValueError(
+                f"got tile {tile}, expected one of the remaining, in their order:"
+                f" {', '.join(names[:5]) or 'none'}{', …' if len(names) > 5 else ''}"
+            )
+        for earlier in list(self._tiles.values()):
+            if earlier.name == tile:
+                return self._take(earlier)
+            self._abandon(earlier)
+        raise AssertionError  # unreachable: the tile is among them
+
+    def _take(self, tile: "_Tile") -> Generator[Outcome]:
         try:
-            for _ in self._chips[tile]:
-                outcome = self._outcomes[tile].get()
+            for _ in range(tile.chips):
+                outcome = tile.outcomes.get()
                 try:
                     yield outcome.result()
                 finally:
                     self._untaken.release()
         finally:
-            self._give_up(tile)
+            self._abandon(tile)
 
-    def _give_up(self, tile: str) -> None:
-        """Start no more chips of a tile, and take the outcomes of those under way for nothing."""
-        with self._lock:
-            self._given_up.add(tile)
-        for chip in self._room.discard(tile):
+    def _abandon(self, tile: "_Tile") -> None:
+        """Start no more chips of a tile and discard its results in progress."""
+        with self._changed:
+            tile.abandoned = True
+            if self._tiles.get(tile.name) is tile:
+                del self._tiles[tile.name]
+        for chip in self._ready.discard(tile.abandons):
             chip.outcome.cancel()
-        while not self._outcomes[tile].empty():
-            self._outcomes[tile].get()
+        while not tile.outcomes.empty():
+            tile.outcomes.get()
             self._untaken.release()
 
     def _close(self) -> None:
-        with self._lock:
+        with self._changed:
             self._closed = True
-        self._room.close()
+            self._changed.notify_all()
+        self._ready.close()
         for permits in (self._untaken, self._slots):
             permits.release(len(self._threads))  # wakes every fetcher
         for thread in self._threads:
@@ -182,54 +218,63 @@ class ChipStream:
 
     def _fetch(self) -> None:
         for tile, source, outcome in self._take_jobs():
-            self._room.arrive(self._prepare(tile, source, outcome))
+            self._ready.arrive(self._prepare(tile, source, outcome))
 
-    def _take_jobs(self) -> Iterator[tuple[str, StoredObject, Future[Outcome]]]:
+    def _take_jobs(self) -> "Iterator[tuple[_Tile, StoredObject, Future[Outcome]]]":
         """One chip after another, each with a slot until its outcome is known."""
         while True:
             self._untaken.acquire()
             self._slots.acquire()
-            with self._lock:
-                job = None if self._closed else self._next_wanted()
+            with self._changed:
+                job = self._next_job()
                 if job is None:
                     self._slots.release()  # the next fetcher finds the end, too
                     self._untaken.release()
-                    self._room.all_announced()
+                    self._ready.all_announced()
                     return
                 outcome: Future[Outcome] = Future()
                 outcome.add_done_callback(lambda _: self._slots.release())
-                self._outcomes[job[0]].put(outcome)
-                self._room.announce()
+                job[0].outcomes.put(outcome)
+                self._ready.announce()
             yield *job, outcome
 
-    def _next_wanted(self) -> tuple[str, StoredObject] | None:
-        return next((job for job in self._jobs if job[0] not in self._given_up), None)
+    def _next_job(self) -> "tuple[_Tile, StoredObject] | None":
+        """The next chip of a tile that was not abandoned; waits for one. None at the end."""
+        while not self._closed:
+            while self._jobs:
+                job = self._jobs.popleft()
+                if not job[0].abandoned:
+                    return job
+            if self._finished:
+                return None
+            self._changed.wait()
+        return None
 
-    def _prepare(self, tile: str, source: StoredObject, outcome: Future[Outcome]) -> ReadyChip | None:
-        """A chip fetched and decoded; None if the outcome is known already, or nobody waits for it."""
+    def _prepare(self, tile: "_Tile", source: StoredObject, outcome: Future[Outcome]) -> ReadyChip | None:
+        """A chip fetched and decoded; None if its outcome is known already, or its tile was abandoned."""
         try:
             if source.size > MAX_CHIP_BYTES:
                 raise ChipRejected(
                     "layout",
                     f"has {source.size:,} bytes, expected at most {MAX_CHIP_BYTES:,}: it is not fetched",
                 )
-            data = b"" if tile in self._given_up else self._read(source)
+            data = b"" if tile.abandoned else self._read(source)
             return self._decoders.submit(self._decode, data, tile, source, outcome).result()
         except ChipRejected as rejection:
             outcome.set_result(Skipped(source, rejection.reason, str(rejection)))
-        except BaseException as error:  # whatever it was, the one who waits must hear of it
+        except BaseException as error:  # the consumer waits for this outcome: every error must reach it
             outcome.set_exception(error)
         return None
 
     def _decode(
-        self, data: bytes, tile: str, source: StoredObject, outcome: Future[Outcome]
+        self, data: bytes, tile: "_Tile", source: StoredObject, outcome: Future[Outcome]
     ) -> ReadyChip | None:
-        if tile in self._given_up:
+        if tile.abandoned:
             outcome.cancel()
             return None
         chip = read_chip(data, source.url)
         return ReadyChip(
-            tile=tile,
+            tile=tile.name,
             source=source,
             pixels=_to_tensor(chip.pixels, for_gpu=self._for_gpu),
             lonlat=chip.lonlat,
@@ -251,9 +296,7 @@ def _decoders(*, for_gpu: bool) -> int:
 
 
 def _outcomes_ahead(embedders: Sequence[Embedder], level: Level, batch_size: int) -> int:
-    """Outcomes that may wait for somebody to take them, beside those of the chips in memory."""
-    if not embedders:
-        return 0
+    """Outcomes that may wait for the consumer, beside those of the chips in memory."""
     vector_bytes = 4 * math.prod(embedding_shape(level, embedders[0].dimensions.dim))
     return min(BATCHES_AHEAD * batch_size * len(embedders), OUTCOMES_AHEAD_BYTES // vector_bytes)
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clay_assets.embedding.stream.ready_queue import ReadyChip, WaitingRoom
+from clay_assets.embedding.stream.ready_queue import ReadyChip, ReadyQueue
 from clay_assets.results.outcomes import Embedded
 from clay_model import Embedder, Level
 from clay_model.encodings import encode_dates, encode_places
@@ -66,12 +66,12 @@ class _Launched:
 
 
 class DeviceLoop:
-    """Encodes batch after batch on one device until the waiting room has no more."""
+    """Encodes batch after batch on one device until the queue has no more."""
 
     def __init__(
         self,
         embedder: Embedder,
-        room: WaitingRoom,
+        ready: ReadyQueue,
         *,
         level: Level,
         batch_size: int,
@@ -82,7 +82,7 @@ class DeviceLoop:
 
         Args:
             embedder: The network on this device.
-            room: Where the chips come from.
+            ready: Where the chips come from.
             level: How much of a chip one vector describes.
             batch_size: Chips per forward pass, as long as memory suffices.
             clock: Gets the time spent.
@@ -90,7 +90,7 @@ class DeviceLoop:
                 it never waits for us; none on a CPU, which has computed when `encode` returns.
         """
         self._embedder = embedder
-        self._room = room
+        self._ready = ready
         self._level: Level = level
         self._size = batch_size
         self._clock = clock
@@ -108,7 +108,7 @@ class DeviceLoop:
     def _step(self) -> bool:
         """One batch; False at the end. A function of its own, so that no pixels are held while waiting."""
         started = time.perf_counter()
-        batch = self._room.take(self._size, wait=not self._launched)
+        batch = self._ready.take(self._size, wait=not self._launched)
         waited = time.perf_counter() - started
         if not batch and not self._launched:
             return False

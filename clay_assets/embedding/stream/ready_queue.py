@@ -6,6 +6,7 @@ Belongs here: who waits for whom. Does not belong here: how many chips there may
 import datetime
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ class ReadyChip:
     outcome: Future[Outcome]
 
 
-class WaitingRoom:
+class ReadyQueue:
     """Chips that are ready, and the knowledge of whether more are on their way. Safe from any thread."""
 
     def __init__(self) -> None:
@@ -89,11 +90,11 @@ class WaitingRoom:
                 self._changed.wait()
         return []
 
-    def discard(self, tile: str) -> list[ReadyChip]:
-        """Take the chips of a tile out."""
+    def discard(self, abandoned: Callable[[ReadyChip], bool]) -> list[ReadyChip]:
+        """Remove and return the chips for which `abandoned` is true."""
         with self._changed:
-            out = [chip for chip in self._ready if chip.tile == tile]
-            self._ready = deque(chip for chip in self._ready if chip.tile != tile)
+            out = [chip for chip in self._ready if abandoned(chip)]
+            self._ready = deque(chip for chip in self._ready if not abandoned(chip))
             return out
 
     def close(self) -> None:

@@ -1,19 +1,16 @@
-"""The encoder as a Dagster resource: which checkpoint, how much of a chip, on what.
+"""The encoder that the settings ask for: which checkpoint, at which level and precision, on which devices.
 
 Nothing is loaded before it is used, and then once per process: PyTorch, the checkpoint and the network cost
-seconds that a run without new chips need not spend.
-https://docs.dagster.io/guides/build/external-resources
+seconds that a run without new chips need not spend. Not here: the network (`clay_model`), or how Dagster is
+told the settings (`dagster.resources`).
 """
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import dagster as dg
-from pydantic import Field
-
-from clay_assets.dagster.object_store import ObjectStore
 from clay_assets.embedding.checkpoint_cache import (
     CheckpointChanged,
     LocalCheckpoint,
@@ -21,6 +18,7 @@ from clay_assets.embedding.checkpoint_cache import (
     fetch_checkpoint,
 )
 from clay_assets.results.fingerprint import Fingerprint
+from clay_assets.storage import Store
 from clay_model.spec import LEVELS, PREPROCESSING_VERSION, Level
 
 if TYPE_CHECKING:
@@ -28,44 +26,44 @@ if TYPE_CHECKING:
 
 
 class SettingError(ValueError):
-    """A setting has a value that means nothing; no tile can be done."""
+    """A setting has an invalid value: no tile can be embedded."""
 
     systemic = True
 
 
-class ClayEncoder(dg.ConfigurableResource):
-    """The Clay v0 encoder: a checkpoint, and how it is run."""
+@dataclass(frozen=True)
+class EncoderSettings:
+    """A checkpoint and how to run it.
 
-    checkpoint: ObjectStore = Field(description="The Lightning checkpoint: a local file or an s3:// object.")
-    level: str = Field(
-        default="mean",
-        description="mean: one vector a chip. patch: 16 x 16 vectors. group: 6 x 16 x 16 vectors.",
-    )
-    precision: str = Field(
-        default="auto", description="auto (bf16 where the hardware multiplies it natively), fp32 or bf16."
-    )
-    device: str = Field(
-        default="auto",
-        description="auto (every GPU, or the CPU), cpu, cuda, cuda:0, or several: cuda:0,cuda:1.",
-    )
-    batch_size: str = Field(default="auto", description="Chips per forward pass: auto, or a number from 1.")
-    cache: str | None = Field(
-        default=None, description="Folder for downloaded checkpoints; empty: ~/.cache/clay-assets."
-    )
+    Attributes:
+        checkpoint: Store whose own address is the checkpoint: a local file or an object.
+        level: `mean`, `patch` or `group`.
+        precision: `auto` (bf16 where the hardware multiplies it natively), `fp32` or `bf16`.
+        device: `auto` (every GPU, or the CPU), `cpu`, `cuda`, `cuda:0`, or several: `cuda:0,cuda:1`.
+        batch_size: Chips per forward pass: `auto`, or a number from 1.
+        cache: Folder for downloaded checkpoints; None: the user's cache folder.
+    """
+
+    checkpoint: Store
+    level: str = "mean"
+    precision: str = "auto"
+    device: str = "auto"
+    batch_size: str = "auto"
+    cache: Path | None = None
 
     def local_checkpoint(self) -> LocalCheckpoint:
-        """The checkpoint on this machine, downloaded if it has to be.
+        """The checkpoint on this machine, downloaded if necessary.
 
         Raises:
-            StorageError: If it cannot be had.
+            StorageError: If it cannot be fetched.
         """
-        return fetch_checkpoint(self.checkpoint.store(), Path(self.cache) if self.cache else cache_folder())
+        return fetch_checkpoint(self.checkpoint, self.cache or cache_folder())
 
     def chosen_level(self) -> Level:
         """The level, checked.
 
         Raises:
-            SettingError: If it is none.
+            SettingError: If there is no such level.
         """
         if self.level not in LEVELS:
             raise SettingError(f"CLAY_LEVEL is {self.level!r}, expected one of {', '.join(LEVELS)}")
@@ -75,8 +73,8 @@ class ClayEncoder(dg.ConfigurableResource):
         """What vectors made now depend on; needs the checkpoint's hash, but loads no network.
 
         Raises:
-            StorageError: If the checkpoint cannot be had.
-            SettingError: If a setting means nothing.
+            StorageError: If the checkpoint cannot be fetched.
+            SettingError: If a setting is invalid.
         """
         from clay_model.device import resolve_devices, resolve_precision
 
@@ -100,12 +98,12 @@ class ClayEncoder(dg.ConfigurableResource):
         Raises:
             CheckpointChanged: If the checkpoint was replaced since.
             CheckpointError: If the file is no checkpoint of Clay v0.
-            StorageError: If the checkpoint cannot be had.
+            StorageError: If the checkpoint cannot be fetched.
         """
         checkpoint = self.local_checkpoint()
         if checkpoint.sha256 != wanted.checkpoint_sha256:
             raise CheckpointChanged(
-                f"{checkpoint.source} was replaced while the run began: its SHA-256 was"
+                f"{checkpoint.source} was replaced while the run started: its SHA-256 was"
                 f" {wanted.checkpoint_sha256} and is {checkpoint.sha256} now. Run again"
             )
         return _load(checkpoint.path, checkpoint.sha256, self.device, wanted.precision)

@@ -1,0 +1,97 @@
+"""`embed_tile`: the main job for one tile, from a script or a notebook, without Dagster."""
+
+from collections import Counter
+from dataclasses import dataclass
+from os import PathLike
+
+from clay_assets.embedding.encoders import EncoderSettings
+from clay_assets.embedding.progress import Progress
+from clay_assets.pipeline import RunStopped, TileJob, TileOutcome, process_tiles
+from clay_assets.results.counts import count_reasons
+from clay_assets.results.outcomes import NoUsableChips
+from clay_assets.state.states import TileStores
+from clay_assets.storage import Store
+
+Address = str | PathLike[str]
+
+
+@dataclass(frozen=True)
+class EmbeddedTile:
+    """A tile that was embedded and published.
+
+    Attributes:
+        url: Address of the published GeoParquet file.
+        rows: Embeddings in it.
+        skipped: How many chips were skipped, by reason.
+        written: False where the file existed already, made from the same chips in the same way.
+    """
+
+    url: str
+    rows: int
+    skipped: Counter[str]
+    written: bool
+
+
+def embed_tile(
+    tile: str,
+    *,
+    chips: Address,
+    checkpoint: Address,
+    output: Address,
+    work: Address = "data/work",
+    level: str = "mean",
+    precision: str = "auto",
+    device: str = "auto",
+    version: int = 1,
+    force: bool = False,
+) -> EmbeddedTile:
+    """Embed the chips of a tile and write its GeoParquet file.
+
+    Chips that are current are not read again: results are kept in the same store, by the same rules, as those
+    of the Dagster assets. Shows a progress bar on a terminal.
+
+    Args:
+        tile: MGRS code, e.g. `27WXN`.
+        chips: Folder or `s3://bucket/prefix` that holds one folder per tile.
+        checkpoint: Local path or `s3://` address of the checkpoint.
+        output: Where the published file goes.
+        work: Where results are kept between runs.
+        level: How much of a chip one vector describes.
+        precision: `auto` (bf16 where the hardware multiplies it natively), `fp32` or `bf16`.
+        device: `auto`, `cpu`, `cuda`, `cuda:0`, or several: `cuda:0,cuda:1`.
+        version: Of the published file, for its name.
+        force: Embed every chip again, also those that are current.
+
+    Returns:
+        The published file.
+
+    Raises:
+        NoUsableChips: If the tile has no chips, or none that can be used.
+        StorageError: If an address cannot be read or written, or the checkpoint is missing.
+        CheckpointError: If the file is no checkpoint of a model that is supported.
+        SettingError: If an argument is invalid.
+    """
+    job = TileJob(
+        TileStores(Store(chips), Store(work), Store(output)),
+        EncoderSettings(Store(checkpoint), level=level, precision=precision, device=device),
+        version=version,
+        force=force,
+        check=False,
+    )
+    outcomes: list[TileOutcome] = []
+    try:
+        with Progress() as progress:
+            process_tiles([tile], job, outcomes.append, progress)
+    except RunStopped as stopped:
+        raise stopped.outcome.error or stopped from None
+    (outcome,) = outcomes
+    if outcome.error is not None:
+        raise outcome.error
+    if outcome.published is None or outcome.results is None:
+        raise NoUsableChips(f"tile {tile} has no chips under {job.stores.chips.url(tile)}/")
+    return EmbeddedTile(
+        url=outcome.published.url,
+        rows=outcome.published.rows,
+        skipped=Counter(count_reasons(outcome.results.summary.skipped)),
+        written=outcome.published.written,
+    )

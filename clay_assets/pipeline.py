@@ -1,0 +1,329 @@
+"""The main job: each tile is listed, embedded and published before the next one is done.
+
+    list and plan, up to 64 tiles ahead ──► one chip stream for all tiles ──► results, tile by tile
+                                                                              └──► publish, beside it
+
+Belongs here: the order of the steps, and what a failing tile means for the others. Does not belong here: the
+steps themselves (`tiles.inventory`, `embedding`, `publishing`, `quality`), or recording in Dagster
+(`dagster`).
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
+
+from clay_assets.embedding.encoders import EncoderSettings
+from clay_assets.embedding.plan import TilePlan, plan_tile
+from clay_assets.embedding.progress import Progress
+from clay_assets.embedding.tile import EmbeddingRun
+from clay_assets.publishing.publish import Published, publish_tile, published_files
+from clay_assets.quality.examine import check_file, check_results
+from clay_assets.quality.report import Report
+from clay_assets.results import ResultsHeader
+from clay_assets.state.states import TileStores
+from clay_assets.storage import StorageError, StoredObject, TransferFailed
+from clay_assets.tiles.code import TILE_CODE
+from clay_assets.tiles.inventory import Inventory, list_chips, read_inventory, write_inventory
+
+Step = Literal["inventory", "embed", "publish"]
+STEPS: tuple[Step, ...] = ("inventory", "embed", "publish")
+
+LOOKUPS = 16
+"""Tiles listed and planned at a time; each takes a few requests of some 50 ms, most of it waiting."""
+
+TILES_AHEAD = 64
+"""Tiles planned before their turn, at most: some 500 chips each, 300 bytes a chip."""
+
+PUBLISHERS = 2
+"""Tiles published at a time while the next one is embedded; a third waits, so that memory stays bounded."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class NoTiles(StorageError):
+    """No tile has a folder in the store of chips: its address is wrong."""
+
+    systemic = True
+
+
+@dataclass(frozen=True)
+class TileOutcome:
+    """What became of a tile in a run: the steps that it completed, and the error that ended it.
+
+    Attributes:
+        tile: MGRS code.
+        inventory: What was listed; None where the step was not asked for or failed.
+        results: Header of its results; None where the step was not asked for, failed, or the tile is empty.
+        reused: Whether the results were current before the run.
+        published: The published file; None where the step was not asked for, failed, or the tile is empty.
+        reports: What the checks found, by what they read.
+        empty: Whether the tile has no chips.
+        error: What went wrong; None for a tile that completed all steps.
+    """
+
+    tile: str
+    inventory: Inventory | None = None
+    results: ResultsHeader | None = None
+    reused: bool = False
+    published: Published | None = None
+    reports: dict[str, Report] = field(default_factory=dict)
+    empty: bool = False
+    error: Exception | None = None
+
+
+class RunStopped(Exception):
+    """An error that every further tile of the run would meet, too.
+
+    Attributes:
+        outcome: Of the first tile that met it.
+    """
+
+    def __init__(self, outcome: TileOutcome) -> None:
+        super().__init__(f"{type(outcome.error).__name__}: {outcome.error}")
+        self.outcome = outcome
+
+
+@dataclass(frozen=True)
+class TileJob:
+    """What to do with each tile.
+
+    Attributes:
+        stores: Chips, work and published files.
+        encoder: The encoder's settings.
+        version: Of the published files.
+        steps: Which steps to do; what an earlier step makes is read from the work store where it is left out.
+        force: Embed every chip again, whatever exists.
+        check: Whether to read back and judge what was made.
+    """
+
+    stores: TileStores
+    encoder: EncoderSettings
+    version: int = 1
+    steps: Sequence[Step] = STEPS
+    force: bool = False
+    check: bool = True
+
+
+def process_tiles(
+    tiles: Sequence[str], job: TileJob, record: Callable[[TileOutcome], None], progress: Progress
+) -> str:
+    """Take each tile through the steps of a job.
+
+    A tile that fails does not hold back another one. All calls of `record` come from the calling thread; a
+    tile is recorded as soon as it is done, while the next one is embedded.
+
+    Args:
+        tiles: MGRS codes, in the order in which they are to be done.
+        job: What to do.
+        record: Called once for each tile that was done, as soon as it is.
+        progress: Counts the chips.
+
+    Returns:
+        One line about what the encoders did.
+
+    Raises:
+        RunStopped: If every further tile would fail the same way (wrong credentials, no such bucket).
+    """
+    with ExitStack() as stack:
+        run = _Run(job, record, progress, stack)
+        for planned in run.planned(tiles):
+            run.add(planned)
+            while run.is_full:
+                run.do_next()
+        run.finish()
+    return run.summary
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A tile before its turn: its outcome so far, and what to embed of it."""
+
+    outcome: TileOutcome
+    plan: TilePlan | None = None
+
+
+class _Run:
+    """The state of one call of `process_tiles`."""
+
+    def __init__(
+        self, job: TileJob, record: Callable[[TileOutcome], None], progress: Progress, stack: ExitStack
+    ) -> None:
+        self._job = job
+        self._record = record
+        self._fingerprint = job.encoder.fingerprint() if "embed" in job.steps else None
+        self._waiting: deque[_Planned] = deque()
+        self._publishing: deque[Future[TileOutcome]] = deque()
+        self._has_tiles = False
+        self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="plan")
+        stack.callback(self._lookups.shutdown, cancel_futures=True)
+        self._publishers = ThreadPoolExecutor(PUBLISHERS, thread_name_prefix="publish")
+        stack.callback(self._close_publishers)
+        self._embedding = (
+            stack.enter_context(EmbeddingRun(job.stores.chips, job.encoder, self._fingerprint, progress))
+            if self._fingerprint
+            else None
+        )
+
+    @property
+    def summary(self) -> str:
+        return self._embedding.in_words() if self._embedding else "nothing was to embed"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough tiles are planned to keep the devices busy."""
+        chips_ahead = self._embedding is not None and self._embedding.is_full
+        return len(self._waiting) > 1 and (chips_ahead or len(self._waiting) >= TILES_AHEAD)
+
+    def planned(self, tiles: Iterable[str]) -> Iterator[_Planned]:
+        """Tiles listed and planned, many at a time, in their order."""
+        return _in_order(self._lookups, self._plan, tiles, ahead=2 * LOOKUPS)
+
+    def _plan(self, tile: str) -> _Planned:
+        job = self._job
+        outcome = TileOutcome(tile)
+        try:
+            chips: Sequence[StoredObject] = ()
+            if "inventory" in job.steps:
+                inventory = list_chips(job.stores.chips, tile)
+                chips = inventory.chips
+                if not chips:
+                    self._require_other_tiles()
+                write_inventory(job.stores.work, tile, chips)
+                outcome = replace(outcome, inventory=inventory)
+            elif "embed" in job.steps:
+                chips = read_inventory(job.stores.work, tile)
+            if self._fingerprint is None:
+                return _Planned(outcome)
+            plan = plan_tile(job.stores.work, tile, chips, self._fingerprint, force=job.force)
+            return _Planned(replace(outcome, reused=plan.is_current), plan)
+        except Exception as error:
+            return _Planned(replace(outcome, error=error))
+
+    def _require_other_tiles(self) -> None:
+        """Tell an empty tile from a wrong address: one tile with a folder is enough."""
+        if not self._has_tiles:
+            chips = self._job.stores.chips
+            if not any(TILE_CODE.fullmatch(name) for name in chips.folders()):
+                raise NoTiles(
+                    f"no tile has a folder under {chips.uri}: expected folders named by MGRS codes such as"
+                    " 27WXN. Check CLAY_CHIPS_URI"
+                )
+            self._has_tiles = True
+
+    def add(self, planned: _Planned) -> None:
+        """Queue a tile, and its chips in the stream."""
+        if planned.plan is not None and self._embedding is not None:
+            try:
+                self._embedding.add(planned.plan)
+            except Exception as error:  # of the checkpoint or a setting: the tiles before it are done first
+                planned = _Planned(replace(planned.outcome, error=error))
+        self._waiting.append(planned)
+
+    def finish(self) -> None:
+        """Do all tiles that are queued."""
+        if self._embedding is not None:
+            self._embedding.finish()
+        while self._waiting:
+            self.do_next()
+        while self._publishing:
+            self._finish(self._publishing.popleft().result())
+
+    def do_next(self) -> None:
+        """Embed the next tile, and begin to publish it."""
+        planned = self._waiting.popleft()
+        outcome, plan = planned.outcome, planned.plan
+        if outcome.error is None and plan is not None and self._embedding is not None and plan.chips:
+            try:
+                header = self._embedding.embed(plan, self._job.stores.work, self._record_published)
+                outcome = replace(outcome, results=header)
+            except RunStopped:
+                raise
+            except Exception as error:
+                outcome = replace(outcome, error=error)
+        if outcome.error is not None:
+            self._finish(outcome)
+            return
+        while len(self._publishing) >= PUBLISHERS:
+            self._finish(self._publishing.popleft().result())
+        self._publishing.append(self._publishers.submit(self._publish, outcome))
+        self._record_published()
+
+    def _publish(self, outcome: TileOutcome) -> TileOutcome:
+        job, tile = self._job, outcome.tile
+        try:
+            if self._is_empty(outcome):
+                return replace(outcome, empty=True)
+            if "publish" in job.steps:
+                published = publish_tile(job.stores.work, job.stores.output, tile, version=job.version)
+                outcome = replace(outcome, published=published)
+            if job.check:
+                outcome.reports.update(examine(job, tile))
+        except Exception as error:
+            return replace(outcome, error=error)
+        return outcome
+
+    def _is_empty(self, outcome: TileOutcome) -> bool:
+        if outcome.inventory is not None:
+            return not outcome.inventory.chips
+        return not read_inventory(self._job.stores.work, outcome.tile)
+
+    def _close_publishers(self) -> None:
+        """End of the run, also by an error or an interrupt: record what is published, begin nothing more."""
+        self._publishers.shutdown(cancel_futures=True)
+        for future in self._publishing:
+            if not future.cancelled():
+                self._record(future.result())
+
+    def _record_published(self) -> None:
+        while self._publishing and self._publishing[0].done():
+            self._finish(self._publishing.popleft().result())
+
+    def _finish(self, outcome: TileOutcome) -> None:
+        self._record(outcome)
+        if outcome.error is not None and self._is_systemic(outcome):
+            raise RunStopped(outcome) from outcome.error
+
+    def _is_systemic(self, outcome: TileOutcome) -> bool:
+        if isinstance(outcome.error, TransferFailed):  # is it the object, or the store? One request tells
+            try:
+                list_chips(self._job.stores.chips, outcome.tile)
+            except StorageError:
+                return True
+        return bool(getattr(outcome.error, "systemic", False))
+
+
+def examine(job: TileJob, tile: str, *, again: bool = False) -> dict[str, Report]:
+    """What the checks find about a tile's results and its published file, if the job's steps make them.
+
+    Args:
+        job: What was done.
+        tile: MGRS code.
+        again: Read everything, also what was examined in its present state before.
+
+    Raises:
+        StorageError: If a store refuses.
+    """
+    reports = {}
+    if "embed" in job.steps:
+        reports["results"] = check_results(job.stores.work, tile, again=again)
+    if "publish" in job.steps:
+        files = published_files(job.stores.output, job.version, tile).get(tile, [])
+        reports["file"] = check_file(job.stores.work, job.stores.output, tile, files, again=again)
+    return reports
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int
+) -> Iterator[R]:
+    """Like `pool.map`, but only `ahead` items are begun before their results are taken."""
+    started: deque[Future[R]] = deque()
+    for item in items:
+        started.append(pool.submit(work, item))
+        if len(started) > ahead:
+            yield started.popleft().result()
+    while started:
+        yield started.popleft().result()

@@ -1,0 +1,81 @@
+"""Examine a tile: its results and its published file, read again and judged, or reported from before."""
+
+from collections.abc import Sequence
+
+from clay_assets.parquet import DamagedFileError
+from clay_assets.quality.files import examine_file
+from clay_assets.quality.judges import JUDGES
+from clay_assets.quality.report import Report, store_report, stored_report
+from clay_assets.quality.vectors import read_facts
+from clay_assets.results import TileResults, results_key
+from clay_assets.results.fingerprint import chips_digest
+from clay_assets.storage import ObjectMissing, Store, StoredObject
+from clay_assets.tiles.inventory import InventoryMissing, read_inventory
+
+
+def check_results(work: Store, tile: str, *, again: bool = False) -> Report:
+    """Examine a tile's results.
+
+    Args:
+        work: Store of inventories and results.
+        tile: MGRS code.
+        again: Read them also where a report on their present state exists.
+
+    Raises:
+        StorageError: If the store refuses.
+    """
+    try:
+        etag = work.stat(results_key(tile)).etag
+        inventory = read_inventory(work, tile)
+    except ObjectMissing:
+        return Report(tile, missing="has no results")
+    except InventoryMissing as error:
+        return Report(tile, missing=str(error))
+    state = f"{etag} {chips_digest(inventory)}"  # an inventory is written anew by every run
+    report = None if again else stored_report(work, tile, "results", state)
+    if report is None:
+        report = _examine_results(work, tile, inventory, state)
+        store_report(work, report, "results")
+    return report
+
+
+def check_file(
+    work: Store, output: Store, tile: str, files: Sequence[StoredObject], *, again: bool = False
+) -> Report:
+    """Examine a tile's published file.
+
+    Args:
+        work: Store of reports.
+        output: Store of published files.
+        tile: MGRS code.
+        files: The files of the tile and version; there should be one.
+        again: Read it also where a report on its present state exists.
+
+    Raises:
+        StorageError: If a store refuses.
+    """
+    one = len(files) == 1
+    report = stored_report(work, tile, "file", files[0].etag) if one and not again else None
+    if report is None:
+        report = examine_file(output, tile, files)
+        store_report(work, report, "file")
+    return report
+
+
+def _examine_results(work: Store, tile: str, inventory: list[StoredObject], state: str) -> Report:
+    results = TileResults.open(work, tile)
+    if results is None:
+        return Report(tile, missing="has no results")
+    with results:
+        try:
+            facts = read_facts(tile, results, inventory)
+        except DamagedFileError:  # what cannot be read accounts for no chip
+            fault = "has damaged results: embed it again with force"
+            return Report(tile, faults={"every_chip_accounted_for": fault}, missing=fault)
+    verdicts = {check: judge(facts) for check, judge in JUDGES.items()}
+    return Report(
+        tile,
+        examined=state,
+        faults={check: fault for check, (fault, _) in verdicts.items() if fault},
+        numbers={check: numbers for check, (_, numbers) in verdicts.items()},
+    )
