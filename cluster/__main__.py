@@ -44,12 +44,20 @@ def main(arguments: Sequence[str]) -> int:
             move_into_namespaces(arguments)
         print(f"no network namespaces ({obstacle}): every host is this machine, on loopback", flush=True)
     signal.alarm(MEASURE_TIMEOUT_S if options.measure else TIMEOUT_S)
+    try:
+        _run(inside=options.inside, measuring=options.measure)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(*, inside: bool, measuring: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="clay-cluster-", dir="/tmp") as folder, ExitStack() as stack:  # noqa: S108
         # /tmp: a socket's path has 107 characters at most, and Ray's own are long.
-        address = stack.enter_context(switched_network()) if options.inside else servers.LOOPBACK
+        address = stack.enter_context(switched_network()) if inside else servers.LOOPBACK
         cluster = Cluster(Machines(Path(folder), address, stack))
-        measure(cluster) if options.measure else cluster.play()
-    return 0
+        measure(cluster) if measuring else cluster.play()
 
 
 def _give_up(_signal: int, _frame: FrameType | None) -> None:
