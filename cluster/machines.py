@@ -69,6 +69,7 @@ class Machines:
         }
         return {
             **kept,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # a job runs `dagster`
             "DAGSTER_POSTGRES_URL": f"postgresql+psycopg2://dagster@{self.address}:{self._postgres}/dagster",
             "DAGSTER_LOGS_BUCKET": "logs",
             "AWS_ENDPOINT_URL_S3": self.endpoint,
