@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# The demo's model.
+MODEL := v0
+
 # Where the rehearsal saves its screenshots. Those of docs/ are renewed with PICTURES=docs, and then looked at.
 PICTURES ?= build/pictures
 
@@ -31,18 +34,18 @@ $(VENV)/installed-bench: $(VENV)/installed
 # directory win over the environment, so it is started in a folder that has none.
 NO_ENV := build/demo
 HERE := CLAY_CHIPS_URI='$(CURDIR)/data/chips' CLAY_OUTPUT_URI='$(CURDIR)/data/embeddings' \
-	CLAY_WORK_URI='$(CURDIR)/data/work' CLAY_TILES='$(CURDIR)/tiles.txt' \
-	CLAY_CHECKPOINT='$(CURDIR)/checkpoints/clay-small-70MT-1100T-10E.ckpt'
+	CLAY_WORK_URI='$(CURDIR)/data/work' CLAY_TILES='$(CURDIR)/tiles.txt' CLAY_ALLOW_UNTRAINED=1 \
+	CLAY_CHECKPOINT='$(CURDIR)/checkpoints/clay-$(MODEL)-small-untrained.ckpt'
 
 demo: export DAGSTER_HOME := $(CURDIR)/.dagster
-demo: $(VENV)/installed .dagster/dagster.yaml  ## embed chips of two tiles that it makes itself, and show the result
+demo: $(VENV)/installed .dagster/dagster.yaml  ## embed chips of two real places, and show the result
 	@mkdir -p $(NO_ENV)
-	@$(BIN)/python -m clay_assets.demo make
-	@for tile in 18HYB 27WXN; do \
+	@$(BIN)/python -m clay_assets.demo make --model $(MODEL)
+	@for tile in 18HYB 22JGS; do \
 		(cd $(NO_ENV) && env $$(env | sed -n 's/^\(CLAY_[A-Z_]*\)=.*/-u \1/p') $(HERE) \
+			$(abspath $(BIN))/python -m clay_assets.demo watch $$tile $(CURDIR)/data/$$tile.log \
 			$(abspath $(BIN))/dagster asset materialize -m clay_assets.definitions --select '*' --partition $$tile) \
-			> data/$$tile.log 2>&1 || { cat data/$$tile.log; exit 1; }; \
-		grep -oE "tile $$tile: .*" data/$$tile.log; \
+			|| exit 1; \
 	done
 	@$(BIN)/python -m clay_assets.demo show
 

@@ -24,11 +24,12 @@ import torch
 
 from benchmarks.measure import Measured, measure
 from clay_assets.demo.checkpoint import write_untrained_checkpoint
-from clay_assets.demo.chips import write_chips_of_tile
+from clay_assets.demo.chips import CHILE, write_chips
 from clay_assets_tests.s3_server import S3Bucket, client, serving
 from clay_model.device import resolve_devices, resolve_precision
+from clay_model.spec import CHIP_SIZE
 
-TILE = "27WXN"
+TILE = CHILE.tile
 WAITED = re.compile(r"the encoder waited ([\d.]+) s of ([\d.]+) s")
 
 
@@ -111,8 +112,8 @@ def _ratios(rows: Sequence[Row]) -> Iterator[tuple[str, float]]:
 
 
 def _write_chips(root: Path, count: int) -> None:
-    """So many chips of the tile; beyond those there are, links to them under other numbers."""
-    write_chips_of_tile(root, TILE, min(count, CHIPS_ON_A_CPU))
+    """So many chips of real pixels at their true scale; beyond 48, links to them under other numbers."""
+    write_chips(root, CHILE, min(count, CHIPS_ON_A_CPU), span=CHIP_SIZE)
     chips = sorted(root.rglob("*.tif"))
     for number in range(len(chips), count):
         chip = chips[number % len(chips)]

@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clay_assets_tests.recipe import GROUP_BANDS, decoder_shapes, encoder_shapes, weight
+from clay_assets_tests.recipe import (
+    GROUP_BANDS,
+    decoder_shapes,
+    encoder_shapes,
+    encoder_shapes_v15,
+    weight,
+)
 
 
 def encoder_state(model_size: str) -> dict[str, Tensor]:
@@ -42,6 +48,46 @@ def lightning_checkpoint(model_size: str) -> dict[str, Any]:
             "embeddings_level": "mean",
             "band_groups": dict(GROUP_BANDS),
         },
+    }
+
+
+def encoder_state_v15(model_size: str) -> dict[str, Tensor]:
+    """The part of a `state_dict` that is Clay v1.5's encoder, float32."""
+    shapes = encoder_shapes_v15(model_size)
+    return {name: torch.from_numpy(weight(name, shape)) for name, shape in shapes.items()}
+
+
+def lightning_checkpoint_v15(model_size: str, others: int = 8, *, untrained: bool = False) -> dict[str, Any]:
+    """What Lightning writes of Clay v1.5 in training: the encoder, and much that is not the encoder's.
+
+    Args:
+        model_size: `small` or `large`.
+        others: Side of the square matrices of the decoder, of the teacher, of the map to its width and of the
+            optimizer's state, which are 1.2, 1.2, 0.004 and 2.6 GB in the released file.
+        untrained: Whether the file says that its weights were never trained.
+    """
+    matrix = torch.zeros(others, others)
+    rest = ("decoder.enc_to_dec.weight", "teacher.blocks.0.attn.qkv.weight", "proj.weight")
+    return {
+        "epoch": 76,
+        "global_step": 1100,
+        "pytorch-lightning_version": "2.4.0",
+        "state_dict": OrderedDict(
+            encoder_state_v15(model_size) | {f"model.{name}": matrix.clone() for name in rest}
+        ),
+        "optimizer_states": [{"state": {0: {"step": torch.tensor(1.0), "exp_avg": matrix.clone()}}}],
+        "hparams_name": "kwargs",
+        "hyper_parameters": {
+            "model_size": model_size,
+            "mask_ratio": 0.7,
+            "norm_pix_loss": False,
+            "patch_size": 8,
+            "shuffle": True,
+            "teacher": "vit_large_patch14_reg4_dinov2.lvd142m",
+            "dolls": [16, 32, 64, 128, 256, 768, 1024],
+            "lr": 5e-6,
+        }
+        | ({"untrained": True} if untrained else {}),
     }
 
 

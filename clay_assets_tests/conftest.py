@@ -9,6 +9,8 @@ import pytest
 from clay_assets_tests.fixtures_model import small_checkpoint as small_checkpoint
 from clay_assets_tests.fixtures_model import tiny_checkpoint as tiny_checkpoint
 from clay_assets_tests.fixtures_model import tiny_encoder as tiny_encoder
+from clay_assets_tests.fixtures_model import v15_checkpoint as v15_checkpoint
+from clay_assets_tests.fixtures_model import v15_encoder as v15_encoder
 from clay_assets_tests.s3_server import S3Bucket, client, serving
 
 # A shell gives its background jobs an ignored SIGINT, and whatever a test starts would inherit it: Dagster's

@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from clay_assets_tests.checkpoints import lightning_checkpoint, write_checkpoint
+from clay_assets_tests.checkpoints import (
+    lightning_checkpoint,
+    lightning_checkpoint_v15,
+    write_checkpoint,
+)
 from clay_model import Embedder, load_encoder
 
 
@@ -20,6 +24,19 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `small` checkpoint of the recipe, 360 MB, in the file format of Lightning."""
     path = tmp_path_factory.mktemp("checkpoints") / "clay-small-70MT-1100T-10E.ckpt"
     return write_checkpoint(path, lightning_checkpoint("small"))
+
+
+@pytest.fixture(scope="session")
+def v15_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `small` checkpoint of Clay v1.5 with the recipe's weights, 43 MB, in the file format of Lightning."""
+    path = tmp_path_factory.mktemp("checkpoints") / "clay-v1.5-small.ckpt"
+    return write_checkpoint(path, lightning_checkpoint_v15("small"))
+
+
+@pytest.fixture(scope="session")
+def v15_encoder(v15_checkpoint: Path) -> Embedder:
+    """The `small` recipe model of Clay v1.5 on the CPU in float32."""
+    return load_encoder(v15_checkpoint, device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="session")

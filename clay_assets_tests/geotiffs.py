@@ -7,7 +7,7 @@ and place apart and compress well, so that writing and reading one takes millise
 import functools
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -69,6 +69,8 @@ def chip_bytes(
     pixel: float = 10,
     date: str | None = DATE,
     bands: tuple[str | None, ...] = (),
+    scales: Sequence[float] = (),
+    offsets: Sequence[float] = (),
     **options: float | str,
 ) -> bytes:
     """A chip as GDAL writes it.
@@ -81,6 +83,8 @@ def chip_bytes(
         pixel: Size of one, in the CRS's unit.
         date: Tag `date`; None: the file has none.
         bands: Names of the bands; empty: the file names none.
+        scales: Of the bands; empty: the file has none.
+        offsets: Likewise.
         **options: More creation options, above those of the layout.
     """
     samples = chip_pixels() if pixels is None else pixels
@@ -98,6 +102,10 @@ def chip_bytes(
             # After the pixels, as the bucket's files were written: the directory moves to the end.
             if date is not None:
                 dataset.update_tags(date=date)
+            if scales:
+                dataset.scales = scales
+            if offsets:
+                dataset.offsets = offsets
             for index, name in enumerate(bands, start=1):
                 if name is not None:
                     dataset.set_band_description(index, name)
@@ -138,6 +146,13 @@ def _with_a_pixel(value: float) -> bytes:
     return chip_bytes(pixels)
 
 
+def filled_pixels(value: float, rows: int = CHIP_SIZE * 9 // 10, dtype: str = "float32") -> NDArray[Any]:
+    """(13, 512, 512): land, but the first rows of all optical bands hold `value`."""
+    pixels = chip_pixels(dtype) + np.array(1, dtype)
+    pixels[:10, :rows] = value
+    return pixels
+
+
 def _truncated() -> bytes:
     return good_chip()[: len(good_chip()) // 2]
 
@@ -148,6 +163,15 @@ def _with_a_damaged_strip() -> bytes:
     data[offset + 10 : offset + 20] = bytes(10)
     return bytes(data)
 
+
+def _with_band(band: str, value: float) -> NDArray[Any]:
+    pixels = chip_pixels()
+    pixels[BANDS.index(band)] = value
+    return pixels
+
+
+LOWEST_FLOAT = float(np.finfo(np.float32).min)
+"""-3.4028235e38, the usual no-data value of float32 files."""
 
 VRT = b"""<VRTDataset rasterXSize="512" rasterYSize="512"><VRTRasterBand dataType="Float32" band="1">
 <SimpleSource><SourceFilename>/etc/hostname</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"""
@@ -183,6 +207,13 @@ BAD_CHIPS: Mapping[str, BadChip] = MappingProxyType(
         "float64": BadChip(
             lambda: chip_bytes(chip_pixels("float64")), "type", "type float64, expected float32 or one"
         ),
+        "reflectance by scale and offset": BadChip(
+            lambda: chip_bytes(scales=[1e-4] * 10 + [1] * 3, offsets=[-0.1] * 10 + [0] * 3),
+            "scale", "has scale 0.0001, offset -0.1, expected 1, 0",
+        ),
+        "only an offset": BadChip(
+            lambda: chip_bytes(offsets=[0] * 12 + [100]), "scale", "has scale 1, offset 100, expected 1, 0"
+        ),
         "lossy codec": BadChip(
             lambda: chip_bytes(compress="lerc_deflate", max_z_error=1), "layout", "by 'LERC_DEFLATE'"
         ),
@@ -205,6 +236,41 @@ BAD_CHIPS: Mapping[str, BadChip] = MappingProxyType(
         "NaN": BadChip(lambda: _with_a_pixel(np.nan), "nonfinite", "NaN or infinite, .*: 1 in B03, 2 in vh"),
         "infinity": BadChip(lambda: _with_a_pixel(np.inf), "nonfinite", "1 in B03, 2 in vh"),
         "-infinity": BadChip(lambda: _with_a_pixel(-np.inf), "nonfinite", "1 in B03, 2 in vh"),
+        "lowest float32": BadChip(
+            lambda: _with_a_pixel(LOWEST_FLOAT), "range",
+            r"B03 from -3.40282e\+38 to 63, expected -2000 to 100000, vh .*; 1 of 262,144 pixels hold a",
+        ),
+        "lowest float32, declared": BadChip(
+            lambda: chip_bytes(filled_pixels(LOWEST_FLOAT, rows=5), nodata=LOWEST_FLOAT), "range",
+            "B02 from .*; 2,560 of 262,144 pixels hold a no-data value",
+        ),
+        "highest float32": BadChip(
+            lambda: _with_a_pixel(-LOWEST_FLOAT), "range", r"to 3.40282e\+38, expected"
+        ),
+        "sum beyond float32": BadChip(
+            lambda: chip_bytes(np.full((13, 512, 512), 3e38, np.float32)), "range", r"B02 from 3e\+38 to 3e"
+        ),
+        "SAR in decibels": BadChip(
+            lambda: chip_bytes(_with_band("vv", -12.5)), "range", "vv from -12.5 to -12.5, expected -1 to"
+        ),
+        "a void in the dem": BadChip(
+            lambda: chip_bytes(_with_band("dem", -32768), nodata=-32768), "range", "dem from -32768 to"
+        ),
+        "mostly 0": BadChip(lambda: chip_bytes(filled_pixels(0)), "nodata", "89.8% of .* at most 30.0%"),
+        "mostly 0, declared": BadChip(lambda: chip_bytes(filled_pixels(0), nodata=0), "nodata", "has 89.8%"),
+        "mostly -9999": BadChip(lambda: chip_bytes(filled_pixels(-9999)), "nodata", "has 89.8% of pixels"),
+        "mostly -32768": BadChip(
+            lambda: chip_bytes(filled_pixels(-32768, dtype="int16")), "nodata", "has 89.8% of pixels"
+        ),
+        "mostly the lowest float32": BadChip(
+            lambda: chip_bytes(filled_pixels(LOWEST_FLOAT), nodata=LOWEST_FLOAT), "nodata", "has 89.8%"
+        ),
+        "mostly NaN, declared": BadChip(
+            lambda: chip_bytes(filled_pixels(np.nan), nodata=np.nan), "nodata", "has 89.8% of pixels"
+        ),
+        "mostly saturated, declared": BadChip(
+            lambda: chip_bytes(filled_pixels(65535, dtype="uint16"), nodata=65535), "nodata", "has 89.8%"
+        ),
     }
 )  # fmt: skip
 """Every kind of file that must be refused."""

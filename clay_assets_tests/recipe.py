@@ -32,6 +32,9 @@ LAND = np.array([600, 800, 700, 1100, 2200, 2600, 2700, 2800, 1900, 1200], dtype
 
 Shape = tuple[int, ...]
 
+ENCODER_SIZES_V15 = {"small": (384, 6, 384, 768), "large": (1024, 24, 1024, 4096)}
+"""The same of Clay v1.5: token width, layers, width of all heads together, width of the MLP's hidden layer."""
+
 
 def normal(name: str, shape: Shape) -> NDArray[np.float32]:
     """Standard normal numbers that depend on the name alone."""
@@ -97,6 +100,36 @@ def decoder_shapes(model_size: str) -> dict[str, Shape]:
     shapes |= _transformer("model.decoder.transformer", DECODER_SIZE)
     for group, bands in GROUP_BANDS.items():
         shapes |= _linear(f"model.decoder.embed_to_pixels.{group}", len(bands) * PATCH**2, width)
+    return shapes
+
+
+def encoder_shapes_v15(model_size: str) -> dict[str, Shape]:
+    """Names and shapes of the parameters of Clay v1.5's encoder as they stand in a checkpoint's `state_dict`."""
+    width, depth, heads_width, hidden = ENCODER_SIZES_V15[model_size]
+    encoder = "model.encoder"
+    waves = f"{encoder}.patch_embedding.weight_generator"
+    shapes: dict[str, Shape] = {f"{encoder}.cls_token": (1, 1, width)}
+    shapes |= _linear(f"{encoder}.patch_embedding.fclayer.l1", 128, 128)
+    shapes |= _linear(f"{encoder}.patch_embedding.fclayer.l2", 128, 128)
+    shapes |= {f"{waves}.weight_tokens": (128, 128), f"{waves}.bias_token": (1, 128)}
+    shapes |= _linear(f"{waves}.fc_weight", 64 * width, 128)
+    shapes |= _linear(f"{waves}.fc_bias", width, 128)
+    layer = f"{waves}.encoder.layers.0"
+    shapes |= {f"{layer}.self_attn.in_proj_weight": (384, 128), f"{layer}.self_attn.in_proj_bias": (384,)}
+    shapes |= _linear(f"{layer}.self_attn.out_proj", 128, 128)
+    shapes |= _linear(f"{layer}.linear1", 2048, 128)
+    shapes |= _linear(f"{layer}.linear2", 128, 2048)
+    shapes |= _norm(f"{layer}.norm1", 128)
+    shapes |= _norm(f"{layer}.norm2", 128)
+    shapes |= _norm(f"{encoder}.transformer.norm", width)
+    for number in range(depth):
+        attention, mlp = (f"{encoder}.transformer.layers.{number}.{part}" for part in ("0", "1.net"))
+        shapes |= _norm(f"{attention}.norm", width)
+        shapes[f"{attention}.to_qkv.weight"] = (3 * heads_width, width)
+        shapes[f"{attention}.to_out.weight"] = (width, heads_width)
+        shapes |= _norm(f"{mlp}.0", width)
+        shapes |= _linear(f"{mlp}.1", hidden, width)
+        shapes |= _linear(f"{mlp}.3", width, hidden)
     return shapes
 
 

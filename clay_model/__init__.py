@@ -1,8 +1,8 @@
-"""The Clay v0 encoder in PyTorch: chips of satellite imagery in, embeddings out.
+"""The encoders of Clay v0 and Clay v1.5 in PyTorch: chips of satellite imagery in, embeddings out.
 
     from clay_model import load_encoder
     encoder = load_encoder("checkpoint.ckpt", device="auto", precision="fp32")
-    vectors = encoder.embed(pixels, lonlat=lonlat, dates=dates, level="mean")
+    vectors = encoder.embed(pixels, lonlat=lonlat, dates=dates)
 
 This package knows nothing of files of imagery, of storage or of Dagster. Names that need PyTorch are
 loaded when first used, so that `clay_model.spec` can be read without the seconds that importing torch takes.
@@ -11,26 +11,40 @@ loaded when first used, so that `clay_model.spec` can be read without the second
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from clay_model.spec import BANDS, SIZES, Dimensions, Level, ModelSize, Precision, embedding_shape
+from clay_model.spec import (
+    BANDS,
+    SIZES,
+    V0,
+    V15,
+    Dimensions,
+    Level,
+    ModelSize,
+    ModelSpec,
+    Precision,
+    embedding_shape,
+    model_of,
+)
 
 if TYPE_CHECKING:
     from clay_model.archive import CheckpointError
     from clay_model.checkpoint import read_checkpoint
     from clay_model.embed import Embedder, load_encoder
-    from clay_model.encoder import Encoder
 
 __all__ = [
     "BANDS",
     "SIZES",
+    "V0",
+    "V15",
     "CheckpointError",
     "Dimensions",
     "Embedder",
-    "Encoder",
     "Level",
     "ModelSize",
+    "ModelSpec",
     "Precision",
     "embedding_shape",
     "load_encoder",
+    "model_of",
     "read_checkpoint",
 ]
 
@@ -39,7 +53,6 @@ _NEED_TORCH = {
     "read_checkpoint": "checkpoint",
     "Embedder": "embed",
     "load_encoder": "embed",
-    "Encoder": "encoder",
 }
 
 

@@ -1,23 +1,30 @@
 """What a checkpoint file holds, before anyone asks what it means: opened safely, or named for what it is.
 
-The file is a zip archive written by PyTorch. It is read with `weights_only=True`: an archive that would need
-to run code to be opened is refused. Its tensors are mapped from the file, so what nobody touches is never
-read from disk.
+The file is a zip archive written by PyTorch: a pickle, read as data by `pickled`, so that nothing in it is
+ever run, and the numbers of each tensor, mapped from the file, so that what nobody touches is never read
+from disk.
 """
 
-import pickle
-import re
+import mmap
+import struct
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from clay_model.pickled import Storage, read_pickle
 
 EXPECTED = (
-    "expected a Lightning checkpoint of Clay v0 (.ckpt, a zip archive with `state_dict` and"
-    " `hyper_parameters`), such as clay-small-70MT-1100T-10E.ckpt"
+    "expected a Lightning checkpoint of Clay v0 or Clay v1.5 (.ckpt, a zip archive with `state_dict` and"
+    " `hyper_parameters`), such as clay-small-70MT-1100T-10E.ckpt or clay-v1.5.ckpt"
 )
+
+_LOCAL_HEADER = struct.Struct("<26xHH")
+"""Of a part of a zip archive: ends with the lengths of the name and of the extra field that follow it."""
 
 
 class CheckpointError(ValueError):
@@ -31,36 +38,57 @@ def read_archive(path: Path) -> Mapping[str, Any]:
         path: A local file.
 
     Returns:
-        Its content: plain containers, and tensors mapped from the file. They change with the file; copy
-        what is to be kept.
+        Its content: plain containers, tensors mapped from the file, and a `pickled.Inert` for each object of
+        another kind. Tensors change with the file; copy what is to be kept.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If it is no archive of PyTorch's, or would have to run code to be opened.
+        CheckpointError: If it is no archive of PyTorch's.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: {EXPECTED}")
     _check_zip(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        raise CheckpointError(
-            f"{path} would have to run code ({named[1]}) to be opened, which is never done; {EXPECTED},"
-            " saved with plain containers and tensors"
-            if named
-            else f"{path} is a zip archive whose pickle is damaged; {EXPECTED}"
-        ) from None  # PyTorch's own message advises to run the code
+        content = _read_parts(path)
     except OSError:
         raise  # the disk's trouble, not the file's
     except Exception as error:  # a damaged pickle is a damaged program: it can fail in any way
         raise CheckpointError(
-            f"{path} is a zip archive that PyTorch cannot read as a checkpoint ({_first_line(error)});"
-            f" {EXPECTED}"
+            f"{path} is a zip archive that cannot be read as a checkpoint ({_first_line(error)}); {EXPECTED}"
         ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}; {EXPECTED}")
     return content
+
+
+def _read_parts(path: Path) -> object:
+    """The object in the archive's pickle."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {part.filename: part for part in archive.infolist()}
+        pickles = [name for name in parts if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise ValueError(f"it has {len(pickles)} parts called data.pkl, expected one")
+        folder = pickles[0].removesuffix("data.pkl")
+        pickled = archive.read(pickles[0])
+        order = archive.read(f"{folder}byteorder").decode() if f"{folder}byteorder" in parts else "little"
+    if order != sys.byteorder:
+        raise ValueError(f"its numbers are {order}-endian, this machine's are {sys.byteorder}-endian")
+    with path.open("rb") as file:
+        # A copy of what is written to, which nobody does: PyTorch warns of memory that cannot be written to.
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def make_tensor(storage: Storage, first: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+        part = parts[f"{folder}data/{storage.key}"]
+        if not 0 <= storage.count * storage.dtype.itemsize <= part.file_size:
+            raise ValueError(f"{part.filename} has {part.file_size} bytes for {storage.count} numbers")
+        if not storage.count:
+            return torch.empty(0, dtype=storage.dtype).as_strided(size, stride, first)
+        name, extra = _LOCAL_HEADER.unpack_from(mapped, part.header_offset)
+        start = part.header_offset + _LOCAL_HEADER.size + name + extra
+        numbers = torch.frombuffer(mapped, dtype=storage.dtype, count=storage.count, offset=start)
+        return numbers.as_strided(size, stride, first)
+
+    return read_pickle(pickled, make_tensor)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,9 +1,11 @@
-"""Lightning checkpoints of Clay v0: checked against the network, and turned into an encoder.
+"""Lightning checkpoints of either model: told apart by their weights, checked, and turned into an encoder.
 
-How the file is opened is in `archive`. The decoder is dropped by its prefix and never read from disk;
-anything else that is not exactly the encoder's is an error, and one error lists all of it.
+How the file is opened is in `archive`, what each model's parameters are called in `v0.checkpoint` and
+`v15.checkpoint`. What embeddings do not need is dropped by its prefix and never read from disk; anything else
+that is not exactly the encoder's is an error, and one error lists all of it.
 """
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,36 +15,22 @@ import torch
 from torch import Tensor
 
 from clay_model.archive import EXPECTED, CheckpointError, read_archive
-from clay_model.encoder import Encoder
-from clay_model.spec import BAND_GROUPS, HEAD_DIM, PATCH_SIZE, SIZES, Dimensions
+from clay_model.checkpoint_format import CheckpointFormat
+from clay_model.model_spec import HEAD_DIM, Dimensions, ModelSpec
+from clay_model.pickled import Inert
+from clay_model.v0.checkpoint import FORMAT as V0_FORMAT
+from clay_model.v0.encoder import Encoder as EncoderV0
+from clay_model.v0.spec import SPEC as V0
+from clay_model.v15.checkpoint import FORMAT as V15_FORMAT
+from clay_model.v15.encoder import Encoder as EncoderV15
+
+Encoder = EncoderV0 | EncoderV15
+Format = CheckpointFormat[Encoder]
+
+FORMATS: tuple[Format, ...] = (V0_FORMAT, V15_FORMAT)
 
 ENCODER_PREFIX = "model.encoder."
 DECODER_PREFIX = "model.decoder."
-"""The decoder rebuilds masked patches in training; embeddings do not need it."""
-
-V1_PREFIXES = (
-    "model.teacher.",
-    "model.proj.",
-    "model.mrl.",
-    "model.encoder.patch_embedding.fclayer.",
-    "model.encoder.patch_embedding.weight_generator.",
-)
-"""What only later Clay models have: a teacher, or patch embeddings generated from wavelengths."""
-
-_LAYER_NAMES = {
-    "attention.norm.weight": "0.norm.weight",
-    "attention.norm.bias": "0.norm.bias",
-    "attention.to_qkv.weight": "0.to_qkv.weight",
-    "attention.to_out.weight": "0.to_out.0.weight",
-    "attention.to_out.bias": "0.to_out.0.bias",
-    "mlp.norm.weight": "1.net.0.weight",
-    "mlp.norm.bias": "1.net.0.bias",
-    "mlp.expand.weight": "1.net.1.weight",
-    "mlp.expand.bias": "1.net.1.bias",
-    "mlp.contract.weight": "1.net.4.weight",
-    "mlp.contract.bias": "1.net.4.bias",
-}
-"""Our name of a layer's parameter → its name in a checkpoint (vit-pytorch's numbering)."""
 
 
 @dataclass(frozen=True)
@@ -60,28 +48,19 @@ class Checkpoint:
     untrained: bool
 
 
-def parameter_names(dimensions: Dimensions) -> dict[str, str]:
-    """Name of every encoder parameter in a checkpoint, without `model.encoder.`, → our name of it."""
-    names = {
-        "latlon_embedding.weight": "place_embedding.weight",
-        "latlon_embedding.bias": "place_embedding.bias",
-        "time_embedding.weight": "date_embedding.weight",
-        "time_embedding.bias": "date_embedding.bias",
-    }
-    for group in BAND_GROUPS:
-        for part in ("proj.weight", "proj.bias", "norm.weight", "norm.bias"):
-            names[f"patch_embedding.{group}.{part}"] = f"patch_embeddings.{group}.{part}"
-    for layer in range(dimensions.depth):
-        for ours, theirs in _LAYER_NAMES.items():
-            names[f"transformer.layers.{layer}.{theirs}"] = f"layers.{layer}.{ours}"
-    return names | {"transformer.norm.weight": "norm.weight", "transformer.norm.bias": "norm.bias"}
+def parameter_shapes(dimensions: Dimensions, spec: ModelSpec = V0) -> dict[str, tuple[int, ...]]:
+    """Name of every encoder parameter in a checkpoint, without `model.encoder.`, → its shape.
+
+    Args:
+        dimensions: The network's size.
+        spec: The model.
+    """
+    return _shapes(next(form for form in FORMATS if form.spec is spec), dimensions)
 
 
-def parameter_shapes(dimensions: Dimensions) -> dict[str, tuple[int, ...]]:
-    """Name of every encoder parameter in a checkpoint, without `model.encoder.`, → its shape."""
-    with torch.device("meta"):
-        ours = Encoder(dimensions).state_dict()
-    return {theirs: tuple(ours[name].shape) for theirs, name in parameter_names(dimensions).items()}
+def _shapes(form: Format, dimensions: Dimensions) -> dict[str, tuple[int, ...]]:
+    ours = form.shapes(dimensions)
+    return {theirs: ours[name] for theirs, name in form.names(dimensions).items()}
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -95,73 +74,114 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If it is no checkpoint of Clay v0, needs code to be opened, or if any encoder
-            weight is missing, unexpected or of a wrong shape; the message lists all of them.
+        CheckpointError: If it is a checkpoint of neither model, if its hyper-parameters are those of another
+            use of the network, or if any encoder weight is missing, unexpected or of a wrong shape; the
+            message lists all of them.
     """
     path = Path(path)
     content = read_archive(path)
-    hyper_parameters = content.get("hyper_parameters")
-    settings: Mapping[str, Any] = hyper_parameters if isinstance(hyper_parameters, Mapping) else {}
-    state, strangers = _encoder_state(path, content)
-    dimensions = _dimensions(path, settings, state)
-    _check_weights(path, dimensions, state, strangers)
-    sizes = [name for name, named in SIZES.items() if named == dimensions]
+    settings = _entries(content.get("hyper_parameters"))
+    state = content.get("state_dict")
+    if not isinstance(state, Mapping):
+        keys = ", ".join(sorted(map(str, content)))[:200] or "nothing"
+        raise CheckpointError(f"{path} holds no `state_dict` but {keys}; {EXPECTED}")
+    form = _format(path, state)
+    _check_settings(path, form, settings)
+    weights, strangers = _encoder_state(form, state)
+    dimensions = _dimensions(path, form, settings, weights)
+    _check_weights(path, form, dimensions, weights, strangers)
+    sizes = [name for name, named in form.spec.sizes.items() if named == dimensions]
     return Checkpoint(
-        encoder=_build(dimensions, state),
+        encoder=_build(form, dimensions, weights),
         model_size=sizes[0] if sizes else "custom",
         untrained=bool(settings.get("untrained", False)),
     )
 
 
-def _build(dimensions: Dimensions, state: Mapping[str, Tensor]) -> Encoder:
+def _build(form: Format, dimensions: Dimensions, state: Mapping[str, Tensor]) -> Encoder:
     """The encoder with these weights, which were checked; copies them out of the mapped file."""
-    with torch.device("meta"):  # no weights drawn at random only to be replaced
-        encoder = Encoder(dimensions)
-    names = parameter_names(dimensions)
+    names = form.names(dimensions)
     # Mapped weights would change, or kill the process, if the file were overwritten while it runs.
     weights = {
         names[name]: tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         for name, tensor in state.items()
     }
-    encoder.load_state_dict(weights, assign=True)
-    return encoder.eval().requires_grad_(False)
+    return form.build(dimensions, weights).eval().requires_grad_(False)
 
 
-def _encoder_state(path: Path, content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
-    """The encoder's tensors by their names without prefix, and the names of what has no place here."""
-    state = content.get("state_dict")
-    if not isinstance(state, Mapping):
-        keys = ", ".join(sorted(map(str, content)))[:200] or "nothing"
-        raise CheckpointError(f"{path} holds no `state_dict` but {keys}; {EXPECTED}")
-    if any(str(name).startswith(V1_PREFIXES) for name in state):
+def _entries(value: object) -> Mapping[Any, Any]:
+    """The entries of a mapping, or of an object that stands for one; none of anything else."""
+    if isinstance(value, Inert):
+        return value.items
+    return value if isinstance(value, Mapping) else {}
+
+
+def _format(path: Path, state: Mapping[Any, Any]) -> Format:
+    """Which model the weights are of."""
+    names = [str(name) for name in state]
+    for form in FORMATS:
+        if any(name.startswith(tuple(ENCODER_PREFIX + mark for mark in form.marks)) for name in names):
+            return form
+    raise CheckpointError(
+        f"{path} has no patch embedding of Clay v0 ({ENCODER_PREFIX}{V0_FORMAT.marks[0]}…) and none of Clay"
+        f" v1.5 ({ENCODER_PREFIX}{V15_FORMAT.marks[-1]}…) among its {len(names)} weights (the first:"
+        f" {', '.join(names[:3]) or 'none'}); {EXPECTED}"
+    )
+
+
+def _check_settings(path: Path, form: Format, settings: Mapping[Any, Any]) -> None:
+    """Refuse a network that was trained for other pixels than it would be given."""
+    problems = [
+        f"{name} {reprlib.repr(settings[name])}, expected {_plain(wanted)}"
+        for name, wanted in form.settings.items()
+        if name in settings and not _same(settings[name], wanted)
+    ]
+    if problems:
         raise CheckpointError(
-            f"{path} is a checkpoint of Clay v1 or later (it has a teacher or a dynamic patch embedding),"
-            f" another network; {EXPECTED}"
+            f"{path} was trained with {'; '.join(problems)}: its weights fit the network, but not what"
+            f" {form.spec.title} is given here; {EXPECTED}"
         )
+
+
+def _same(got: object, wanted: object) -> bool:
+    """Whether a setting is the one that is wanted; lists and tuples are alike, the order of groups counts."""
+    if isinstance(wanted, Mapping):
+        entries = _entries(got)
+        return list(entries) == list(wanted) and all(_same(entries[key], wanted[key]) for key in wanted)
+    if isinstance(wanted, tuple):
+        return isinstance(got, list | tuple) and len(got) == len(wanted) and all(map(_same, got, wanted))
+    return isinstance(got, int | float) and got == wanted
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _encoder_state(form: Format, state: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
+    """The encoder's tensors by their names without prefix, and the names of what has no place here."""
     encoder: dict[str, Tensor] = {}
     strangers = []
     for name, tensor in state.items():
         if str(name).startswith(ENCODER_PREFIX) and isinstance(tensor, Tensor):
             encoder[name.removeprefix(ENCODER_PREFIX)] = tensor
-        elif not str(name).startswith(DECODER_PREFIX):
-            strangers.append(f"{name} ({type(tensor).__name__})")
-    if not encoder:
-        raise CheckpointError(
-            f"{path} has no tensor under {ENCODER_PREFIX} among its {len(state)}"
-            f" (the first: {', '.join(map(str, list(state)[:3])) or 'none'}); {EXPECTED}"
-        )
+        elif not str(name).startswith(form.dropped):
+            kind = f"{tensor.name}, never run" if isinstance(tensor, Inert) else type(tensor).__name__
+            strangers.append(f"{name} ({kind})")
     return encoder, strangers
 
 
-def _dimensions(path: Path, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> Dimensions:
+def _dimensions(
+    path: Path, form: Format, settings: Mapping[Any, Any], state: Mapping[str, Tensor]
+) -> Dimensions:
     """The network's size, from `hyper_parameters` or, where they do not say, from the weights' shapes."""
     size = settings.get("model_size")
-    for name, dimensions in SIZES.items():
+    for name, dimensions in form.spec.sizes.items():
         if size == name:
             return dimensions
     if size is not None:
         raise CheckpointError(
-            f"{path} says model_size {size!r}, expected one of {', '.join(SIZES)}; {EXPECTED}"
+            f"{path} is of {form.spec.title} and says model_size {reprlib.repr(size)}, expected one of"
+            f" {', '.join(form.spec.sizes)}; {EXPECTED}"
         )
     layers = "transformer.layers."
     numbers = {name.removeprefix(layers).split(".")[0] for name in state if name.startswith(layers)}
@@ -179,15 +199,15 @@ def _dimensions(path: Path, settings: Mapping[str, Any], state: Mapping[str, Ten
 
 
 def _check_weights(
-    path: Path, dimensions: Dimensions, state: Mapping[str, Tensor], strangers: list[str]
+    path: Path, form: Format, dimensions: Dimensions, state: Mapping[str, Tensor], strangers: list[str]
 ) -> None:
     """Refuse a state that is not exactly the encoder's, naming everything that differs at once."""
-    # A token's encoding is made of eighths of its width, two frequencies each or more.
+    # The encodings are made of eighths of a token's width, two frequencies each or more.
     if min(dimensions.heads, dimensions.mlp_ratio) < 1 or dimensions.dim < 16 or dimensions.dim % 8:
         raise CheckpointError(
-            f"{path}: its weights imply {dimensions}, which is no encoder of Clay v0; {EXPECTED}"
+            f"{path}: its weights imply {dimensions}, which is no encoder of {form.spec.title}; {EXPECTED}"
         )
-    expected = parameter_shapes(dimensions)
+    expected = _shapes(form, dimensions)
     problems = [
         f"missing {ENCODER_PREFIX}{name} {shape}" for name, shape in expected.items() if name not in state
     ]
@@ -203,8 +223,8 @@ def _check_weights(
     if problems:
         lines = "\n  ".join(problems)
         raise CheckpointError(
-            f"{path} does not fit an encoder of {dimensions} with {PATCH_SIZE}-pixel patches"
-            f" ({len(problems)} differences):\n  {lines}\n{EXPECTED}"
+            f"{path} does not fit an encoder of {form.spec.title} of {dimensions} with"
+            f" {form.spec.patch_size}-pixel patches ({len(problems)} differences):\n  {lines}\n{EXPECTED}"
         )
 
 
@@ -217,6 +237,7 @@ def _problem(tensor: Tensor, shape: tuple[int, ...]) -> str:
             f"holds {tensor.dtype} ({tensor.layout}, {tensor.device}),"
             " expected floating-point numbers in a plain dense array"
         )
-    if bad := int((~torch.isfinite(tensor.float())).sum()):
+    if not tensor.sum(dtype=torch.float64).isfinite():  # one number tells, and a pass is all it takes
+        bad = int((~torch.isfinite(tensor.float())).sum())
         return f"holds {bad} numbers that are not finite: its training diverged, or the file is damaged"
     return ""

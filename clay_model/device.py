@@ -2,7 +2,7 @@
 
 import torch
 
-from clay_model.spec import Precision
+from clay_model.model_spec import Precision
 
 
 def resolve_devices(name: str) -> list[torch.device]:

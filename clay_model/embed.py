@@ -2,7 +2,8 @@
 
 `load_encoder` gives an `Embedder`: an encoder on a device, in a precision. `Embedder.embed` checks what it
 is given and answers NumPy arrays; `Embedder.encode` is the unchecked inside, for callers that have
-checked their chips already and keep the device busy.
+checked their chips already and keep the device busy. Neither knows which model it runs: what a caller must
+know of it is in `Embedder.spec`.
 """
 
 import copy
@@ -16,38 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from clay_model.accelerate import accelerate, chips_at_once
-from clay_model.checkpoint import read_checkpoint
+from clay_model.checkpoint import Encoder, read_checkpoint
 from clay_model.device import resolve_devices, resolve_precision
-from clay_model.encoder import Encoder
-from clay_model.encodings import encode_dates, encode_places
-from clay_model.spec import (
-    BAND_GROUPS,
-    BANDS,
-    CHIP_SIZE,
-    EXTRA_TOKENS,
-    GRID,
-    Dimensions,
-    Level,
-    Precision,
-    embedding_shape,
-)
-
-
-def pool(tokens: Tensor, level: Level) -> Tensor:
-    """Reduce encoded tokens to embeddings; the tokens of place and date are left out of every level.
-
-    Args:
-        tokens: (B, N, D) from the encoder.
-        level: How much of a chip one vector describes.
-
-    Returns:
-        (B, D) for `mean`, (B, 16, 16, D) for `patch`, (B, 6, 16, 16, D) for `group`.
-    """
-    patches = tokens[:, :-EXTRA_TOKENS]  # (B, G*L, D)
-    if level == "mean":
-        return patches.mean(dim=1)  # (B, D)
-    grouped = patches.unflatten(1, (len(BAND_GROUPS), GRID, GRID))  # (B, G, 16, 16, D)
-    return grouped.mean(dim=1) if level == "patch" else grouped
+from clay_model.inputs import check_pixels
+from clay_model.model_spec import Dimensions, Level, ModelSpec, Precision
 
 
 class Embedder:
@@ -57,7 +30,7 @@ class Embedder:
         encoder: The network.
         device: Where it is.
         precision: What its matrix products are done in.
-        model_size: `tiny`, `small`, `medium` or `large`, as the checkpoint says; `custom` for another size.
+        model_size: One of `spec.sizes`, as the checkpoint says; `custom` for another size.
         untrained: Whether the checkpoint says that its weights were never trained.
     """
 
@@ -87,15 +60,25 @@ class Embedder:
         self.untrained = untrained
         if precision == "bf16":
             encoder.to_precision(torch.bfloat16)
-        self.encoder = encoder.to(device).eval()
+        self.encoder: Encoder = encoder.to(device).eval()
         self._chips_at_once = chips_at_once(device) if fast else None
         if fast:
             accelerate(self.encoder, device, precision)
 
     @property
+    def spec(self) -> ModelSpec:
+        """Which model it is: bands, window size, levels and the rest."""
+        return self.encoder.spec
+
+    @property
     def dimensions(self) -> Dimensions:
         """The network's size."""
         return self.encoder.dimensions
+
+    @property
+    def model_name(self) -> str:
+        """Model and size, e.g. `clay-v0-small` or `clay-v1.5-large`."""
+        return self.spec.model_name(self.model_size)
 
     def embed(
         self,
@@ -103,85 +86,80 @@ class Embedder:
         *,
         lonlat: ArrayLike,
         dates: Sequence[datetime.date],
-        level: Level = "mean",
+        level: Level | None = None,
     ) -> NDArray[np.float32]:
         """Embed a batch of chips.
 
         Args:
-            pixels: (B, 13, 512, 512) in the physical units and order of `spec.BANDS`, an array or a tensor
-                of any real type; computed on as float32.
+            pixels: (B, C, S, S) in the physical units and order of `spec.bands`, an array or a tensor of any
+                real type; computed on as float32. Clay v0: (B, 13, 512, 512). Clay v1.5: (B, 10, 256, 256),
+                or another multiple of 8 pixels a side.
             lonlat: (B, 2) degrees in WGS 84, longitude first, of the chips' centres.
-            dates: B acquisition dates.
-            level: How much of a chip one vector describes.
+            dates: B acquisition dates, or `datetime`s in UTC where they have no time zone. Clay v1.5 is told
+                the hour; for a date without one it takes that of `v15.encodings.overpass`.
+            level: How much of a chip one vector describes; None: the model's own, `spec.default_level`.
 
         Returns:
-            float32: (B, D) for `mean`, (B, 16, 16, D) for `patch`, (B, 6, 16, 16, D) for `group`.
+            float32. Clay v0: (B, D) for `mean`, (B, 16, 16, D) for `patch`, (B, 6, 16, 16, D) for `group`.
+            Clay v1.5: (B, D) for `cls` and `mean`, (B, S / 8, S / 8, D) for `patch`.
 
         Raises:
             ValueError: If a shape, a coordinate or the level is wrong, or a pixel is not finite.
             TypeError: If the pixels are complex, or a date is no date.
         """
-        embedding_shape(level, self.dimensions.dim)  # refuses an unknown level before any work
-        tensor = _check_pixels(pixels)
-        places, times = encode_places(lonlat), encode_dates(dates)
-        for name, count in (("lonlat", len(places)), ("dates", len(times))):
+        level = level or self.spec.default_level
+        self.spec.embedding_shape(level, self.dimensions.dim)  # refuses an unknown level before any work
+        tensor = check_pixels(pixels, self.spec)
+        for name, count in (("lonlat", len(np.asarray(lonlat))), ("dates", len(dates))):
             if count != len(tensor):
                 raise ValueError(f"{name} has {count} rows for {len(tensor)} chips, expected one row a chip")
-        return self.encode(tensor, places, times, level).cpu().numpy()
+        return self.encode(tensor, *self.context(lonlat, dates), level).cpu().numpy()
+
+    def context(self, lonlat: ArrayLike, dates: Sequence[datetime.date]) -> tuple[Tensor, Tensor]:
+        """Places and dates as this model's network takes them, for `encode`.
+
+        Args:
+            lonlat: As in `embed`.
+            dates: As in `embed`.
+
+        Returns:
+            Two float32 tensors on the CPU, of B rows each.
+
+        Raises:
+            ValueError: If a coordinate is off the map.
+            TypeError: If a date is no date.
+        """
+        return self.encoder.context(lonlat, dates)
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor, places: Tensor, dates: Tensor, level: Level) -> Tensor:
         """Embed chips that were checked before.
 
         Args:
-            pixels: (B, 13, 512, 512) float32, on any device.
-            places: (B, 2) float32 from `encode_places`.
-            dates: (B, 3) float32 from `encode_dates`.
+            pixels: (B, C, S, S) float32, on any device.
+            places: The first that `context` gave.
+            dates: The second.
             level: How much of a chip one vector describes.
 
         Returns:
             float32 on the embedder's device; shapes as in `embed`. On CUDA it may still be computing.
         """
         if not len(pixels):
-            return torch.empty((0, *embedding_shape(level, self.dimensions.dim)), device=self.device)
+            return torch.empty(
+                (0, *self.spec.embedding_shape(level, self.dimensions.dim)), device=self.device
+            )
         # Only to a GPU: on the way from one, a copy that is not waited for is read before it is there.
         no_wait = self.device.type == "cuda"
         inputs = [part.to(self.device, non_blocking=no_wait) for part in (pixels, places, dates)]
         steps = zip(*(part.split(self._chips_at_once or len(part)) for part in inputs), strict=True)
-        return torch.cat([pool(self.encoder(*step), level).float() for step in steps])
-
-
-def _check_pixels(pixels: ArrayLike | Tensor) -> Tensor:
-    """The pixels as a float32 tensor, or an error that says what is wrong with them."""
-    given = pixels if isinstance(pixels, Tensor) else np.asarray(pixels)
-    real = not given.is_complex() if isinstance(given, Tensor) else given.dtype.kind in "biuf"
-    if not real:
-        raise TypeError(f"pixels are {given.dtype}, expected real numbers")
-    expected = (len(BANDS), CHIP_SIZE, CHIP_SIZE)
-    if given.ndim != 4 or tuple(given.shape[1:]) != expected:
-        raise ValueError(
-            f"pixels have shape {tuple(given.shape)}, expected (B, {', '.join(map(str, expected))}):"
-            f" chips, bands ({' '.join(BANDS)}), rows, columns"
-        )
-    if not isinstance(given, Tensor):
-        # PyTorch takes neither flipped, foreign-endian nor read-only arrays: copied only where need be.
-        given = torch.from_numpy(np.require(given, np.float32, ["C", "W"]))
-    tensor = given.to(torch.float32)
-    finite = torch.isfinite(tensor)
-    if not finite.all():
-        chip, band = (int(index) for index in (~finite).nonzero()[0][:2])
-        raise ValueError(
-            f"{int((~finite).sum())} pixels are not finite, the first in band {BANDS[band]} of chip {chip};"
-            " expected finite numbers (fill or leave out chips with no-data)"
-        )
-    return tensor
+        return torch.cat([self.encoder.pool(self.encoder(*step), level).float() for step in steps])
 
 
 def load_encoder(path: str | Path, device: str = "auto", precision: str = "fp32") -> Embedder:
     """Load a checkpoint, ready to embed.
 
     Args:
-        path: A local Lightning checkpoint of Clay v0.
+        path: A local Lightning checkpoint of Clay v0 or Clay v1.5; its weights tell which.
         device: `auto` (a CUDA device if there is one), `cpu`, `cuda`, `cuda:0`. The first of several.
         precision: `fp32`, `bf16`, or `auto`: bf16 where the device multiplies it natively.
 
@@ -190,7 +168,7 @@ def load_encoder(path: str | Path, device: str = "auto", precision: str = "fp32"
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If the file is no checkpoint of Clay v0; the message says what it is.
+        CheckpointError: If the file is no checkpoint of either model; the message says what it is.
         ValueError: If there is no such device or precision.
     """
     return load_encoders(path, resolve_devices(device)[:1], precision)[0]
@@ -200,7 +178,7 @@ def load_encoders(path: str | Path, devices: Sequence[torch.device], precision: 
     """Load a checkpoint once for several devices; raises what `load_encoder` does.
 
     Args:
-        path: A local Lightning checkpoint of Clay v0.
+        path: A local Lightning checkpoint of Clay v0 or Clay v1.5; its weights tell which.
         devices: At least one; each gets its own copy of the network.
         precision: `fp32`, `bf16`, or `auto`, decided for each.
     """

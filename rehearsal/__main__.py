@@ -1,9 +1,10 @@
-"""Runs the rehearsal: `python -m rehearsal`. Every line it prints is something that was seen to be so."""
+"""Runs the rehearsal: `python -m rehearsal`. Every line it prints was observed in this run."""
 
 import argparse
 import io
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -46,10 +47,10 @@ class Rehearsal:
             aws_access_key_id="rehearsal",
             aws_secret_access_key="rehearsal",  # noqa: S106 - of a loopback server that takes any
         )
-        environment = self._environment(scratch, port, endpoint)
+        self._environment = self._settings(scratch, port, endpoint)
         with ThreadPoolExecutor(1) as pool:  # the bucket is filled while Dagster starts
             filled = pool.submit(self._fill, scratch)
-            self.api = DagsterApi(stack.enter_context(servers.dagster(scratch, environment, PROJECT)))
+            self.api = DagsterApi(stack.enter_context(servers.dagster(scratch, self._environment, PROJECT)))
             self.say(f"dagster-webserver and dagster-daemon run, {self.api.url}")
             filled.result()
 
@@ -71,9 +72,9 @@ class Rehearsal:
         checkpoint = scratch / "tiny.ckpt"
         write_untrained_checkpoint(checkpoint, model_size="tiny")
         self.store("models").put("tiny.ckpt", checkpoint)
-        self.say(f"{len(self.cast.tiles)} tiles and a checkpoint lie on S3")
+        self.say(f"{len(self.cast.tiles)} tiles and a checkpoint are on S3")
 
-    def _environment(self, scratch: Path, postgres_port: int, endpoint: str) -> dict[str, str]:
+    def _settings(self, scratch: Path, postgres_port: int, endpoint: str) -> dict[str, str]:
         home = scratch / "dagster"
         home.mkdir()
         settings = (PROJECT / "deploy" / "dagster-production.yaml").read_text()
@@ -104,42 +105,75 @@ class Rehearsal:
         """GET requests for chips that the S3 server has answered so far."""
         return sum("GET /chips/" in line and ".tif" in line for line in self._s3_log.read_text().splitlines())
 
-    def backfill(self, title: str) -> str:
-        """Launch a backfill of all tiles and wait until it has ended; returns its id."""
+    def backfill(self, title: str, *, watch: bool = False) -> str:
+        """Launch a backfill of all tiles and wait until it has ended; returns its id.
+
+        Args:
+            title: Of the backfill.
+            watch: Whether to see the first file in the bucket before its run has ended.
+        """
         backfill = self.api.launch_backfill(self.cast.tiles, title)
+        if watch:
+            self.watch_first_file(backfill)
         status = self.api.wait_for_backfill(backfill, BACKFILL_TIMEOUT_S)
         self.say(f"backfill “{title}” has ended: {status}")
-        if not self.api.failure_reasons(backfill):  # two tiles are meant to fail
+        if not self.api.failure_reasons(backfill):  # one tile is meant to fail
             raise SystemExit(
                 "FAILED: no tile says why it failed\n" + "\n".join(self.api.step_errors(backfill))
             )
         return backfill
 
+    def watch_first_file(self, backfill: str) -> None:
+        """A tile is published and recorded while its run goes on."""
+        deadline = time.monotonic() + BACKFILL_TIMEOUT_S
+        while not (files := self.store("embeddings").list()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        expect("a file of the first run", bool(files), True)
+        running = self.api.running(backfill)
+        expect("runs that have ended when the first file is in the bucket", self.api.ended(backfill), [])
+        expect("runs in progress when the first file is in the bucket", bool(running), True)
+        self.say(f"{Path(files[0].url).name} is in the bucket while its run is {running[0]}")
+
     def verify_statuses(self) -> None:
-        """Good tiles are materialized, the two others failed, and each event is there once."""
-        good, bad = sorted(self.cast.good), sorted({self.cast.empty, self.cast.broken})
-        statuses = self.api.partition_statuses("chip_embeddings")
-        expect("tiles materialized", sorted(statuses["materialized"]), good)
-        expect("tiles failed", sorted(statuses["failed"]), bad)
-        published = self.api.partition_statuses("embeddings_geoparquet")
-        expect("tiles published", sorted(published["materialized"]), good)
-        self.say(f"{len(good)} tiles are materialized, {len(bad)} failed")
+        """All tiles but the broken one are materialized, the empty one with 0 chips."""
+        done = sorted({*self.cast.good, self.cast.empty})
+        for asset in ASSETS[1:]:
+            statuses = self.api.partition_statuses(asset)
+            expect(f"tiles of {asset} materialized", sorted(statuses["materialized"]), done)
+            expect(f"tiles of {asset} failed", sorted(statuses["failed"]), [self.cast.broken])
+        self.say(f"{len(done)} tiles are materialized, one of them without chips; 1 failed")
+
+    def verify_same_runs(self) -> None:
+        """The run that embedded a tile published it, also where another tile of the run failed."""
+        runs = [
+            {event["partition"]: event["runId"] for event in self.api.materializations(asset, self.cast.good)}
+            for asset in ASSETS
+        ]
+        expect("runs that published", runs[2], runs[1])
+        broken = self.cast.tiles.index(self.cast.broken) // TILES_PER_RUN
+        neighbour = next(
+            tile for tile in self.cast.good if self.cast.tiles.index(tile) // TILES_PER_RUN == broken
+        )
+        expect("run of the failed tile", self.api.status_of(runs[2][neighbour]), "FAILURE")
+        self.say(
+            f"{len(set(runs[2].values()))} runs embedded and published all good tiles; one of them failed"
+        )
 
     def verify_once(self, times: int) -> None:
-        """Each good tile has as many materializations of each asset as there were backfills."""
+        """Each good tile has as many materializations of each asset as it had runs."""
         for asset in ASSETS:
             events = self.api.materializations(asset, self.cast.good)
             counts = Counter(event["partition"] for event in events)
             expect(f"materializations of {asset}", dict(counts), dict.fromkeys(self.cast.good, times))
-        self.say(f"each good tile has exactly {times} materialization of each asset, one a backfill")
+        self.say(f"each good tile has exactly {times} materialization of each asset, one a run")
 
     def verify_reasons(self, backfill: str) -> None:
-        """The failed tiles say why."""
+        """The failed tile says why."""
         reasons = self.api.failure_reasons(backfill)
-        expect("failed tiles with a reason", sorted(reasons), sorted({self.cast.empty, self.cast.broken}))
-        for tile, phrase in ((self.cast.empty, "has no chips"), (self.cast.broken, "can be used")):
-            expect(f"reason of {tile} says “{phrase}”", phrase in reasons[tile], True)
-            self.say(f"{tile}: {reasons[tile][:150]}")
+        expect("failed tiles with a reason", list(reasons), [self.cast.broken])
+        reason = reasons[self.cast.broken]
+        expect("the reason says that no chip can be used", "can be used" in reason, True)
+        self.say(f"{self.cast.broken}: {reason[:150]}")
 
     def verify_files(self) -> None:
         """Every good tile has one file, with the rows that its chips give."""
@@ -153,6 +187,40 @@ class Rehearsal:
         }
         expect("rows", rows, {tile: self.cast.rows(tile) for tile in self.cast.good})
         self.say(f"{len(names)} files hold {sum(rows.values())} rows")
+
+    def verify_range(self) -> None:
+        """A range on the command line with an empty tile in it publishes the others."""
+        at = self.cast.tiles.index(self.cast.empty)
+        first, last = self.cast.tiles[at - 2], self.cast.tiles[at + 1]
+        environment = {**self._environment, "CLAY_TILES_PER_RUN": "0", "CLAY_VERSION": "2"}
+        command = [str(Path(sys.executable).parent / "dagster"), "asset", "materialize"]
+        command += [
+            "-m",
+            "clay_assets.definitions",
+            "--select",
+            "*",
+            "--partition-range",
+            f"{first}...{last}",
+        ]
+        done = subprocess.run(
+            command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        expect(
+            "status of the command",
+            (done.returncode, done.stderr[-2000:] if done.returncode else ""),
+            (0, ""),
+        )
+        names = sorted(
+            Path(item.url).name[:5] for item in self.store("embeddings").list() if "_v002" in item.url
+        )
+        expect(
+            "tiles of the range published",
+            names,
+            sorted({*self.cast.tiles[at - 2 : at + 2]} - {self.cast.empty}),
+        )
+        self.say(
+            f"a range on the command line, {first}...{last}, published {len(names)} of 4 tiles; one is empty"
+        )
 
     def verify_schedule(self) -> None:
         """New chips in three tiles, and a tick of the schedule asks for exactly those."""
@@ -230,8 +298,9 @@ def main() -> int:
 
 def play(rehearsal: Rehearsal, wait: Callable[[str], str] | None) -> None:
     """The rehearsal, scene by scene."""
-    first = rehearsal.backfill("all tiles")
+    first = rehearsal.backfill("all tiles", watch=True)
     rehearsal.verify_statuses()
+    rehearsal.verify_same_runs()
     rehearsal.verify_once(times=1)
     rehearsal.verify_reasons(first)
     rehearsal.verify_files()
@@ -245,6 +314,7 @@ def play(rehearsal: Rehearsal, wait: Callable[[str], str] | None) -> None:
     expect("chips read by the second backfill", rehearsal.chips_read() - read, 0)
     rehearsal.say("the second backfill read no chip")
     rehearsal.verify_schedule()
+    rehearsal.verify_range()
     rehearsal.take_pictures()
     if wait is not None:
         wait(f"{rehearsal.api.url} serves until Enter is pressed ")

@@ -56,6 +56,14 @@ FAILURES = """query($filter: RunsFilter!) {
   } } }
 }"""
 
+RUNS = """query($filter: RunsFilter!) {
+  runsOrError(filter: $filter) { ... on Runs { results { runId status } } }
+}"""
+
+RUN = """query($id: ID!) {
+  runOrError(runId: $id) { ... on Run { runId status } }
+}"""
+
 TICK = """mutation($selector: ScheduleSelector!, $timestamp: Float) {
   scheduleDryRun(selectorData: $selector, timestamp: $timestamp) {
     __typename
@@ -164,6 +172,22 @@ class DagsterApi:
         runs = self.ask(FAILURES, filter=selected)["results"]
         events = [event for run in runs for event in run["eventConnection"]["events"]]
         return [event for event in events if event["__typename"] == "ExecutionStepFailureEvent"]
+
+    def running(self, backfill: str) -> list[str]:
+        """Status of each run of a backfill that has started and not ended."""
+        return [status for status in self._statuses(backfill) if status == "STARTED"]
+
+    def ended(self, backfill: str) -> list[str]:
+        """Status of each run of a backfill that has ended."""
+        return [status for status in self._statuses(backfill) if status in ("SUCCESS", "FAILURE", "CANCELED")]
+
+    def status_of(self, run: str) -> str:
+        """Status of a run."""
+        return str(self.ask(RUN, id=run)["status"])
+
+    def _statuses(self, backfill: str) -> list[str]:
+        selected: dict[str, Json] = {"tags": [{"key": "dagster/backfill", "value": backfill}]}
+        return [str(run["status"]) for run in self.ask(RUNS, filter=selected)["results"]]
 
     def schedule_tick(self, schedule: str) -> dict[str, Any]:
         """What a schedule would request now: its run requests, or why it requests none."""

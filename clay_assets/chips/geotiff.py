@@ -42,6 +42,9 @@ class Header:
         block: Rows and columns of a strip or tile, the unit of compression.
         crs: Coordinate reference system as WKT; "" where there is none.
         transform: From (column, row) to the CRS's coordinates; the identity where the file gives none.
+        nodata: Value that stands for no data in every band (a TIFF has one at most); None where it has none.
+        scales: Of each band: physical values are samples x scale + offset; 1 where the file gives none.
+        offsets: Of each band; 0 where the file gives none.
         tags: Metadata of the file as a whole.
     """
 
@@ -54,6 +57,9 @@ class Header:
     block: tuple[int, int]
     crs: str
     transform: Affine
+    nodata: float | None
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
     tags: Mapping[str, str]
 
 
@@ -80,6 +86,9 @@ def read_header(data: bytes) -> Header:
             block=max(dataset.block_shapes, default=(0, 0)),
             crs=dataset.crs.to_wkt() if dataset.crs else "",
             transform=dataset.transform,
+            nodata=dataset.nodata,
+            scales=tuple(dataset.scales),
+            offsets=tuple(dataset.offsets),
             tags=dataset.tags(),
         )
 

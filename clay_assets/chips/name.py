@@ -32,8 +32,12 @@ class ChipName:
     number: int
 
     @classmethod
-    def parse(cls, name: str) -> Self:
+    def parse(cls, name: str, *, tile: str | None = None) -> Self:
         """Read a chip's file name; folders before it do not matter.
+
+        Args:
+            name: File name or URL.
+            tile: The only tile that it may name; None: any.
 
         Raises:
             ChipRejected: With reason `name`.
@@ -45,11 +49,15 @@ class ChipName:
                 "name",
                 f"is named {quoted(base)}, expected claytile_{{MGRS}}_{{YYYYMMDD}}_v{{VV}}_{{NNNN}}.tif",
             )
-        tile, day, version, number = match.groups()
+        named, day, version, number = match.groups()
+        if tile is not None and named != tile:
+            raise ChipRejected(
+                "name", f"is named {quoted(base)}, expected a chip of tile {tile}, in whose folder it lies"
+            )
         try:
             date = datetime.date.fromisoformat(day)
         except ValueError as error:
             raise ChipRejected(
                 "name", f"is named {quoted(base)}, expected a day of the calendar: {error}"
             ) from error
-        return cls(tile=tile, date=date, version=version, number=int(number))
+        return cls(tile=named, date=date, version=version, number=int(number))

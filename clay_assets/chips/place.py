@@ -30,7 +30,8 @@ def locate(header: Header) -> Place:
     """Reproject a chip's bounds.
 
     Only the corners are: the sides of the footprint are straight in degrees, as the published files of the
-    original have them. A chip across the antimeridian therefore gets a footprint around the Earth.
+    original have them. A chip across the antimeridian therefore gets a footprint around the Earth, which is
+    cut where it is published (`antimeridian`). Its centre is where it should be.
 
     Raises:
         ChipRejected: With reason `crs`, if the bounds have no place on Earth.

@@ -1,7 +1,7 @@
 """What a file's header may say against it, and the words for every refusal.
 
 All that can be told from the header is told at once, before a single sample is decoded: no header, however
-hostile, decides how much memory is taken. Damage and bad pixels only show later, in `reading`.
+hostile, decides how much memory is taken. Damage and bad pixels only show later (`deflate`, `pixels`).
 """
 
 import datetime
@@ -27,21 +27,27 @@ MAX_CHIP_BYTES = 64 * 2**20
 """Of a file, in bytes. A chip of 13.6 MB of float32 pixels is not larger than twice that in any layout; an
 object that claims more would only fill memory, once for each fetcher."""
 
-Reason = Literal["name", "format", "corrupt", "size", "bands", "type", "layout", "date", "crs", "nonfinite"]
+Reason = Literal[
+    "name", "format", "corrupt", "size", "bands", "type", "scale", "layout", "date", "crs",
+    "nodata", "nonfinite", "range",
+]  # fmt: skip
 """Why a file is no chip.
 
 | reason | the file |
 |---|---|
-| name | is not called as chips are |
+| name | is not called as chips are, or lies in another tile's folder |
 | format | is no TIFF |
 | corrupt | cannot be read to its end |
 | size | is not 512 x 512 pixels |
 | bands | has not the 13 bands |
 | type | has samples that are neither float32 nor integers |
+| scale | has samples that are to be multiplied or moved |
 | layout | has a codec or blocks that are not accepted, or more bytes than a chip |
 | date | has no date, or another than its name |
 | crs | has no place on Earth |
+| nodata | has too many pixels without data |
 | nonfinite | has pixels that are NaN or infinite |
+| range | has pixels that no instrument measures |
 """
 
 
@@ -72,6 +78,7 @@ def check_header(header: Header, date: datetime.date) -> None:
         *_shape(header),
         *_bands(header),
         *_storage(header),
+        *_scale(header),
         *_date(header, date),
         *_georeference(header),
     ]
@@ -122,6 +129,20 @@ def _storage(header: Header) -> Iterator[tuple[Reason, str]]:
     if max(rows, columns) > BLOCK_SIDE or rows * columns < BLOCK_AREA:
         expected = f"sides of at most {BLOCK_SIDE:,} and at least {BLOCK_AREA} pixels in all"
         yield "layout", f"has blocks of {columns:,} x {rows:,} pixels, expected {expected}"
+
+
+def _scale(header: Header) -> Iterator[tuple[Reason, str]]:
+    """Refused rather than applied: what comes out need not be in the network's units.
+
+    Many Sentinel-2 files declare 0.0001 over samples that are reflectance x 10,000 already.
+    """
+    scaled = sorted({*zip(header.scales, header.offsets, strict=True)} - {(1.0, 0.0)})
+    if scaled:
+        got = " and ".join(f"scale {scale:g}, offset {offset:g}" for scale, offset in scaled[:3])
+        yield (
+            "scale",
+            f"has {got}, expected 1, 0: samples in the network's units, without these tags",
+        )
 
 
 def _date(header: Header, date: datetime.date) -> Iterator[tuple[Reason, str]]:

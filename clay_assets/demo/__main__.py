@@ -1,4 +1,4 @@
-"""`python -m clay_assets.demo make | show`: the demo's steps before and after the pipeline."""
+"""`python -m clay_assets.demo make | watch | show`: the steps of the demo, around the pipeline."""
 
 import argparse
 import sys
@@ -6,15 +6,17 @@ import time
 from pathlib import Path
 
 from clay_assets.demo.checkpoint import write_untrained_checkpoint
-from clay_assets.demo.chips import write_chips_of_tile
+from clay_assets.demo.chips import CHIPS, SCENES, write_chips
 from clay_assets.demo.report import show
-from clay_assets.demo.scenes import SCENES
+from clay_assets.demo.watch import watch
 from clay_assets.settings import DEFAULTS
 from clay_model.spec import SIZES
 
+MODELS = ("v0",)
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one of the two steps.
+    """Run one of the steps.
 
     Args:
         arguments: Of the command line; those of the process if left out.
@@ -28,18 +30,26 @@ def main(arguments: list[str] | None = None) -> int:
         "make", help="make chips of two tiles and an untrained checkpoint, where missing"
     )
     making.add_argument("--chips", type=Path, default=Path(DEFAULTS["CLAY_CHIPS_URI"]))
-    making.add_argument("--checkpoint", type=Path, default=Path(DEFAULTS["CLAY_CHECKPOINT"]))
-    making.add_argument("--chips-per-date", type=int, default=6, help="neighbours, on each of two dates (6)")
+    making.add_argument("--model", choices=MODELS, default="v0")
     making.add_argument("--model-size", choices=tuple(SIZES), default="small")
+    making.add_argument("--checkpoint", type=Path, help="checkpoints/clay-{model}-{size}-untrained.ckpt")
+    watching = steps.add_parser(
+        "watch", help="run a command with its output in a file, and show its progress"
+    )
+    watching.add_argument("tile", help="that the command embeds")
+    watching.add_argument("log", type=Path, help="file for the command's output")
+    watching.add_argument("command", nargs=argparse.REMAINDER)
     showing = steps.add_parser("show", help="print what the published files hold")
     showing.add_argument("--output", type=Path, default=Path(DEFAULTS["CLAY_OUTPUT_URI"]))
     chosen = parser.parse_args(arguments)
+    if chosen.step == "watch":
+        return watch(chosen.tile, chosen.log, chosen.command)
+    if chosen.step == "make":
+        _make(chosen)
+        return 0
     try:
-        if chosen.step == "make":
-            _make(chosen)
-        else:
-            print(*show(chosen.output), sep="\n")
-    except (FileNotFoundError, ValueError) as error:
+        print(*show(chosen.output), sep="\n")
+    except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -48,19 +58,15 @@ def main(arguments: list[str] | None = None) -> int:
 def _make(chosen: argparse.Namespace) -> None:
     for scene in SCENES:
         start = time.perf_counter()
-        count = chosen.chips_per_date * len(scene.seasons)
-        written = write_chips_of_tile(chosen.chips, scene.tile, count)
-        dates = " and ".join(season.date.isoformat() for season in scene.seasons)
+        written = write_chips(chosen.chips, scene)
         what = f"made {written} in {time.perf_counter() - start:.1f} s" if written else "all there"
-        print(f"{chosen.chips / scene.tile}: {count} chips of invented land, {dates}: {what}")
+        print(f"{chosen.chips / scene.tile}: {CHIPS} chips of {scene.place}, {scene.date}: {what}")
+    size = chosen.model_size
+    checkpoint = chosen.checkpoint or Path("checkpoints", f"clay-{chosen.model}-{size}-untrained.ckpt")
     start = time.perf_counter()
-    try:
-        made = write_untrained_checkpoint(chosen.checkpoint, chosen.model_size)
-    except FileExistsError:
-        print(f"{chosen.checkpoint}: not the demo's own, kept and used as it is")
-        return
+    made = write_untrained_checkpoint(checkpoint, size)
     what = f"made in {time.perf_counter() - start:.1f} s" if made else "there"
-    print(f"{chosen.checkpoint}: {chosen.model_size}, seeded weights, UNTRAINED: {what}")
+    print(f"{checkpoint}: {size}, seeded weights, UNTRAINED: {what}")
 
 
 if __name__ == "__main__":

@@ -6,59 +6,42 @@ Not here: reading checkpoints (`clay_model.checkpoint`).
 """
 
 import os
-import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from clay_assets.demo.noise import Floats
 from clay_model.spec import SIZES, ModelSize
-
-MARK = "made by clay_assets.demo"
-"""Stands in every file written here and in no other: only such a file is ever replaced."""
-
-RECIPE = 1
-"""Raised whenever the same arguments would give other weights."""
 
 _DECODER_DIM = 512
 
 
-def write_untrained_checkpoint(path: Path, model_size: ModelSize = "small", seed: int = 0) -> bool:
-    """Write a Lightning checkpoint of random weights, unless it is there already.
+def write_untrained_checkpoint(path: Path, model_size: ModelSize = "small") -> bool:
+    """Write a Lightning checkpoint of random weights, unless a file of that name exists.
 
-    The same arguments give the same bytes, and so the same embeddings, with one version of PyTorch.
+    The same size gives the same bytes, and so the same embeddings, with one version of PyTorch.
 
     Args:
         path: Where; its folder is made if it is missing.
         model_size: One of `clay_model.spec.SIZES`; `small` takes 380 MB.
-        seed: Another seed, other weights.
 
     Returns:
-        Whether it was written; false if it was there.
-
-    Raises:
-        FileExistsError: If another file has that name, perhaps a trained checkpoint. It is left as it is.
+        Whether it was written; an existing file is kept as it is.
     """
-    note = f"{MARK}: random weights, never trained (recipe {RECIPE}, {model_size}, seed {seed})"
     if path.exists():
-        content = _pickled_text(path)
-        if MARK.encode() not in content:
-            raise FileExistsError(
-                f"{path} was not made by the demo and is kept; name another file for untrained weights"
-            )
-        if note.encode() in content:
-            return False
+        return False
 
-    import torch  # here, because to find that nothing is to be done takes no torch, which takes seconds
+    import torch  # takes seconds, and is not needed where the file exists
 
-    shapes = _shapes(model_size)
     checkpoint = {
         "epoch": 0,
         "global_step": 0,
         "pytorch-lightning_version": "2.1.2",
-        "state_dict": {name: torch.from_numpy(_weight(name, shape, seed)) for name, shape in shapes.items()},
-        "hyper_parameters": {"model_size": model_size, "untrained": True, "note": note},
+        "state_dict": {
+            name: torch.from_numpy(_weight(name, shape)) for name, shape in _shapes(model_size).items()
+        },
+        "hyper_parameters": {"model_size": model_size, "untrained": True},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -67,7 +50,7 @@ def write_untrained_checkpoint(path: Path, model_size: ModelSize = "small", seed
             torch.save(checkpoint, file)
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)  # what an interruption leaves
+        partial.unlink(missing_ok=True)  # of an interrupted write
     return True
 
 
@@ -84,20 +67,11 @@ def _shapes(model_size: ModelSize) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _weight(name: str, shape: tuple[int, ...], seed: int) -> Floats:
+def _weight(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """A tensor that keeps the activations' scale: matrices by their inputs, norms near 1, biases near 0."""
-    key = np.array([zlib.crc32(name.encode()), seed], np.uint64)
-    values = np.random.Generator(np.random.Philox(key=key)).standard_normal(shape, np.float32)
+    random = np.random.Generator(np.random.Philox(zlib.crc32(name.encode())))
+    values = random.standard_normal(shape, np.float32)
     if len(shape) > 1:
         values /= np.float32(np.sqrt(np.prod(shape[1:])))
         return values
     return np.float32(0.02) * values + np.float32(name.endswith("weight"))
-
-
-def _pickled_text(path: Path) -> bytes:
-    """What a checkpoint says of itself, unparsed: a zip archive's `data.pkl`; empty if it is none."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return b"".join(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
-    except (OSError, zipfile.BadZipFile):
-        return b""

@@ -1,183 +1,133 @@
-"""Demo chips, written as the bucket has them: names, folders, grid, tags and TIFF layout.
+"""Demo chips of two real places, in files like the bucket's: names, folders, tags and TIFF layout.
 
-Here: which chips of a tile's grid are made, and their files.
-Not here: what is on them (see `relief`, `cover`, `rendering`), and how chips are read (`clay_assets.chips`).
+Here: which real pixels a chip shows, where the chip lies, and its file.
+Not here: where the pixels are from (`README.md` beside this file), how chips are read (`clay_assets.chips`).
+
+A place has 224 x 224 pixels, a chip 512 x 512. The demo enlarges the place (nearest neighbour: every value is
+an observed one) until it fills a block of four by three chips: 10 m of the place are 91 m of its block.
+At its true scale a place is smaller than a chip, and its mirror images continue it.
 """
 
+import datetime
 import math
 import os
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 import rasterio
-from rasterio.errors import RasterioIOError
+from numpy.typing import NDArray
 from rasterio.transform import Affine
 
-from clay_assets.demo.cover import lay_cover
-from clay_assets.demo.noise import Floats, NoiseWindow
-from clay_assets.demo.relief import PIXEL, raise_relief
-from clay_assets.demo.rendering import Season, render
-from clay_assets.demo.scenes import SCENES, Scene
 from clay_model.spec import BANDS, CHIP_SIZE
 
-RECIPE = 1
-"""Raised whenever the same scene would come out otherwise: chips made before are then made anew."""
+SOURCE = Path(__file__).with_name("real_chips.npz")
+SOURCE_SIZE = 224
+"""Pixels along a side of a real place."""
 
-GRID_SIDE = 21
-"""Whole chips along a side of a tile: Sentinel-2's tiles are 10,980 pixels wide."""
+PIXEL = 10
+"""Metres."""
 
-Layout = Literal["strips", "tiles"]
-"""How a TIFF is cut up: strips of one row as in the bucket, or tiles of 256 x 256 pixels."""
+CHIPS = 12
+"""Of a tile in the demo: four across, three down."""
 
-_LAYOUTS: dict[Layout, dict[str, str | int | bool]] = {
-    "strips": {"blockysize": 1},
-    "tiles": {"tiled": True, "blockxsize": 256, "blockysize": 256, "predictor": 3},
-}
+ENLARGED = SOURCE_SIZE // 4
+"""Real pixels along a side of a chip, of which four across show the whole place."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """One place of a tile's grid of chips.
+class Scene:
+    """A real place, and where the demo's chips of it lie: near it, on the grid of its Sentinel-2 tile.
 
     Attributes:
-        row: From the north, from 0.
-        column: From the west, from 0.
+        tile: MGRS code.
+        place: In words.
+        date: When Sentinel-2 saw it.
+        epsg: Code of the tile's UTM zone.
+        west: Easting of the left edge of the chips, metres.
+        north: Northing of their upper edge, metres.
     """
 
-    row: int
-    column: int
+    tile: str
+    place: str
+    date: datetime.date
+    epsg: int
+    west: int
+    north: int
 
-    @property
-    def number(self) -> int:
-        """The chip's number in its name: row by row from the north-west, from 1."""
-        return self.row * GRID_SIDE + self.column + 1
+
+CHILE = Scene("18HYB", "southern Chile", datetime.date(2020, 4, 8), 32718, 715_320, 5_694_920)
+BRAZIL = Scene("22JGS", "the coast of Paraná, Brazil", datetime.date(2021, 7, 23), 32722, 787_000, 7_194_920)
+SCENES = (CHILE, BRAZIL)
 
 
-def write_chips_of_tile(root: Path, tile: str, count: int, layout: Layout = "strips") -> int:
-    """Make the demo chips of a tile, except those that are there and would come out the same.
+def write_chips(root: Path, scene: Scene, count: int = CHIPS, span: int = ENLARGED) -> int:
+    """Make chips of a place, except those that exist.
 
     Args:
         root: Folder that gets one folder per tile.
-        tile: MGRS code of one of `SCENES`.
-        count: Chips, half of them on each of two dates: the same block of neighbours on both.
-        layout: Of the TIFFs.
+        scene: The place.
+        count: Chips: a block of neighbours, row by row, about as wide as high. `CHILE` has room for 49.
+        span: Real pixels along a side of a chip; 512 shows them at their true scale.
 
     Returns:
         How many were written.
-
-    Raises:
-        ValueError: If there is no scene for the tile, or its grid has not so many chips.
     """
-    scene = scene_of(tile)
-    places = block_of(scene, math.ceil(count / len(scene.seasons)))
-    wanted = [(season, place) for season in scene.seasons for place in places][:count]
-    recipe = _recipe(scene, layout)
-    missing = [
-        (season, place)
-        for season, place in wanted
-        if not _is_current(root / chip_path(scene, season, place), recipe)
-    ]
-    for place in places:
-        seasons = [season for season, at in missing if at == place]
-        for season, pixels in zip(seasons, _views(scene, place, seasons), strict=True):
-            _write(root / chip_path(scene, season, place), pixels, scene, season, place, layout)
-    return len(missing)
+    width, side, written = math.ceil(math.sqrt(count)), CHIP_SIZE * PIXEL, 0
+    for number in range(count):
+        row, column = divmod(number, width)
+        name = f"claytile_{scene.tile}_{scene.date:%Y%m%d}_v02_{number + 1:04}.tif"
+        path = root / scene.tile / scene.date.isoformat() / name
+        if not path.exists():
+            transform = Affine(PIXEL, 0, scene.west + column * side, 0, -PIXEL, scene.north - row * side)
+            _write(path, scene, transform, chip_pixels(scene.tile, row, column, span))
+            written += 1
+    return written
 
 
-def scene_of(tile: str) -> Scene:
-    """The scene of a tile.
+def chip_pixels(tile: str, row: int, column: int, span: int) -> NDArray[np.float32]:
+    """What a chip of the block shows.
 
-    Raises:
-        ValueError: If there is none.
+    Args:
+        tile: Of the place.
+        row: Within the block, from 0.
+        column: Within the block, from 0.
+        span: Real pixels along a side of a chip.
+
+    Returns:
+        (13, 512, 512) in physical units, bands in the order of `BANDS`.
     """
-    for scene in SCENES:
-        if scene.tile == tile:
-            return scene
-    raise ValueError(
-        f"there is no demo landscape for tile {tile!r}, only for {', '.join(s.tile for s in SCENES)}"
-    )
+    return _place(tile)[:, _nearest(row, span)[:, np.newaxis], _nearest(column, span)]
 
 
-def block_of(scene: Scene, count: int) -> list[Place]:
-    """A block of neighbouring places, about as wide as high, from the scene's first place to the south-east.
-
-    Raises:
-        ValueError: If the grid has not so many places, or fewer than one are asked for.
-    """
-    if not 1 <= count <= GRID_SIDE**2:
-        raise ValueError(f"{count} chips of a tile on one date: expected 1 to {GRID_SIDE**2}")
-    width = min(GRID_SIDE, math.ceil(count / math.isqrt(count)))
-    height = math.ceil(count / width)
-    top = min(scene.first_row, GRID_SIDE - height)
-    left = min(scene.first_column, GRID_SIDE - width)
-    return [Place(top + n // width, left + n % width) for n in range(count)]
+def _nearest(index: int, span: int) -> NDArray[np.intp]:
+    """The real row of each row of a chip, or column; beyond the place's edge lie its mirror images."""
+    along = (2 * (index * CHIP_SIZE + np.arange(CHIP_SIZE)) + 1) * span // (2 * CHIP_SIZE) % (2 * SOURCE_SIZE)
+    return np.minimum(along, 2 * SOURCE_SIZE - 1 - along)
 
 
-def chip_path(scene: Scene, season: Season, place: Place) -> Path:
-    """Where a chip lies under the root: `{MGRS}/{YYYY-MM-DD}/claytile_{MGRS}_{YYYYMMDD}_v02_{NNNN}.tif`."""
-    name = f"claytile_{scene.tile}_{season.date:%Y%m%d}_v02_{place.number:04}.tif"
-    return Path(scene.tile, season.date.isoformat(), name)
+@cache
+def _place(tile: str) -> NDArray[np.float32]:
+    """(13, 224, 224)."""
+    with np.load(SOURCE) as arrays:
+        parts = [arrays[f"{tile}_{part}"].astype(np.float32) for part in ("optical", "sar", "dem")]
+    return np.concatenate(parts)
 
 
-def _views(scene: Scene, place: Place, seasons: list[Season]) -> Iterator[Floats]:
-    """The pixels of one place on some dates, (13, 512, 512) each; the ground is worked out once."""
-    if not seasons:
-        return
-    top, left = place.row * CHIP_SIZE, place.column * CHIP_SIZE
-    relief = raise_relief(scene.terrain, top, left, CHIP_SIZE)
-    noise = NoiseWindow(scene.terrain.seed, top, left, CHIP_SIZE, CHIP_SIZE)
-    cover = lay_cover(scene.vegetation, relief, noise)
-    for season in seasons:
-        yield render(relief, cover, noise, season)
-
-
-def _recipe(scene: Scene, layout: Layout) -> str:
-    """A word that changes whenever any pixel or the layout of the scene's chips would."""
-    return f"{RECIPE}-{layout}-{zlib.crc32(repr(scene).encode()):08x}"
-
-
-def _is_current(path: Path, recipe: str) -> bool:
-    """Whether a chip of this recipe is there; it is whole, because it got its name last."""
-    if not path.is_file():
-        return False
-    try:
-        with rasterio.open(path) as chip:
-            return bool(chip.tags().get("recipe") == recipe)
-    except RasterioIOError:
-        return False
-
-
-def _write(path: Path, pixels: Floats, scene: Scene, season: Season, place: Place, layout: Layout) -> None:
+def _write(path: Path, scene: Scene, transform: Affine, pixels: NDArray[np.float32]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    west = scene.west + place.column * CHIP_SIZE * PIXEL
-    north = scene.north - place.row * CHIP_SIZE * PIXEL
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    bands, height, width = pixels.shape
+    tags = {"date": scene.date.isoformat(), "TIFFTAG_COPYRIGHT": "Contains modified Copernicus Sentinel data"}
     try:
         with rasterio.open(
-            partial,
-            "w",
-            driver="GTiff",
-            width=CHIP_SIZE,
-            height=CHIP_SIZE,
-            count=len(BANDS),
-            dtype="float32",
-            crs=f"EPSG:{scene.epsg}",
-            transform=Affine(PIXEL, 0, west, 0, -PIXEL, north),
-            interleave="pixel",
-            compress="deflate",
-            zlevel=1,  # 3 % larger than at the default of 6, in two thirds of the time
-            **_LAYOUTS[layout],
+            *(partial, "w", "GTiff", width, height, bands, f"EPSG:{scene.epsg}", transform, "float32"),
+            **{"interleave": "pixel", "blockysize": 1, "compress": "deflate", "zlevel": 1},
         ) as chip:
             chip.write(pixels)
             chip.descriptions = BANDS
-            chip.update_tags(
-                date=season.date.isoformat(),
-                recipe=_recipe(scene, layout),
-                source="an invented landscape of the demo, not an observation",
-            )
+            chip.update_tags(**tags)
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)  # what an interruption leaves
+        partial.unlink(missing_ok=True)  # of an interrupted write

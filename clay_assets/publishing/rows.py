@@ -1,16 +1,17 @@
-"""What a row of the published file must be, and the running union of the rows' outlines.
+"""What a row of the published file must be, and the running union of the rows' footprints.
 
 The writer refuses what is found here, the validation reports it: one set of rules serves both.
 Facts about the file as a whole belong in `schema.py` and `validation.py`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import shapely
 
+from clay_assets.chips.antimeridian import cut_at_antimeridian, joined_bounds
 from clay_assets.parquet import vectors
 from clay_assets.publishing.schema import COLUMNS, Bounds
 
@@ -36,21 +37,25 @@ class Fault:
 
 @dataclass
 class Outline:
-    """Union of the polygons seen so far."""
+    """What the footprints seen so far have in common."""
 
-    bounds: Bounds | None = None  # None: no polygon yet
     counterclockwise: bool = True  # every exterior ring so far, and no holes
+    types: set[str] = field(default_factory=set)  # GeoParquet's names of the geometries' types
+    boxes: list[np.ndarray] = field(default_factory=list)  # of each batch (N, 4), a row for each part
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """Of all rows, None before the first; west > east where they lie across the antimeridian."""
+        return joined_bounds(np.concatenate(self.boxes)) if self.boxes else None
 
     def add(self, wkb: pa.Array) -> None:
-        """Take in a batch's `geometry` column; every value must be a polygon's WKB."""
-        polygons = shapely.from_wkb(wkb.to_numpy(zero_copy_only=False))
-        if not len(polygons):
+        """Take in a batch's `geometry` column; every value must be a footprint's WKB."""
+        geometries = shapely.from_wkb(wkb.to_numpy(zero_copy_only=False))
+        if not len(geometries):
             return
-        xmin, ymin, xmax, ymax = (float(value) for value in shapely.total_bounds(polygons))
-        if self.bounds is not None:
-            x0, y0, x1, y1 = self.bounds
-            xmin, ymin, xmax, ymax = min(xmin, x0), min(ymin, y0), max(xmax, x1), max(ymax, y1)
-        self.bounds = (xmin, ymin, xmax, ymax)
+        self.types.update(geometry.geom_type for geometry in geometries)
+        polygons = shapely.get_parts(geometries)
+        self.boxes.append(shapely.bounds(polygons))
         rings = shapely.get_exterior_ring(polygons)
         holes = shapely.get_num_interior_rings(polygons)
         self.counterclockwise = self.counterclockwise and bool(
@@ -71,13 +76,33 @@ def row_faults(batch: pa.RecordBatch) -> Iterator[Fault]:
     unfinite = ~np.isfinite(vectors(embeddings)).all(axis=1) & ~_nulls(embeddings)
     yield from _fault(batch, unfinite, "an embedding that holds NaN, infinity or null")
     geometry = batch["geometry"]
-    no_polygon = ~_are_polygons(geometry) & ~_nulls(geometry)
+    no_polygon = ~_are_footprints(geometry) & ~_nulls(geometry)
     yield from _fault(
         batch, no_polygon, "a geometry that is not the WKB of a 2-D polygon within ±180, ±90 degrees"
     )
 
 
-def _are_polygons(wkb: pa.Array) -> np.ndarray:
+def cut_footprints(wkb: pa.Array) -> pa.Array:
+    """Cut those of a `geometry` column that cross the antimeridian; all others keep their bytes.
+
+    Args:
+        wkb: of footprints, as `row_faults` finds nothing wrong with.
+    """
+    whole = shapely.from_wkb(wkb.to_numpy(zero_copy_only=False))
+    cut = cut_at_antimeridian(whole)
+    if all(before is after for before, after in zip(whole, cut, strict=True)):
+        return wkb
+    return pa.array(
+        [
+            old if before is after else shapely.to_wkb(after)
+            for old, before, after in zip(wkb.to_pylist(), whole, cut, strict=True)
+        ],
+        wkb.type,
+    )
+
+
+def _are_footprints(wkb: pa.Array) -> np.ndarray:
+    """Whether each is a polygon, or a multipolygon that the antimeridian cuts."""
     geometries = parsed(wkb)
     # `bounds` passes over NaN, so a polygon with one such corner would look well placed.
     corners, of = shapely.get_coordinates(geometries, return_index=True)
@@ -93,8 +118,10 @@ def _are_polygons(wkb: pa.Array) -> np.ndarray:
     flat = ~shapely.has_z(geometries)
     # An SRID marks PostGIS's EWKB, which GeoParquet does not allow.
     standard = shapely.get_srid(geometries) <= 0
-    is_polygon: np.ndarray = shapely.get_type_id(geometries) == shapely.GeometryType.POLYGON
-    return is_polygon & finite & within & flat & standard
+    types = shapely.get_type_id(geometries)
+    is_cut = (types == shapely.GeometryType.MULTIPOLYGON) & (xmin == -180) & (xmax == 180)
+    is_footprint: np.ndarray = (types == shapely.GeometryType.POLYGON) | is_cut
+    return is_footprint & finite & within & flat & standard
 
 
 def parsed(wkb: pa.Array | pa.ChunkedArray) -> np.ndarray:

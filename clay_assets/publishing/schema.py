@@ -6,6 +6,7 @@ belongs in `rows.py`. The format: https://geoparquet.org/releases/v1.0.0/
 
 import json
 import math
+from collections.abc import Collection
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +24,11 @@ PROVENANCE = ("model", "checkpoint_sha256", "level", "precision", "software")
 """What every published file says about its making; a caller may add further names."""
 
 Bounds = tuple[float, float, float, float]
-"""(xmin, ymin, xmax, ymax) in degrees of OGC:CRS84."""
+"""(xmin, ymin, xmax, ymax) in degrees of OGC:CRS84; xmin > xmax across the antimeridian."""
+
+GEOMETRY_TYPES = {"Polygon", "MultiPolygon"}
+"""Of footprints; the latter of those that the antimeridian cuts, as RFC 7946 asks (3.1.9). Only the few files
+of UTM zones 1 and 60 that hold such a chip declare it."""
 
 
 def published_schema(shape: tuple[int, ...]) -> pa.Schema:
@@ -50,17 +55,18 @@ def width_of(shape: tuple[int, ...]) -> int:
     return math.prod(shape)
 
 
-def geo_metadata(bounds: Bounds, counterclockwise: bool) -> str:
-    """Return the JSON text of the `geo` key for polygons in OGC:CRS84.
+def geo_metadata(bounds: Bounds, types: Collection[str], counterclockwise: bool) -> str:
+    """Return the JSON text of the `geo` key for footprints in OGC:CRS84.
 
     Args:
         bounds: union of all rows' bounds.
+        types: that the footprints have, of `GEOMETRY_TYPES`.
         counterclockwise: whether every polygon's exterior ring runs that way. GeoParquet lets a file claim
             only this direction; where it does not hold, nothing is claimed.
     """
     geometry: dict[str, Any] = {
         "encoding": "WKB",
-        "geometry_types": ["Polygon"],
+        "geometry_types": sorted(types),
         # In 1.0.0 a missing `crs` means OGC:CRS84 too, while a null means "unknown". Spelled out, no reader
         # needs to tell the two apart.
         "crs": pyproj.CRS.from_user_input(CRS).to_json_dict(),

@@ -128,6 +128,9 @@ def _outline_faults(outline: Outline, entry: dict[str, Any]) -> Iterator[str]:
         same = False
     if entry and not same:
         yield f"geo: bbox is {said}; the rows' is {list(outline.bounds or ())}."
+    types = entry.get("geometry_types")
+    if entry and types != sorted(outline.types):
+        yield f"geo: geometry_types is {types}; expected {sorted(outline.types)}."
     orientation = entry.get("orientation")
     if orientation is not None and not (orientation == "counterclockwise" and outline.counterclockwise):
         yield f"geo: orientation is {orientation!r}; that does not hold for every polygon."

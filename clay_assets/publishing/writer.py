@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clay_assets.parquet import vectors
-from clay_assets.publishing.rows import Outline, RowsRefusedError, row_faults
+from clay_assets.publishing.rows import Outline, RowsRefusedError, cut_footprints, row_faults
 from clay_assets.publishing.schema import PREFIX, Bounds, geo_metadata, published_schema, width_of
 
 ROW_GROUP_BYTES = 32 * 2**20
@@ -79,7 +79,7 @@ def write_geoparquet(
         path: a local file in an existing folder; while writing, `{path}.part` lies beside it.
         batches: rows in the order of date, then chip number, in batches of any length. Columns `source_url`
             string, `date` date32, `embeddings` fixed-size list of float32, `geometry` binary: a polygon's WKB
-            in OGC:CRS84.
+            in OGC:CRS84, which is cut where it crosses the antimeridian.
         shape: of one embedding; its product is the fixed-size list's width.
         provenance: what the file was made from, by bare names (`PROVENANCE` and any others); in the file each
             gets the prefix `clay:`.
@@ -101,7 +101,7 @@ def write_geoparquet(
             if totals.outline.bounds is None:
                 raise RowsRefusedError(f"got no rows for {path.name}; expected at least one")
             # Only now are all bounds known. Closing the writer puts these into the footer.
-            geo = geo_metadata(totals.outline.bounds, totals.outline.counterclockwise)
+            geo = geo_metadata(totals.outline.bounds, totals.outline.types, totals.outline.counterclockwise)
             writer.add_key_value_metadata({"geo": geo, **said})
         size = part.stat().st_size
         part.replace(path)
@@ -133,8 +133,9 @@ def _accepted(
                 raise RowsRefusedError(f"got {'; '.join(faults)}; expected none. Embed those chips again")
             totals.rows += batch.num_rows
             totals.days.update(pc.unique(batch["date"]).to_pylist())
-            totals.outline.add(batch["geometry"])
-            yield _as_published(batch, schema, width)
+            cut = cut_footprints(batch["geometry"])
+            totals.outline.add(cut)
+            yield _as_published(batch, cut, schema, width)
 
 
 def _check_columns(batch: pa.RecordBatch, schema: pa.Schema, width: int) -> None:
@@ -154,11 +155,12 @@ def _check_columns(batch: pa.RecordBatch, schema: pa.Schema, width: int) -> None
         raise RowsRefusedError(f"got {', and '.join(pairs)}")
 
 
-def _as_published(batch: pa.RecordBatch, schema: pa.Schema, width: int) -> pa.Table:
+def _as_published(batch: pa.RecordBatch, geometry: pa.Array, schema: pa.Schema, width: int) -> pa.Table:
     # Rebuilt from the values (no copy): the tensor's storage insists on its own name for the list's child.
     lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors(batch["embeddings"]).reshape(-1)), width)
     tensors = pa.ExtensionArray.from_storage(schema.field("embeddings").type, lists)
-    columns = [tensors if name == "embeddings" else batch[name] for name in schema.names]
+    replaced = {"embeddings": tensors, "geometry": geometry}
+    columns = [replaced.get(name, batch[name]) for name in schema.names]
     return pa.table(columns, schema=schema)
 
 

@@ -29,8 +29,10 @@ T = TypeVar("T")
 
 @functools.cache
 def chip_of_value(value: int) -> bytes:
-    """A chip whose every pixel is this value, 0 to 255."""
-    return chip_bytes(np.full((13, 512, 512), value, dtype=np.uint8))
+    """A chip whose every pixel is this value, 0 to 255; B12 is 1, since 0 in all bands would be no data."""
+    pixels = np.full((13, 512, 512), value, dtype=np.uint8)
+    pixels[9] = 1
+    return chip_bytes(pixels)
 
 
 def chip_url(tile: str, number: int) -> str:

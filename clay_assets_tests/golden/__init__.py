@@ -16,6 +16,7 @@ from pyproj import Transformer
 from clay_assets_tests.recipe import chip_pixels
 
 FOLDER = Path(__file__).parent
+REAL_PIXELS = FOLDER.parents[1] / "clay_assets" / "demo" / "real_chips.npz"
 MARGIN = 144
 """Pixels on each side of a real chip that mirror its centre."""
 
@@ -59,7 +60,7 @@ class GoldenChip:
         """(13, 512, 512) in physical units, bands in the order of the network."""
         if not self.real:
             return chip_pixels(self.name)
-        with np.load(FOLDER / "real_chips.npz") as arrays:
+        with np.load(REAL_PIXELS) as arrays:
             centre = [arrays[f"{self.name}_{part}"] for part in ("optical", "sar", "dem")]
         pixels = np.concatenate([part.astype(np.float32) for part in centre])
         return np.pad(pixels, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)), mode="symmetric")

@@ -1,22 +1,27 @@
 """The fast path against the plain one: same weights, same chips, the largest difference printed."""
 
 import copy
+import dataclasses
 import datetime
 import platform
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from clay_model import SIZES, Dimensions, Embedder, Encoder, Level, ModelSize, Precision
+from clay_model import V0, V15, Dimensions, Embedder, Level, ModelSpec, Precision
 from clay_model.accelerate import LARGEST_BATCH, auto_batch_size, fitting_batch
+from clay_model.checkpoint import Encoder
 from clay_model.device import multiplies_bf16
-from clay_model.encoder import Attention, plain_attention
-from clay_model.encodings import encode_dates, encode_places
 from clay_model.kernels.attention import headwise_attention
 from clay_model.kernels.packed import PackedLinear, packing_works
-from clay_model.spec import BANDS, CHIP_SIZE, DEVIATION, HEAD_DIM, MEAN, TOKENS
+from clay_model.layers import Attention, plain_attention
+from clay_model.model_spec import HEAD_DIM
+from clay_model.v0.encoder import Encoder as EncoderV0
+from clay_model.v0.spec import TOKENS
+from clay_model.v15.encoder import Encoder as EncoderV15
 
 BOUND: dict[Precision, float] = {"fp32": 1e-5, "bf16": 1e-2}
 """Largest relative distance of any one vector to the plain path's in float32."""
@@ -25,27 +30,35 @@ CPU = torch.device("cpu")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 
-def random_encoder(dimensions: Dimensions, seed: int = 0) -> Encoder:
+NETWORKS: dict[ModelSpec, type[Encoder]] = {V0: EncoderV0, V15: EncoderV15}
+LEVELS = [(spec, level) for spec in NETWORKS for level in spec.levels]
+MODELS = pytest.mark.parametrize("spec", NETWORKS, ids=lambda spec: spec.name)
+
+
+def random_encoder(spec: ModelSpec, dimensions: Dimensions, seed: int = 0) -> Encoder:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return Encoder(dimensions).requires_grad_(False)
+        return NETWORKS[spec](dimensions).requires_grad_(False)
 
 
-def shallow(size: ModelSize, depth: int = 2) -> Dimensions:
-    full = SIZES[size]
-    return Dimensions(dim=full.dim, depth=depth, heads=full.heads, mlp_ratio=full.mlp_ratio)
+def shallow(spec: ModelSpec, size: str = "", depth: int = 2) -> Dimensions:
+    """So many layers of a size; by default the model's smallest."""
+    return dataclasses.replace(spec.sizes[size or next(iter(spec.sizes))], depth=depth)
 
 
-def chips(count: int, seed: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+def chips(spec: ModelSpec, count: int, seed: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """Pixels with every band's own mean and deviation, places and dates of `count` chips."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(count, len(BANDS), CHIP_SIZE, CHIP_SIZE, generator=generator)
-    pixels = noise * torch.tensor(DEVIATION).view(-1, 1, 1) + torch.tensor(MEAN).view(-1, 1, 1)
-    places = (
-        encode_places([(10.0 * chip - 20, 50.0) for chip in range(count)]) if count else torch.empty(0, 2)
-    )
-    dates = encode_dates([datetime.date(2020, 6, 1 + chip) for chip in range(count)])
-    return pixels, places, dates
+    noise = torch.randn(count, len(spec.bands), spec.window_size, spec.window_size, generator=generator)
+    pixels = noise * torch.tensor(spec.deviation).view(-1, 1, 1) + torch.tensor(spec.mean).view(-1, 1, 1)
+    lonlat = np.array([(10.0 * chip - 20, 50.0) for chip in range(count)]).reshape(-1, 2)
+    dates = [datetime.datetime(2020, 6, 1 + chip, chip) for chip in range(count)]
+    return pixels, *NETWORKS[spec].context(lonlat, dates)
+
+
+def finest(spec: ModelSpec) -> Level:
+    """The level that shows every patch token."""
+    return list(spec.levels)[-1]
 
 
 def both_paths(encoder: Encoder, precision: Precision) -> tuple[Embedder, Embedder]:
@@ -78,17 +91,30 @@ def qkv_with_scores_of(spread: float, heads: int = 3) -> Tensor:
     return qkv.flatten(2).bfloat16()
 
 
-@pytest.mark.parametrize(("size", "depth"), [("tiny", 4), ("small", 2), ("medium", 1), ("large", 1)])
-def test_fast_path_agrees_with_the_plain_one_in_every_size(size: ModelSize, depth: int) -> None:
-    encoder = random_encoder(shallow(size, depth))
-    inputs = chips(1)
+@pytest.mark.parametrize(
+    ("spec", "size", "depth"),
+    [
+        (V0, "tiny", 4),
+        (V0, "small", 2),
+        (V0, "medium", 1),
+        (V0, "large", 1),
+        (V15, "small", 6),
+        (V15, "large", 2),
+    ],
+    ids=lambda value: value.name if isinstance(value, ModelSpec) else str(value),
+)
+def test_fast_path_agrees_with_the_plain_one_in_every_size(spec: ModelSpec, size: str, depth: int) -> None:
+    encoder = random_encoder(spec, shallow(spec, size, depth))
+    inputs, level = chips(spec, 1), finest(spec)
     fast, plain = both_paths(encoder, "fp32")
-    exact = plain.encode(*inputs, "group")
-    distance = largest_distance(fast.encode(*inputs, "group"), exact)
+    exact = plain.encode(*inputs, level)
+    distance = largest_distance(fast.encode(*inputs, level), exact)
     fast, plain = both_paths(encoder, "bf16")
-    distance_bf16 = largest_distance(fast.encode(*inputs, "group"), exact)
-    plain_bf16 = largest_distance(plain.encode(*inputs, "group"), exact)
-    print(f"\n{size}: fp32 {distance:.1e}, bf16 {distance_bf16:.1e} (the plain path's {plain_bf16:.1e})")
+    distance_bf16 = largest_distance(fast.encode(*inputs, level), exact)
+    plain_bf16 = largest_distance(plain.encode(*inputs, level), exact)
+    print(
+        f"\n{spec.model_name(size)}: fp32 {distance:.1e}, bf16 {distance_bf16:.1e} (the plain path's {plain_bf16:.1e})"
+    )
     assert distance < BOUND["fp32"]
     assert distance_bf16 < min(BOUND["bf16"], 1.5 * plain_bf16)
 
@@ -96,21 +122,26 @@ def test_fast_path_agrees_with_the_plain_one_in_every_size(size: ModelSize, dept
 @pytest.mark.skipif(
     platform.system() != "Linux" or platform.machine() != "x86_64", reason="oneDNN is for x86 on Linux"
 )
+@pytest.mark.parametrize(("spec", "embeddings"), [(V0, 6), (V15, 1)], ids=["v0", "v1.5"])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_fast_path_is_in_use_where_its_operators_work(precision: Precision) -> None:
+def test_fast_path_is_in_use_where_its_operators_work(
+    precision: Precision, spec: ModelSpec, embeddings: int
+) -> None:
     if precision == "bf16" and not multiplies_bf16(CPU):
         pytest.skip("bf16 is not native here")
-    fast, plain = both_paths(random_encoder(shallow("tiny", depth=1)), precision)
+    fast, plain = both_paths(random_encoder(spec, shallow(spec, depth=1)), precision)
     packed = [type(module).__name__ for module in fast.encoder.modules()].count("PackedLinear")
-    assert packed == 4 + 6  # four linear maps of a layer, six patch embeddings
+    assert packed == 4 + embeddings  # four linear maps of a layer, and the patch embeddings
     assert not any(isinstance(module, PackedLinear) for module in plain.encoder.modules())
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("level", ["mean", "patch", "group"])
-def test_batch_size_changes_no_bit_of_a_vector_on_the_cpu(precision: Precision, level: Level) -> None:
-    fast, _ = both_paths(random_encoder(shallow("tiny", depth=1)), precision)
-    pixels, places, dates = chips(3)
+@pytest.mark.parametrize(("spec", "level"), LEVELS, ids=[f"{spec.name}-{level}" for spec, level in LEVELS])
+def test_batch_size_changes_no_bit_of_a_vector_on_the_cpu(
+    precision: Precision, spec: ModelSpec, level: Level
+) -> None:
+    fast, _ = both_paths(random_encoder(spec, shallow(spec, depth=1)), precision)
+    pixels, places, dates = chips(spec, 3)
     together = fast.encode(pixels, places, dates, level)
     alone = [
         fast.encode(pixels[one : one + 1], places[one : one + 1], dates[one : one + 1], level)
@@ -119,16 +150,20 @@ def test_batch_size_changes_no_bit_of_a_vector_on_the_cpu(precision: Precision, 
     assert torch.equal(together, torch.cat(alone))
 
 
+@MODELS
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_no_chips_give_no_vectors(precision: Precision) -> None:
-    for embedder in both_paths(random_encoder(shallow("tiny", depth=1)), precision):
-        assert embedder.encode(*chips(0), "patch").shape == (0, 16, 16, 256)
+def test_no_chips_give_no_vectors(precision: Precision, spec: ModelSpec) -> None:
+    dimensions = shallow(spec, depth=1)
+    for embedder in both_paths(random_encoder(spec, dimensions), precision):
+        vectors = embedder.encode(*chips(spec, 0), "patch")
+        assert vectors.shape == (0, *spec.embedding_shape("patch", dimensions.dim))
 
 
+@MODELS
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_strided_pixels_give_the_same_vectors(precision: Precision) -> None:
-    fast, _ = both_paths(random_encoder(shallow("tiny")), precision)
-    pixels, places, dates = chips(2)
+def test_strided_pixels_give_the_same_vectors(precision: Precision, spec: ModelSpec) -> None:
+    fast, _ = both_paths(random_encoder(spec, shallow(spec)), precision)
+    pixels, places, dates = chips(spec, 2)
     interleaved = pixels.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # as many GeoTIFFs decode
     every_other = torch.stack((pixels, pixels + 1), dim=1).flatten(0, 1)[::2]
     wanted = fast.encode(pixels, places, dates, "mean")
@@ -137,10 +172,11 @@ def test_strided_pixels_give_the_same_vectors(precision: Precision) -> None:
         assert torch.equal(fast.encode(strided, places, dates, "mean"), wanted)
 
 
+@MODELS
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_pixels_and_weights_are_left_as_they_were(precision: Precision) -> None:
-    fast, _ = both_paths(random_encoder(shallow("tiny")), precision)
-    inputs = chips(1)
+def test_pixels_and_weights_are_left_as_they_were(precision: Precision, spec: ModelSpec) -> None:
+    fast, _ = both_paths(random_encoder(spec, shallow(spec)), precision)
+    inputs = chips(spec, 1)
     before = [part.clone() for part in inputs]
     first = fast.encode(*inputs, "mean")
     assert torch.equal(first, fast.encode(*inputs, "mean"))
@@ -149,11 +185,11 @@ def test_pixels_and_weights_are_left_as_they_were(precision: Precision) -> None:
 
 @pytest.mark.parametrize("gain", [8.0, 100.0], ids=["peaked softmax", "saturated softmax"])
 def test_large_scores_cost_no_more_than_they_did_the_original(gain: float) -> None:
-    encoder = random_encoder(shallow("tiny", depth=1))
+    encoder = random_encoder(V0, shallow(V0, depth=1))
     for name, parameter in encoder.named_parameters():
         if name.endswith("to_qkv.weight"):
             parameter[: 2 * 4 * HEAD_DIM] *= gain  # queries and keys
-    inputs = chips(1)
+    inputs = chips(V0, 1)
     fast, plain = both_paths(encoder, "fp32")
     exact = plain.encode(*inputs, "group")
     distance = largest_distance(fast.encode(*inputs, "group"), exact)
@@ -215,13 +251,13 @@ def test_packed_linear_takes_strided_rows(dtype: torch.dtype) -> None:
         pytest.skip("this PyTorch or processor has no packed operators")
     generator = torch.Generator().manual_seed(3)
     wide, weight = (torch.randn(*shape, generator=generator).to(dtype) for shape in ((5, 128), (32, 64)))
-    result = PackedLinear(weight)(wide[:, ::2])
+    result = PackedLinear(weight, rows=5)(wide[:, ::2])
     assert largest_distance(result, wide[:, ::2].double() @ weight.double().T) < BOUND["bf16"]
 
 
 def test_two_embedders_in_two_threads_do_not_disturb_each_other() -> None:
-    embedders = [both_paths(random_encoder(shallow("tiny"), seed), "bf16")[0] for seed in (0, 1)]
-    inputs = chips(1)
+    embedders = [both_paths(random_encoder(V0, shallow(V0), seed), "bf16")[0] for seed in (0, 1)]
+    inputs = chips(V0, 1)
     wanted = [embedder.encode(*inputs, "group") for embedder in embedders]
     with ThreadPoolExecutor(4) as pool:
         jobs = [(which, pool.submit(embedders[which].encode, *inputs, "group")) for which in (0, 1, 0, 1) * 3]
@@ -231,13 +267,15 @@ def test_two_embedders_in_two_threads_do_not_disturb_each_other() -> None:
 
 
 def test_batch_size_follows_the_free_memory_of_a_gpu() -> None:
-    small, gigabyte = SIZES["small"], 2**30
-    sizes = [fitting_batch(free * gigabyte, small, "bf16") for free in (0, 1, 4, 80)]
+    small, gigabyte = V0.sizes["small"], 2**30
+    sizes = [fitting_batch(free * gigabyte, V0, small, "bf16") for free in (0, 1, 4, 80)]
     assert sizes[0] == 1
     assert sizes == sorted(sizes)
     assert sizes[-1] == LARGEST_BATCH
-    assert fitting_batch(4 * gigabyte, small, "fp32") < sizes[2]
-    assert fitting_batch(4 * gigabyte, SIZES["large"], "bf16") < sizes[2]
+    assert fitting_batch(4 * gigabyte, V0, small, "fp32") < sizes[2]
+    assert fitting_batch(4 * gigabyte, V0, V0.sizes["large"], "bf16") < sizes[2]
+    # A window of v1.5 has a fifth of a chip's pixels and two thirds of its tokens.
+    assert sizes[2] < fitting_batch(4 * gigabyte, V15, small, "bf16") < 4 * sizes[2]
 
 
 def test_batch_size_on_the_cpu_is_one_chip(tiny_encoder: Embedder) -> None:

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from clay_assets_tests.golden import REAL_CHIPS, RECIPE_CHIPS, GoldenChip, expected
 from clay_model import Embedder, Level, Precision, load_encoder
 from clay_model.checkpoint import read_checkpoint
-from clay_model.embed import pool
-from clay_model.encodings import encode_dates, encode_places
 
 BOUND: dict[Precision, float] = {"fp32": 1e-5, "bf16": 1e-2}
 """Largest relative distance of any one vector to the reference's."""
@@ -67,13 +65,12 @@ def reference_of(chip: GoldenChip) -> Vectors:
 def test_first_chip_has_the_references_vectors_at_each_level(small: Embedder) -> None:
     chip = RECIPE_CHIPS[0]
     with torch.inference_mode():  # one pass through the network serves the three levels
-        inputs = (
-            torch.from_numpy(pixels_of(chip)[None]),
-            encode_places([chip.lonlat]),
-            encode_dates([chip.date]),
-        )
+        pixels = torch.from_numpy(pixels_of(chip)[None])
+        inputs = (pixels, *small.context([chip.lonlat], [chip.date]))
         tokens = small.encoder(*(part.to(small.device) for part in inputs))
-        mean, patch, group = (pool(tokens, level).cpu().numpy() for level in ("mean", "patch", "group"))
+        mean, patch, group = (
+            small.encoder.pool(tokens, level).cpu().numpy() for level in ("mean", "patch", "group")
+        )
     bound = BOUND[small.precision]
     assert tokens.shape == (1, 6 * 256 + 2, 768)
     assert_close(mean, expected()["small_mean"][:1], bound)

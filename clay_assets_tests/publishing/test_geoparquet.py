@@ -22,6 +22,8 @@ from jsonschema import Draft7Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT7
 
+from clay_assets.chips.geotiff import read_header
+from clay_assets.chips.place import locate
 from clay_assets.publishing import (
     PublishedName,
     RowsRefusedError,
@@ -33,6 +35,7 @@ from clay_assets.publishing import (
     write_geoparquet,
 )
 from clay_assets.publishing.writer import ROW_GROUP_BYTES
+from clay_assets_tests.geotiffs import chip_bytes, chip_pixels
 from clay_assets_tests.publishing.geoparquet_rows import (
     DATES,
     PROVENANCE,
@@ -136,6 +139,55 @@ def test_bbox_is_that_of_all_rows_and_of_all_batches(tmp_path: Path) -> None:
     union = shapely.union_all(footprints(9)).bounds
     assert geometry_entry(path)["bbox"] == pytest.approx(union, abs=1e-12)
     assert summary.bbox == pytest.approx(union, abs=1e-12)
+
+
+def across_the_antimeridian() -> pa.Array:
+    """Three chips of UTM zone 1 as they are read: one on each side of 180 degrees, and one on both."""
+    places = [
+        locate(
+            read_header(
+                chip_bytes(chip_pixels("uint8"), crs="EPSG:32601", origin=(370_000 + east, 7_504_000))
+            )
+        )
+        for east in (-5_120, 0, 5_120)
+    ]
+    return pa.array([place.footprint for place in places], pa.binary())
+
+
+def test_a_chip_across_the_antimeridian_is_published_as_two_polygons_and_its_neighbours_as_they_are(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "01WCR_20200615_20210703_v001.gpq"
+    whole = across_the_antimeridian()
+
+    summary = write_geoparquet(path, [with_column(rows(3), "geometry", whole)], MEAN, PROVENANCE)
+
+    assert validate(path, shape=MEAN, name=path.name) == []
+    frame = geopandas.read_parquet(path)
+    assert frame.geom_type.tolist() == ["Polygon", "MultiPolygon", "Polygon"]
+    assert frame.geometry.is_valid.all()
+    assert (
+        shapely.area(frame.geometry.to_numpy()) < 0.01
+    ).all()  # square degrees; around the Earth it would be 16
+    found = [row[3] for row in duckdb.read_parquet(str(path)).fetchall()]
+    assert (found[0], found[2]) == (whole[0].as_py(), whole[2].as_py())
+    assert shapely.from_wkb(found[1]).equals(frame.geometry[1])
+    entry = geometry_entry(path)
+    assert entry["geometry_types"] == ["MultiPolygon", "Polygon"]
+    assert entry["orientation"] == "counterclockwise"
+    assert entry["bbox"] == list(summary.bbox)
+    west, _, east, _ = summary.bbox
+    assert (west, east) == (frame.bounds.minx[0], frame.bounds.maxx[2])
+    assert 179.6 < west < 180
+    assert -180 < east < -179.6
+
+
+def test_a_multipolygon_that_the_antimeridian_does_not_cut_is_refused(tmp_path: Path) -> None:
+    two = shapely.MultiPolygon([shapely.box(0, 0, 1, 1), shapely.box(2, 0, 3, 1)])
+    batch = with_column(rows(1), "geometry", pa.array([shapely.to_wkb(two)], pa.binary()))
+
+    with pytest.raises(RowsRefusedError, match="a geometry that is not"):
+        write_geoparquet(tmp_path / "file.gpq", [batch], MEAN, PROVENANCE)
 
 
 @pytest.mark.parametrize(

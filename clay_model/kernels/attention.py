@@ -1,11 +1,13 @@
 """Attention on the CPU in bf16: one head at a time, two matrix products with an exponential between them.
 
-PyTorch's flash kernel for the CPU works in small blocks, which leaves bf16 units half idle. A chip's scores
-for one head are 4.7 MB in bf16, so they stay in the last-level cache from one step to the next.
+PyTorch's flash kernel for the CPU works in small blocks, which leaves bf16 units half idle. The scores of one
+head are 4.7 MB in bf16 for a chip of Clay v0 and 2.1 MB for a window of Clay v1.5, so they stay in the
+last-level cache from one step to the next.
 
 A softmax subtracts each row's maximum only to keep its exponentials in range. Here they are taken as they
-are, in one pass instead of three, and a row is divided by its sum at the end, when it is 64 wide and not
-1538. The sums then tell whether anything left the range; a head that did is done again with the softmax.
+are, in one pass instead of three, and a row is divided by its sum at the end, when it is 64 wide and not a
+thousand or more. The sums then tell whether anything left the range; a head that did is done again with the
+softmax.
 Scores are rounded to bf16 in both, as under autocast, which the network was trained with.
 """
 
@@ -14,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from clay_model.spec import HEAD_DIM
+from clay_model.model_spec import HEAD_DIM
 
 SCALE = HEAD_DIM**-0.5
 """What a query times a key is multiplied by to give a score."""
@@ -22,13 +24,13 @@ SCALE = HEAD_DIM**-0.5
 SMALLEST_SUM, LARGEST_SUM = 2.0**-90, 2.0**64
 """Sums of exponentials between which nothing was lost.
 
-The smallest normal number of bf16 is 2^-126: all 2^11 terms of a row, lost below it, are under 2^-25 of such
+The smallest normal number of bf16 is 2^-126: all 2^12 terms of a row, lost below it, are under 2^-24 of such
 a sum. The largest is almost 2^128: values of up to 2^63 can still be weighted.
 """
 
 
 def headwise_attention(qkv: Tensor, heads: int) -> Tensor:
-    """Softmax attention, head by head; takes and gives what `encoder.plain_attention` does.
+    """Softmax attention, head by head; takes and gives what `layers.plain_attention` does.
 
     Args:
         qkv: (B, N, 3*H*E) bf16 queries, keys and values on the CPU, each with its heads side by side.

@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
 from torch import Tensor, nn
 
-from clay_model.spec import TOKENS
-
 
 class PackedLinear(nn.Module):
     """A linear map like `nn.Linear`, optionally followed by the exact (erf) GELU.
@@ -21,13 +19,13 @@ class PackedLinear(nn.Module):
     Args:
         weight: (N, K) float32 or bf16 on the CPU; copied into oneDNN's layout.
         bias: (N,) in the dtype of `weight`, or None.
+        rows: Rows that the layout is chosen for, those of one window; other numbers of rows work as well.
         gelu: Whether the GELU is applied to the result, before it is rounded to bf16.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, rows: int, gelu: bool = False) -> None:
         super().__init__()
-        # The layout is chosen for one chip's tokens; other numbers of rows work as well.
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), TOKENS)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), rows)
         self.bias = None if bias is None else bias.detach()
         self.activation, self.algorithm = ("gelu", "none") if gelu else ("none", "")
 
@@ -50,8 +48,8 @@ def packing_works(dtype: torch.dtype) -> bool:
     linear = F.linear(inputs.double(), weight.double(), bias.double())
     try:
         with torch.inference_mode():
-            plain = PackedLinear(weight, bias)(inputs)
-            fused = PackedLinear(weight, bias, gelu=True)(inputs)
+            plain = PackedLinear(weight, bias, rows=len(inputs))(inputs)
+            fused = PackedLinear(weight, bias, rows=len(inputs), gelu=True)(inputs)
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False  # another version of PyTorch, or a build or processor without the operators
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clay_assets_tests.golden import REAL_CHIPS, RECIPE_CHIPS, GoldenChip
-from clay_model.encodings import (
+from clay_model.v0.encodings import (
     encode_dates,
     encode_places,
     group_encoding,

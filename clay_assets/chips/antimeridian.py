@@ -1,0 +1,67 @@
+"""Footprints across the antimeridian: cut in two for those who read them, and joined bounds.
+
+`place` reprojects corners alone, so that a chip on both sides of 180 degrees gets a polygon around the Earth.
+Results keep it so, whose five corners are the chip's; what is published is cut, as RFC 7946 (3.1.9) asks.
+"""
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+HALF = 180.0
+"""Degrees that no chip spans: a polygon wider than this goes the other way round."""
+
+
+def cut_at_antimeridian(footprints: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Cut those that cross the antimeridian there; all others stay as they are.
+
+    Args:
+        footprints: (N,) shapely polygons in OGC:CRS84 without holes.
+
+    Returns:
+        (N,): of each that crosses a MultiPolygon of its part west of 180 degrees and its part east of it,
+        both counterclockwise; a polygon, if it only touches. A polygon around a pole, which no tile reaches,
+        stays as it is.
+    """
+    west, _, east, _ = shapely.bounds(footprints).T
+    cut = footprints.copy()
+    for index in np.flatnonzero(east - west > HALF):
+        cut[index] = _cut(footprints[index])
+    return cut
+
+
+def _cut(polygon: shapely.Polygon) -> shapely.Geometry:
+    ring = shapely.get_coordinates(polygon)
+    ring[:, 0] += 360.0 * (ring[:, 0] < 0)
+    whole = shapely.polygons(ring)
+    if np.ptp(ring[:, 0]) > HALF or not (whole.is_valid and whole.area):
+        return polygon
+    before, behind = (shapely.clip_by_rect(whole, west, -90, west + HALF, 90) for west in (0, HALF))
+    behind = shapely.transform(behind, lambda degrees: degrees - [360, 0])
+    parts = [shapely.geometry.polygon.orient(part) for part in (before, behind) if part.area]
+    return shapely.MultiPolygon(parts) if len(parts) > 1 else parts[0]
+
+
+def joined_bounds(boxes: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Bounds of many boxes as RFC 7946 (section 5) has them: west of the antimeridian > east, across it.
+
+    Args:
+        boxes: (N, 4) west, south, east, north, degrees; none crosses the antimeridian by itself.
+    """
+    (west, south), (east, north) = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    if east - west > HALF:
+        positive = boxes[:, 0] >= 0
+        if positive.any() and (~positive).any():
+            from_west, to_east = boxes[positive, 0].min(), boxes[~positive, 2].max()
+            if from_west > to_east:  # else some lie all around
+                west, east = from_west, to_east
+    return float(west), float(south), float(east), float(north)
+
+
+def bounds_of(footprints: NDArray[np.object_]) -> tuple[float, float, float, float]:
+    """West, south, east, north of footprints in degrees; west > east where they lie across the antimeridian.
+
+    Args:
+        footprints: (N,) shapely polygons in OGC:CRS84, cut or not; at least one.
+    """
+    return joined_bounds(shapely.bounds(shapely.get_parts(cut_at_antimeridian(footprints))))
