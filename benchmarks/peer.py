@@ -11,10 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from clay_model.encoder import Encoder
 from torch import Tensor, nn
 
 from clay_model.checkpoint import parameter_names
-from clay_model.encoder import Encoder
 from clay_model.spec import BAND_GROUPS, EXTRA_TOKENS, HEAD_DIM, PATCH_SIZE
 
 

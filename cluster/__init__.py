@@ -3,7 +3,8 @@
     python -m cluster
 
 It starts what it needs and stops it again. Here: the hosts and their network (`network`), the nodes of Ray
-(`ray_nodes`), the bucket's content (`scene`), what is read from Dagster, S3 and the system about who did what
-(`observing`). The servers and the questions to Dagster are the rehearsal's. Not here: anything that a deployment
-needs; that is in `deploy/ray/`, and it is those settings that run here.
+(`ray_nodes`), the bucket's content (`scene`), what is read from Dagster, S3 and the system about who did
+what (`observing`), what happens (`play`) and what it costs (`measuring`). The servers and the questions to
+Dagster are the rehearsal's. Not here: anything that a deployment needs; that is in `deploy/ray/`, whose
+settings run here.
 """

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(*, inside: bool, measuring: bool) -> None:
-    with tempfile.TemporaryDirectory(prefix="clay-cluster-", dir="/tmp") as folder, ExitStack() as stack:  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="clay-cluster-", dir="/tmp") as folder, ExitStack() as stack:
         # /tmp: a socket's path has 107 characters at most, and Ray's own are long.
         address = stack.enter_context(switched_network()) if inside else servers.LOOPBACK
         cluster = Cluster(Machines(Path(folder), address, stack))

@@ -65,7 +65,9 @@ class Machines:
     def environment(self) -> dict[str, str]:
         """Variables of every process, as `deploy/ray/dagster.yaml` asks for them."""
         kept = {
-            name: value for name, value in os.environ.items() if not name.startswith(("CLAY_", "AWS_", "RAY_"))
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("CLAY_", "AWS_", "RAY_"))
         }
         return {
             **kept,
@@ -84,7 +86,7 @@ class Machines:
         }
 
     def start_dagster(self) -> DagsterApi:
-        """Start webserver and daemon with the settings for Ray; the daemon hands the CLAY_* on to the runs."""
+        """Start webserver and daemon with the settings for Ray; the daemon hands CLAY_* on to the runs."""
         home = self._scratch / "dagster"
         home.mkdir()
         (home / "dagster.yaml").write_text((PROJECT / "deploy" / "ray" / "dagster.yaml").read_text())
@@ -112,8 +114,12 @@ class Machines:
         """Embed all tiles in one process of this host, without Ray; returns the ETags of its files."""
         home = self._scratch / "alone"
         home.mkdir()
-        environment = {**self.environment(), **self._settings("alone-work", "alone"), "DAGSTER_HOME": str(home)}
-        command = [Path(sys.executable).parent / "dagster", "asset", "materialize"]
+        environment = {
+            **self.environment(),
+            **self._settings("alone-work", "alone"),
+            "DAGSTER_HOME": str(home),
+        }
+        command = [str(Path(sys.executable).parent / "dagster"), "asset", "materialize"]
         command += ["-m", "clay_assets.definitions", "--select", "*"]
         command += ["--partition-range", f"{TILES[0]}...{TILES[-1]}"]
         done = subprocess.run(

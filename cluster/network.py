@@ -1,8 +1,8 @@
 """The hosts: network namespaces with an address and a name each, joined by a bridge; or plain loopback.
 
-The program moves into namespaces of its own first, of network, mounts and processes. Nothing but loopback and the
-hosts' own addresses can be reached from there, and the kernel takes everything down when the program ends, however
-it ends. Where namespaces are not permitted all hosts are this machine.
+The program moves into namespaces of its own first, of network, mounts and processes. Nothing but loopback
+and the hosts' own addresses can be reached from there, and the kernel takes everything down when the
+program ends, however it ends. Where namespaces are not permitted all hosts are this machine.
 https://man7.org/linux/man-pages/man7/namespaces.7.html
 """
 

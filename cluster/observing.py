@@ -18,17 +18,17 @@ from rehearsal.dagster_api import DagsterApi
 EVENTS = """query($key: AssetKeyInput!, $partitions: [String!], $after: String) {
   assetNodeOrError(assetKey: $key) {
     ... on AssetNode { assetMaterializations(partitions: $partitions, afterTimestampMillis: $after) {
-      partition runId metadataEntries { label ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue } }
+      partition runId
+      metadataEntries { label ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue } }
     } }
   }
 }"""
 
-RUNS = """query($filter: RunsFilter!) {
-  runsOrError(filter: $filter) { ... on Runs { results { runId status tags { key value } } } }
-}"""
-
 CHIP_READ = re.compile(r'^(\S+) .*"GET (/chips/\S+\.tif)[? ]')
 """A line of the S3 server's log: who fetched which chip."""
+
+REQUEST = re.compile(r'"([A-Z]+) /([^/?]+)(\S*) HTTP')
+"""Likewise: method, bucket, and the rest of the address."""
 
 ROLES: Sequence[tuple[str, tuple[str, ...]]] = (
     ("runs", ("execute_run",)),
@@ -76,12 +76,6 @@ def embedded_since(api: DagsterApi, tiles: Sequence[str], started: float) -> lis
     return events
 
 
-def runs_of(api: DagsterApi, backfill: str) -> list[dict[str, object]]:
-    """The runs of a backfill, with their status and tags."""
-    wanted = {"tags": [{"key": "dagster/backfill", "value": backfill}]}
-    return list(api.ask(RUNS, filter=wanted)["results"])  # type: ignore[arg-type]
-
-
 def workers_of_runs(jobs: str) -> dict[str, str]:
     """On which worker each run was, run id → name of the node, as Ray's job server tells.
 
@@ -122,6 +116,13 @@ class ChipReads:
         for address, path in self._lines():
             found[path.split("/")[2]].add(address)
         return found
+
+    def requests(self) -> Counter[str]:
+        """All requests, by what they are and the bucket: "GET chips", "LIST work"."""
+        with self.log.open(errors="replace") as file:
+            file.seek(self.position)
+            found = [match for line in file if (match := REQUEST.search(line))]
+        return Counter(f"{'LIST' if 'list-type' in match[3] else match[1]} {match[2]}" for match in found)
 
     def _lines(self) -> Iterator[tuple[str, str]]:
         with self.log.open(errors="replace") as file:

@@ -39,7 +39,7 @@ class Cluster:
         self.lose_one(alone)
         self.say(
             f"all is as it should be: {len(TILES)} tiles over two hosts, then with one lost and one joined;"
-            f" no finished tile was done twice, and the {len(alone)} files are those of one machine, byte for byte"
+            f" no finished tile was done twice, and the {len(alone)} files are one machine's, byte for byte"
         )
 
     def spread(self, alone: Mapping[str, str]) -> None:
@@ -50,9 +50,15 @@ class Cluster:
         self.show_hosts(events, expected=2)
         expect("materializations of each tile", Counter(event.tile for event in events), Counter(TILES))
         reads = self.machines.reads.by_tile()
-        expect("chips read once", Counter(sum(map(Counter, reads.values()), Counter()).values()), {1: _chips()})
+        expect(
+            "chips by the times they were read",
+            Counter(sum(map(Counter, reads.values()), Counter()).values()),
+            {1: _chips()},
+        )
         expect("files as one machine makes them", self.machines.files("embeddings"), alone)
-        self.say(f"{_chips()} chips were read, each once; {len(alone)} files, byte for byte those of one process")
+        self.say(
+            f"{_chips()} chips were read, each once; {len(alone)} files, byte for byte those of one process"
+        )
 
     def lose_one(self, alone: Mapping[str, str]) -> None:
         """The same with a worker that vanishes midway, and another that joins."""
@@ -89,7 +95,7 @@ class Cluster:
             raise SystemExit("FAILED: the backfill\n" + "\n".join(self.api.step_errors(backfill)))
 
     def wait_for_midway(self, started: float) -> tuple[RayWorker, set[str]]:
-        """Wait until a worker is in the middle of a run; returns it and the tiles of the run it has finished."""
+        """Wait until a worker is in the middle of a run; returns it and the tiles it has finished of that."""
         found: list[tuple[RayWorker, set[str]]] = []
 
         def midway() -> bool:
@@ -139,7 +145,9 @@ class Cluster:
         )
         if len(again) > 1:
             raise SystemExit(f"FAILED: more than the tile in hand was read again: {sorted(again)}")
-        self.say(f"no chip of a finished tile was read again; of the tile in hand: {' '.join(again) or 'none'}")
+        self.say(
+            f"no chip of a finished tile was read again; of the tile in hand: {' '.join(again) or 'none'}"
+        )
 
 
 def _chips() -> int:

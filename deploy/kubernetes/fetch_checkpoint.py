@@ -37,7 +37,9 @@ def main(arguments: Sequence[str]) -> int:
         Store(options.source).fetch_to("", partial)
         found = sha256_of(partial)
         if found != options.sha256:
-            print(f"{options.source} has SHA-256 {found}, expected {options.sha256}: not kept", file=sys.stderr)
+            print(
+                f"{options.source} has SHA-256 {found}, expected {options.sha256}: not kept", file=sys.stderr
+            )
             return 1
         partial.replace(options.target)
     finally:
