@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dotenv import dotenv_values
 
@@ -20,7 +21,10 @@ from clay_assets.settings import Settings, SettingsError
 from clay_assets.storage import S3Options, StorageError, Store
 from clay_assets.tiles.code import TILE_CODE
 from clay_assets.tiles.manifest import ManifestError, read_tiles
-from clay_model.spec import LEVELS
+
+if TYPE_CHECKING:
+    from clay_assets.embedding.encoders import EncoderSettings
+    from clay_assets.state.states import TileState, TileStores
 
 FOLDERS_NAMED = 10
 """Folders that are no tiles, named in a message."""
@@ -44,8 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update({name: value for name, value in dotenv_values(".env").items() if value is not None})
     try:
         if parsed.command == "tiles":
-            store = Store(parsed.where, S3Options(use_unsigned_session=parsed.anonymous))
+            anonymous = parsed.anonymous or _settings().anonymous
+            store = Store(parsed.where, S3Options(use_unsigned_session=anonymous))
             print_tiles(store, parsed.output)
+        elif parsed.command == "prune":
+            print_orphans(_settings(), remove=parsed.yes)
         else:
             print_estimate(_settings(), parsed.tiles)
         sys.stdout.flush()
@@ -92,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     estimate.add_argument(
         "--tiles", type=Path, metavar="FILE", help="manifest to look at instead of the one CLAY_TILES names"
     )
+    prune = commands.add_parser(
+        "prune",
+        help="name the published files of tiles that have no chips any more, or are not in the manifest",
+        description="Name the published files whose tiles have no chips any more or are not in the manifest.",
+    )
+    prune.add_argument("--yes", action="store_true", help="remove them")
     return parser
 
 
@@ -119,7 +132,11 @@ def print_tiles(chips: Store, output: Path | None = None) -> None:
         print(manifest, end="")
     else:
         _replace(output, manifest)
-        print(f"clay: {len(folders) - len(others)} tiles are in {output}", file=sys.stderr)
+        print(
+            f"clay: {len(folders) - len(others)} tiles are in {output}; reload the code location where one is"
+            " running",
+            file=sys.stderr,
+        )
     if others:
         print(f"clay: left out, for they are no MGRS codes: {named}", file=sys.stderr)
 
@@ -150,21 +167,76 @@ def print_estimate(settings: Settings, manifest: Path | None) -> None:
         StorageError: If a store refuses.
     """
     # What reads Parquet and GeoTIFF names takes most of a second to import.
-    from clay_assets.state import Target, TileStores, survey
     from clay_assets.state.estimate import outlook, state_table
+    from clay_assets.state.orphans import orphaned_files
+    from clay_assets.state.survey import survey
 
-    if settings.value("CLAY_LEVEL") not in LEVELS:
-        raise SettingsError(
-            f"CLAY_LEVEL is {settings.value('CLAY_LEVEL')!r}, expected one of {', '.join(LEVELS)}"
-        )
     tiles = read_tiles(manifest or settings.manifest)
-    stores = TileStores(*(Store(settings.value(f"CLAY_{name}_URI")) for name in ("CHIPS", "WORK", "OUTPUT")))
-    wanted = Target.from_settings(
+    stores = _stores(settings)
+    print(f"clay: looking at {len(tiles)} tiles under {stores.chips.uri}", file=sys.stderr)
+    states = survey(stores, tiles, _encoder(settings).known_target(stores.work), settings.version)
+    print("\n".join([*state_table(states), "", *outlook(states)]))
+    orphans = orphaned_files(stores.output, tiles, _empty(states))
+    if orphans:
+        count = sum(map(len, orphans.values()))
+        print(
+            f"{count} published files are orphans: their tiles have no chips, or are not in the manifest"
+            f" ({', '.join(sorted(orphans)[:FOLDERS_NAMED])}). `clay prune` names them and removes them if"
+            f" asked."
+        )
+
+
+def print_orphans(settings: Settings, *, remove: bool) -> None:
+    """Name the published files whose tiles have no chips or have left the manifest; remove them if asked.
+
+    Args:
+        settings: Of the deployment.
+        remove: Whether to remove the files.
+
+    Raises:
+        ManifestError: If the manifest cannot be read.
+        StorageError: If a store refuses.
+    """
+    from clay_assets.state.orphans import orphaned_files
+    from clay_assets.tiles.inventory import list_chips
+
+    stores = _stores(settings)
+    tiles = read_tiles(settings.manifest)
+    published = orphaned_files(stores.output, (), ())  # all files: of no manifest
+    empty = [tile for tile in tiles if tile in published and not list_chips(stores.chips, tile).chips]
+    orphans = orphaned_files(stores.output, tiles, empty)
+    for files in orphans.values():
+        for file in files:
+            print(file.url)
+            if remove:
+                stores.output.delete(file)
+    count = sum(map(len, orphans.values()))
+    done = "removed" if remove else "to remove; run `clay prune --yes` to do it" if count else "to remove"
+    print(f"clay: {count} files {done}", file=sys.stderr)
+
+
+def _stores(settings: Settings) -> "TileStores":
+    from clay_assets.state.states import TileStores
+
+    readable = S3Options(use_unsigned_session=settings.anonymous)
+    return TileStores(
+        Store(settings.value("CLAY_CHIPS_URI"), readable),
+        Store(settings.value("CLAY_WORK_URI")),
+        Store(settings.value("CLAY_OUTPUT_URI")),
+    )
+
+
+def _encoder(settings: Settings) -> "EncoderSettings":
+    from clay_assets.embedding.encoders import EncoderSettings
+
+    return EncoderSettings(
+        Store(settings.value("CLAY_CHECKPOINT"), S3Options(use_unsigned_session=settings.anonymous)),
         level=settings.value("CLAY_LEVEL"),
         precision=settings.value("CLAY_PRECISION"),
-        version=settings.version,
-        checkpoint=Store(settings.value("CLAY_CHECKPOINT")),
+        max_nodata=settings.max_nodata,
+        allow_untrained=settings.allow_untrained,
     )
-    print(f"clay: looking at {len(tiles)} tiles under {stores.chips.uri}", file=sys.stderr)
-    states = survey(stores, tiles, wanted)
-    print("\n".join([*state_table(states), "", *outlook(states)]))
+
+
+def _empty(states: "Sequence[TileState]") -> list[str]:
+    return [look.tile for look in states if look.state == "empty"]

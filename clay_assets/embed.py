@@ -69,7 +69,7 @@ def embed_tile(
         NoUsableChips: If the tile has no chips, or none that can be used.
         StorageError: If an address cannot be read or written, or the checkpoint is missing.
         CheckpointError: If the file is no checkpoint of a model that is supported.
-        SettingError: If an argument is invalid.
+        SettingsError: If an argument is invalid.
     """
     job = TileJob(
         TileStores(Store(chips), Store(work), Store(output)),

@@ -8,25 +8,37 @@ steps themselves (`tiles.inventory`, `embedding`, `publishing`, `quality`), or r
 (`dagster`).
 """
 
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
+from clay_assets.embedding.checkpoint_cache import publish_facts
 from clay_assets.embedding.encoders import EncoderSettings
 from clay_assets.embedding.plan import TilePlan, plan_tile
 from clay_assets.embedding.progress import Progress
-from clay_assets.embedding.tile import EmbeddingRun
+from clay_assets.embedding.run import EmbeddingRun
+from clay_assets.embedding.tile import embed_planned
 from clay_assets.publishing.publish import Published, publish_tile, published_files
-from clay_assets.quality.examine import check_file, check_results
-from clay_assets.quality.report import Report
+from clay_assets.publishing.versions import require_one_model
+from clay_assets.quality.examine import check_file, check_inventory, check_results
+from clay_assets.quality.report import Part, Report
 from clay_assets.results import ResultsHeader
+from clay_assets.results.target import Target
 from clay_assets.state.states import TileStores
 from clay_assets.storage import StorageError, StoredObject, TransferFailed
 from clay_assets.tiles.code import TILE_CODE
-from clay_assets.tiles.inventory import Inventory, list_chips, read_inventory, write_inventory
+from clay_assets.tiles.inventory import (
+    Inventory,
+    InventoryMissing,
+    inventory_key,
+    list_chips,
+    read_inventory,
+    write_inventory,
+)
 
 Step = Literal["inventory", "embed", "publish"]
 STEPS: tuple[Step, ...] = ("inventory", "embed", "publish")
@@ -35,7 +47,7 @@ LOOKUPS = 16
 """Tiles listed and planned at a time; each takes a few requests of some 50 ms, most of it waiting."""
 
 TILES_AHEAD = 64
-"""Tiles planned before their turn, at most: some 500 chips each, 300 bytes a chip."""
+"""Tiles planned, or begun to be, before their turn, at most: some 500 chips each, 300 bytes a chip."""
 
 PUBLISHERS = 2
 """Tiles published at a time while the next one is embedded; a third waits, so that memory stays bounded."""
@@ -70,13 +82,13 @@ class TileOutcome:
     results: ResultsHeader | None = None
     reused: bool = False
     published: Published | None = None
-    reports: dict[str, Report] = field(default_factory=dict)
+    reports: Mapping[Part, Report] = field(default_factory=dict)
     empty: bool = False
     error: Exception | None = None
 
 
 class RunStopped(Exception):
-    """An error that every further tile of the run would meet, too.
+    """An error that every further tile of the run would meet, too, or that kept a tile from being recorded.
 
     Attributes:
         outcome: Of the first tile that met it.
@@ -97,6 +109,7 @@ class TileJob:
         version: Of the published files.
         steps: Which steps to do; what an earlier step makes is read from the work store where it is left out.
         force: Embed every chip again, whatever exists.
+        retry_skipped: Read chips again that earlier runs skipped.
         check: Whether to read back and judge what was made.
     """
 
@@ -105,6 +118,7 @@ class TileJob:
     version: int = 1
     steps: Sequence[Step] = STEPS
     force: bool = False
+    retry_skipped: bool = False
     check: bool = True
 
 
@@ -126,13 +140,15 @@ def process_tiles(
         One line about what the encoders did.
 
     Raises:
-        RunStopped: If every further tile would fail the same way (wrong credentials, no such bucket).
+        RunStopped: If every further tile would fail the same way (wrong credentials, no such bucket, a
+            damaged checkpoint), or `record` raised an error.
+        StorageError, SettingError: If the checkpoint cannot be fetched, or a setting is invalid.
     """
     with ExitStack() as stack:
-        run = _Run(job, record, progress, stack)
+        run = _Run(tiles, job, record, progress, stack)
         for planned in run.planned(tiles):
             run.add(planned)
-            while run.is_full:
+            while run.is_full or run.next_failed:
                 run.do_next()
         run.finish()
     return run.summary
@@ -150,23 +166,43 @@ class _Run:
     """The state of one call of `process_tiles`."""
 
     def __init__(
-        self, job: TileJob, record: Callable[[TileOutcome], None], progress: Progress, stack: ExitStack
+        self,
+        tiles: Sequence[str],
+        job: TileJob,
+        record: Callable[[TileOutcome], None],
+        progress: Progress,
+        stack: ExitStack,
     ) -> None:
         self._job = job
         self._record = record
-        self._fingerprint = job.encoder.fingerprint() if "embed" in job.steps else None
+        self._target = self._find_target()
         self._waiting: deque[_Planned] = deque()
         self._publishing: deque[Future[TileOutcome]] = deque()
         self._has_tiles = False
+        self._version_checked = False
+        self._lock = threading.Lock()
+        self._tiles = frozenset(tiles)
+        self._no_network: Exception | None = None
         self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="plan")
         stack.callback(self._lookups.shutdown, cancel_futures=True)
         self._publishers = ThreadPoolExecutor(PUBLISHERS, thread_name_prefix="publish")
         stack.callback(self._close_publishers)
         self._embedding = (
-            stack.enter_context(EmbeddingRun(job.stores.chips, job.encoder, self._fingerprint, progress))
-            if self._fingerprint
+            stack.enter_context(EmbeddingRun(job.stores.chips, job.encoder, progress))
+            if "embed" in job.steps
             else None
         )
+
+    def _find_target(self) -> Target | None:
+        """What the settings ask for; only a run that embeds downloads the checkpoint to know it."""
+        job = self._job
+        if "embed" in job.steps:
+            target = job.encoder.target()
+            publish_facts(job.stores.work, job.encoder.local_checkpoint().facts)
+            return target
+        if "publish" in job.steps:
+            return job.encoder.known_target(job.stores.work) or job.encoder.target()
+        return None
 
     @property
     def summary(self) -> str:
@@ -174,9 +210,18 @@ class _Run:
 
     @property
     def is_full(self) -> bool:
-        """Whether enough tiles are planned to keep the devices busy."""
+        """Whether to do a tile before more are queued."""
+        if (
+            self._no_network is not None
+        ):  # the tiles before the first that needs it are done, then the run ends
+            return bool(self._waiting)
         chips_ahead = self._embedding is not None and self._embedding.is_full
-        return len(self._waiting) > 1 and (chips_ahead or len(self._waiting) >= TILES_AHEAD)
+        return len(self._waiting) > 1 and (chips_ahead or len(self._waiting) >= TILES_AHEAD - 2 * LOOKUPS)
+
+    @property
+    def next_failed(self) -> bool:
+        """Whether the next tile failed before its turn: perhaps by an error that stops the run."""
+        return bool(self._waiting) and self._waiting[0].outcome.error is not None
 
     def planned(self, tiles: Iterable[str]) -> Iterator[_Planned]:
         """Tiles listed and planned, many at a time, in their order."""
@@ -196,9 +241,16 @@ class _Run:
                 outcome = replace(outcome, inventory=inventory)
             elif "embed" in job.steps:
                 chips = read_inventory(job.stores.work, tile)
-            if self._fingerprint is None:
+            if self._target is None or "embed" not in job.steps:
                 return _Planned(outcome)
-            plan = plan_tile(job.stores.work, tile, chips, self._fingerprint, force=job.force)
+            plan = plan_tile(
+                job.stores.work,
+                tile,
+                chips,
+                self._target,
+                force=job.force,
+                retry_skipped=job.retry_skipped,
+            )
             return _Planned(replace(outcome, reused=plan.is_current), plan)
         except Exception as error:
             return _Planned(replace(outcome, error=error))
@@ -219,7 +271,8 @@ class _Run:
         if planned.plan is not None and self._embedding is not None:
             try:
                 self._embedding.add(planned.plan)
-            except Exception as error:  # of the checkpoint or a setting: the tiles before it are done first
+            except Exception as error:
+                self._no_network = error
                 planned = _Planned(replace(planned.outcome, error=error))
         self._waiting.append(planned)
 
@@ -230,7 +283,7 @@ class _Run:
         while self._waiting:
             self.do_next()
         while self._publishing:
-            self._finish(self._publishing.popleft().result())
+            self._finish_oldest()
 
     def do_next(self) -> None:
         """Embed the next tile, and begin to publish it."""
@@ -238,7 +291,8 @@ class _Run:
         outcome, plan = planned.outcome, planned.plan
         if outcome.error is None and plan is not None and self._embedding is not None and plan.chips:
             try:
-                header = self._embedding.embed(plan, self._job.stores.work, self._record_published)
+                work = self._job.stores.work
+                header = embed_planned(plan, self._embedding, work, self._record_published)
                 outcome = replace(outcome, results=header)
             except RunStopped:
                 raise
@@ -248,7 +302,7 @@ class _Run:
             self._finish(outcome)
             return
         while len(self._publishing) >= PUBLISHERS:
-            self._finish(self._publishing.popleft().result())
+            self._finish_oldest()
         self._publishing.append(self._publishers.submit(self._publish, outcome))
         self._record_published()
 
@@ -256,15 +310,26 @@ class _Run:
         job, tile = self._job, outcome.tile
         try:
             if self._is_empty(outcome):
-                return replace(outcome, empty=True)
-            if "publish" in job.steps:
-                published = publish_tile(job.stores.work, job.stores.output, tile, version=job.version)
+                outcome = replace(outcome, empty=True)
+            elif "publish" in job.steps and self._target is not None:
+                self._require_one_model(self._target)
+                published = publish_tile(
+                    job.stores.work, job.stores.output, tile, version=job.version, target=self._target
+                )
                 outcome = replace(outcome, published=published)
             if job.check:
-                outcome.reports.update(examine(job, tile))
+                outcome = replace(outcome, reports=examine(job, tile, self._target))
         except Exception as error:
             return replace(outcome, error=error)
         return outcome
+
+    def _require_one_model(self, target: Target) -> None:
+        """Refuse to publish beside files of another model; once for a run, before its first file."""
+        with self._lock:
+            if not self._version_checked:
+                job = self._job
+                require_one_model(job.stores.output, job.version, target.preferred, self._tiles)
+                self._version_checked = True
 
     def _is_empty(self, outcome: TileOutcome) -> bool:
         if outcome.inventory is not None:
@@ -280,50 +345,79 @@ class _Run:
 
     def _record_published(self) -> None:
         while self._publishing and self._publishing[0].done():
-            self._finish(self._publishing.popleft().result())
+            self._finish_oldest()
+
+    def _finish_oldest(self) -> None:
+        outcome = self._publishing[0].result()  # an interrupt while waiting leaves it to `_close_publishers`
+        self._publishing.popleft()
+        self._finish(outcome)
 
     def _finish(self, outcome: TileOutcome) -> None:
-        self._record(outcome)
+        try:
+            self._record(outcome)
+        except Exception as error:  # not of the tile in hand, which may be another
+            raise RunStopped(replace(outcome, error=error)) from error
         if outcome.error is not None and self._is_systemic(outcome):
             raise RunStopped(outcome) from outcome.error
 
     def _is_systemic(self, outcome: TileOutcome) -> bool:
-        if isinstance(outcome.error, TransferFailed):  # is it the object, or the store? One request tells
-            try:
-                list_chips(self._job.stores.chips, outcome.tile)
-            except StorageError:
-                return True
+        if outcome.error is self._no_network:
+            return True
+        if isinstance(outcome.error, TransferFailed):
+            return self._is_store_lost(outcome.tile)
         return bool(getattr(outcome.error, "systemic", False))
 
+    def _is_store_lost(self, tile: str) -> bool:
+        """After a transfer failed: was it the object, or a store? One request to each tells."""
+        stores, steps = self._job.stores, self._job.steps
+        try:
+            if "inventory" in steps or "embed" in steps:
+                list_chips(stores.chips, tile)
+            stores.work.exists(inventory_key(tile))
+            if "publish" in steps:
+                published_files(stores.output, self._job.version, tile)
+        except StorageError:
+            return True
+        return False
 
-def examine(job: TileJob, tile: str, *, again: bool = False) -> dict[str, Report]:
-    """What the checks find about a tile's results and its published file, if the job's steps make them.
+
+def examine(job: TileJob, tile: str, target: Target | None, *, again: bool = False) -> dict[Part, Report]:
+    """What the checks find about a tile's inventory, its results and its published file.
+
+    An empty tile has neither results nor a file to examine.
 
     Args:
-        job: What was done.
+        job: Says which of them the job makes: nothing else is examined.
         tile: MGRS code.
+        target: Which results count as current; None: none, as no run has used the checkpoint yet.
         again: Read everything, also what was examined in its present state before.
 
     Raises:
         StorageError: If a store refuses.
     """
-    reports = {}
-    if "embed" in job.steps:
-        reports["results"] = check_results(job.stores.work, tile, again=again)
-    if "publish" in job.steps:
-        files = published_files(job.stores.output, job.version, tile).get(tile, [])
-        reports["file"] = check_file(job.stores.work, job.stores.output, tile, files, again=again)
+    stores = job.stores
+    try:
+        chips = read_inventory(stores.work, tile)
+    except InventoryMissing as error:
+        missing = Report(tile, missing=str(error))
+        return {"inventory": missing, "results": missing, "file": missing}
+    reports: dict[Part, Report] = {"inventory": check_inventory(tile, chips)}
+    if chips and "embed" in job.steps:
+        reports["results"] = check_results(stores.work, tile, chips, target, again=again)
+    if chips and "publish" in job.steps:
+        files = published_files(stores.output, job.version, tile).get(tile, [])
+        reports["file"] = check_file(stores.work, stores.output, tile, files, again=again)
     return reports
 
 
 def _in_order(
     pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int
 ) -> Iterator[R]:
-    """Like `pool.map`, but only `ahead` items are begun before their results are taken."""
+    """Like `pool.map`, but at most `ahead` items are begun before their results are taken."""
     started: deque[Future[R]] = deque()
     for item in items:
         started.append(pool.submit(work, item))
-        if len(started) > ahead:
+        if len(started) >= ahead:
             yield started.popleft().result()
     while started:
         yield started.popleft().result()

@@ -6,6 +6,7 @@ where a value is from. Others are read elsewhere: AWS_* by the AWS SDK, XDG_CACH
 and what stands in `.env` comes in through Dagster or `cli`.
 """
 
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -18,19 +19,29 @@ DEFAULTS: Mapping[str, str] = {
     "CLAY_OUTPUT_URI": "data/embeddings",
     "CLAY_WORK_URI": "data/work",
     "CLAY_TILES": "tiles.txt",
-    "CLAY_LEVEL": "mean",
+    "CLAY_LEVEL": "",
     "CLAY_PRECISION": "auto",
     "CLAY_DEVICE": "auto",
     "CLAY_BATCH_SIZE": "auto",
     "CLAY_VERSION": "1",
     "CLAY_TILES_PER_RUN": "64",
     "CLAY_OWNERS": "",
+    "CLAY_MAX_NODATA": "0.3",
+    "CLAY_ALLOW_UNTRAINED": "0",
+    "CLAY_REQUEST_PAYER": "0",
 }
 """Every variable with its default, which serves a laptop with nothing set."""
 
+NO_SIGN_REQUEST = "AWS_NO_SIGN_REQUEST"
+"""As the AWS CLI's option `--no-sign-request`: chips and checkpoint are read without credentials."""
+
+YES, NO = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
+
 
 class SettingsError(ValueError):
-    """An environment variable has a value that means nothing."""
+    """A setting has an invalid value: no tile can be embedded."""
+
+    systemic = True
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ class Settings:
     """What the code location needs to know before any run.
 
     Attributes:
-        environment: The `CLAY_*` variables that are set.
+        environment: The `CLAY_*` variables that are set, and `AWS_NO_SIGN_REQUEST`.
     """
 
     environment: Mapping[str, str]
@@ -50,7 +61,10 @@ class Settings:
         unknown = sorted(set(ours) - set(DEFAULTS))
         if unknown:  # perhaps misspelt, perhaps another program's
             warnings.warn(f"no settings: {', '.join(unknown)}; there are {', '.join(DEFAULTS)}", stacklevel=2)
-        return cls({name: value for name, value in ours.items() if name in DEFAULTS})
+        known = {name: value for name, value in ours.items() if name in DEFAULTS}
+        if environment.get(NO_SIGN_REQUEST):
+            known[NO_SIGN_REQUEST] = environment[NO_SIGN_REQUEST]
+        return cls(known)
 
     def value(self, name: str) -> str:
         """The variable's value, or its default."""
@@ -92,9 +106,46 @@ class Settings:
         return self._whole_number("CLAY_TILES_PER_RUN")
 
     @property
+    def max_nodata(self) -> float:
+        """Highest share of a chip's pixels without data, 0 to 1.
+
+        Raises:
+            SettingsError: If the value is no number from 0 to 1.
+        """
+        value = self.value("CLAY_MAX_NODATA")
+        try:
+            share = float(value)
+        except ValueError:
+            share = math.nan
+        if not 0 <= share <= 1:
+            raise SettingsError(f"CLAY_MAX_NODATA is {value!r}, expected a number from 0 to 1")
+        return share
+
+    @property
+    def allow_untrained(self) -> bool:
+        """Whether vectors of weights that were never trained may be made."""
+        return self._switch("CLAY_ALLOW_UNTRAINED", self.value("CLAY_ALLOW_UNTRAINED"))
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether chips and checkpoint are read without credentials."""
+        return self._switch(NO_SIGN_REQUEST, self.environment.get(NO_SIGN_REQUEST, ""))
+
+    @property
+    def request_payer(self) -> bool:
+        """Whether the requester pays for reading chips and checkpoint."""
+        return self._switch("CLAY_REQUEST_PAYER", self.value("CLAY_REQUEST_PAYER").replace("requester", "1"))
+
+    @property
     def owners(self) -> list[str]:
         """Owners of the assets in Dagster's form: e-mail addresses, or `team:name`."""
         return [owner.strip() for owner in self.value("CLAY_OWNERS").split(",") if owner.strip()]
+
+    @staticmethod
+    def _switch(name: str, value: str) -> bool:
+        if value.lower() not in YES | NO:
+            raise SettingsError(f"{name} is {value!r}, expected 1 or 0")
+        return value.lower() in YES
 
     def _whole_number(self, name: str) -> int:
         value = self.value(name)

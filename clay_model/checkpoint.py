@@ -39,7 +39,7 @@ class Checkpoint:
 
     Attributes:
         encoder: The encoder with the checkpoint's weights, float32, on the CPU.
-        model_size: Name of its size, e.g. `small`; `custom` where the dimensions are none of the named ones.
+        model_size: Name of its size, e.g. `small`; `custom-512x6` (dim x depth) where it has none.
         untrained: Whether the file says that its weights were never trained (a demo's checkpoint does).
     """
 
@@ -63,6 +63,34 @@ def _shapes(form: Format, dimensions: Dimensions) -> dict[str, tuple[int, ...]]:
     return {theirs: ours[name] for theirs, name in form.names(dimensions).items()}
 
 
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint file is, told without copying a weight.
+
+    Attributes:
+        spec: The model.
+        size: Name of its size, e.g. `small`; dimensions that have no name are `custom-512x6`, dim x depth.
+        dimensions: The network's size.
+        untrained: Whether the file says that its weights were never trained.
+    """
+
+    spec: ModelSpec
+    size: str
+    dimensions: Dimensions
+    untrained: bool
+
+
+def describe_checkpoint(path: str | Path) -> Description:
+    """Tell which model a checkpoint is; its weights are not read.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If it is a checkpoint of neither model.
+    """
+    path = Path(path)
+    return _describe(path, read_archive(path)).description
+
+
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Build the encoder that a checkpoint holds.
 
@@ -79,7 +107,27 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             message lists all of them.
     """
     path = Path(path)
-    content = read_archive(path)
+    found = _describe(path, read_archive(path))
+    dimensions = found.description.dimensions
+    _check_weights(path, found.form, dimensions, found.weights, found.strangers)
+    return Checkpoint(
+        encoder=_build(found.form, dimensions, found.weights),
+        model_size=found.description.size,
+        untrained=found.description.untrained,
+    )
+
+
+@dataclass(frozen=True)
+class _Described:
+    """An archive's content by its parts, not checked yet."""
+
+    form: Format
+    description: Description
+    weights: Mapping[str, Tensor]
+    strangers: list[str]
+
+
+def _describe(path: Path, content: Mapping[str, Any]) -> _Described:
     settings = _entries(content.get("hyper_parameters"))
     state = content.get("state_dict")
     if not isinstance(state, Mapping):
@@ -89,13 +137,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     _check_settings(path, form, settings)
     weights, strangers = _encoder_state(form, state)
     dimensions = _dimensions(path, form, settings, weights)
-    _check_weights(path, form, dimensions, weights, strangers)
     sizes = [name for name, named in form.spec.sizes.items() if named == dimensions]
-    return Checkpoint(
-        encoder=_build(form, dimensions, weights),
-        model_size=sizes[0] if sizes else "custom",
-        untrained=bool(settings.get("untrained", False)),
-    )
+    size = sizes[0] if sizes else f"custom-{dimensions.dim}x{dimensions.depth}"
+    untrained = bool(settings.get("untrained", False))
+    return _Described(form, Description(form.spec, size, dimensions, untrained), weights, strangers)
 
 
 def _build(form: Format, dimensions: Dimensions, state: Mapping[str, Tensor]) -> Encoder:

@@ -24,6 +24,7 @@ __all__ = [
     "Precision",
     "embedding_shape",
     "model_of",
+    "width_of",
 ]
 
 MODELS = (V0, V15)
@@ -39,8 +40,7 @@ def model_of(name: str) -> tuple[ModelSpec, str]:
         name: As `ModelSpec.model_name` makes it, e.g. `clay-v1.5-large`.
 
     Returns:
-        The model's description and the size's name, `large`; of a size that the model does not name, such as
-        `custom`, the name.
+        The model's description and the size, e.g. `large`, or `custom-512x6` of dimensions without a name.
 
     Raises:
         ValueError: If the name is of neither model.
@@ -50,3 +50,18 @@ def model_of(name: str) -> tuple[ModelSpec, str]:
             return spec, name.removeprefix(f"{spec.name}-")
     known = " or ".join(spec.model_name("…") for spec in MODELS)
     raise ValueError(f"the model is {name!r}, expected {known}")
+
+
+def width_of(name: str) -> int:
+    """Width of a token, D, of the model that a name means.
+
+    Args:
+        name: As `model_of` takes it.
+
+    Raises:
+        ValueError: If the name is of neither model, or its size is unknown.
+    """
+    spec, size = model_of(name)
+    if size in spec.sizes:
+        return spec.sizes[size].dim
+    return int(size.removeprefix("custom-").split("x")[0])

@@ -29,7 +29,7 @@ object that claims more would only fill memory, once for each fetcher."""
 
 Reason = Literal[
     "name", "format", "corrupt", "size", "bands", "type", "scale", "layout", "date", "crs",
-    "nodata", "nonfinite", "range",
+    "nodata", "nonfinite", "range", "unreadable", "vector",
 ]  # fmt: skip
 """Why a file is no chip.
 
@@ -48,6 +48,8 @@ Reason = Literal[
 | nodata | has too many pixels without data |
 | nonfinite | has pixels that are NaN or infinite |
 | range | has pixels that no instrument measures |
+| unreadable | may not be read: its permissions forbid it, or it is archived |
+| vector | gave a vector that is not finite, while other chips of the run did not |
 """
 
 

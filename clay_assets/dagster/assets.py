@@ -6,7 +6,9 @@ which is imported when a run begins: it needs PyTorch, and loading the code loca
 https://docs.dagster.io/guides/build/assets/defining-assets#multi-asset
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -20,7 +22,7 @@ from clay_assets.state.states import TileStores
 
 if TYPE_CHECKING:
     from clay_assets.pipeline import Step, TileJob, TileOutcome
-    from clay_assets.quality.report import Report
+    from clay_assets.quality.report import Part, Report
 
 GPU_POOL = "gpu"
 """Runs of this pool share the accelerators: `dagster instance concurrency set gpu 1`, one for each host."""
@@ -32,11 +34,17 @@ GEOPARQUET = dg.AssetKey("embeddings_geoparquet")
 KEYS = (INVENTORY, EMBEDDINGS, GEOPARQUET)
 """The assets, upstream first."""
 
+CHECKED_AT_A_TIME = 8
+"""Tiles whose objects are read again at a time where checks run on their own: vectors of up to 64 MB each."""
+
 
 class TilesConfig(dg.Config):
     """What can be asked of one run."""
 
     force: bool = Field(default=False, description="Embed every chip again, also those that are current.")
+    retry_skipped: bool = Field(
+        default=False, description="Read chips again that earlier runs skipped, such as unreadable ones."
+    )
     version: int | None = Field(
         default=None, ge=0, description="The published file's version; empty: as CLAY_VERSION says."
     )
@@ -114,8 +122,9 @@ def build_assets(
             TileStores(chips.store(), work.store(), output.store()),
             encoder.settings(),
             version=version if config.version is None else config.version,
-            steps=_steps(context),
+            steps=_steps(context.selected_asset_keys),
             force=config.force,
+            retry_skipped=config.retry_skipped,
             check=bool(context.selected_asset_check_keys),
         )
         if not job.steps:
@@ -134,16 +143,13 @@ def _make(context: dg.AssetExecutionContext, job: "TileJob") -> Iterator[dg.Mate
     from clay_assets.pipeline import RunStopped, process_tiles
 
     ledger = TileLedger(context)
-    reports: dict[str, dict[str, Report]] = {}
-    empty: list[str] = []
+    reports: list[Mapping[Part, Report]] = []
 
     def record(outcome: "TileOutcome") -> None:
         ledger.record(outcome.tile, asset_records(outcome, job), outcome.error)
         if outcome.error is None:
             context.log.info(in_words(outcome))
-            reports[outcome.tile] = outcome.reports
-            if outcome.empty:
-                empty.append(outcome.tile)
+            reports.append(outcome.reports)
 
     try:
         with Progress() as progress:
@@ -153,8 +159,11 @@ def _make(context: dg.AssetExecutionContext, job: "TileJob") -> Iterator[dg.Mate
             f"stopped at tile {stopped.outcome.tile}, because every other tile would fail the same way:"
             f" {stopped}"
         ) from stopped.outcome.error
+    except BaseException:  # an interrupt too: what is finished stays finished
+        ledger.keep()
+        raise
     finally:
-        _log_checks(context, reports, empty)
+        _log_checks(context, reports)
     yield from ledger.results()
 
 
@@ -162,38 +171,41 @@ def _check_only(context: dg.AssetExecutionContext, job: "TileJob", manifest: Seq
     """The checks launched on their own: everything is read again, of the run's tiles or of all."""
     from clay_assets.pipeline import examine
 
+    checked = {check.asset_key for check in context.selected_asset_check_keys}
+    job = replace(job, steps=_steps(checked))
     tiles = (
         context.partition_keys if context.has_partition_key_range or context.has_partition_key else manifest
     )
-    _log_checks(context, {tile: examine(job, tile, again=True) for tile in tiles}, ())
+    target = job.encoder.known_target(job.stores.work)
+    with ThreadPoolExecutor(CHECKED_AT_A_TIME) as pool:
+        _log_checks(context, list(pool.map(lambda tile: examine(job, tile, target, again=True), tiles)))
 
 
-def _log_checks(
-    context: dg.AssetExecutionContext, reports: "dict[str, dict[str, Report]]", empty: Sequence[str]
-) -> None:
+def _log_checks(context: dg.AssetExecutionContext, reports: "Sequence[Mapping[Part, Report]]") -> None:
     step = context.get_step_execution_context()
-    for result in check_results(context.selected_asset_check_keys, reports, empty):
+    for result in check_results(context.selected_asset_check_keys, reports):
         context.log_event(result.to_asset_check_evaluation(step))
 
 
-def _steps(context: dg.AssetExecutionContext) -> "tuple[Step, ...]":
+def _steps(keys: Collection[dg.AssetKey]) -> "tuple[Step, ...]":
+    """The steps that make these assets."""
     from clay_assets.pipeline import STEPS
 
-    return tuple(step for key, step in zip(KEYS, STEPS, strict=True) if key in context.selected_asset_keys)
+    return tuple(step for key, step in zip(KEYS, STEPS, strict=True) if key in keys)
 
 
 def asset_records(outcome: "TileOutcome", job: "TileJob") -> list[AssetRecord]:
     """What there is to record of each asset of a tile, upstream first: of the steps that were completed."""
-    from clay_assets.publishing.publish import inputs_of
     from clay_assets.results.fingerprint import chips_digest
 
     records = []
     if outcome.inventory is not None:
         metadata = inventory_metadata(outcome.tile, outcome.inventory, job.stores.work)
-        records.append(AssetRecord(INVENTORY, metadata, chips_digest(outcome.inventory.chips)))
+        records.append(AssetRecord(INVENTORY, metadata, chips_digest(outcome.tile, outcome.inventory.chips)))
     if outcome.results is not None:
         metadata = embeddings_metadata(outcome.tile, outcome.results, job.stores.work, reused=outcome.reused)
-        records.append(AssetRecord(EMBEDDINGS, metadata, inputs_of(outcome.results)))
+        digest = f"{outcome.results.making.fingerprint.folder} {outcome.results.digest}"
+        records.append(AssetRecord(EMBEDDINGS, metadata, digest))
     if outcome.published is not None:
         records.append(AssetRecord(GEOPARQUET, file_metadata(outcome.published), outcome.published.inputs))
     if outcome.empty and outcome.error is None:

@@ -8,13 +8,16 @@ https://docs.dagster.io/guides/automate
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from types import MappingProxyType
 
 import dagster as dg
 
 from clay_assets.dagster.resources import ClayEncoder, ObjectStore
 from clay_assets.dagster.run_requests import plan_runs, tiles_under_way
-from clay_assets.state import Target, TileStores, in_words, survey
+from clay_assets.state import TileStores, in_words, survey
+from clay_assets.tiles.manifest import ManifestError, read_tiles
 
 JOB = "embed_and_publish"
 
@@ -44,13 +47,15 @@ class ImageryMonitor:
 
     Attributes:
         assets: Keys of the three assets.
-        tiles: The manifest.
+        tiles: The tiles of the manifest when the code location was loaded.
+        manifest: The file.
         version: Of the published files.
         tiles_per_run: Tiles in a run at most; 0: no limit.
     """
 
     assets: Sequence[dg.AssetKey]
     tiles: Sequence[str]
+    manifest: Path
     version: int
     tiles_per_run: int
 
@@ -61,20 +66,13 @@ class ImageryMonitor:
 
         Raises:
             StorageError: If a store refuses; the tick fails and says so.
-            SettingError: If a setting is invalid.
+            SettingsError: If a setting is invalid.
         """
-        settings = encoder.settings()
-        wanted = Target.from_settings(
-            level=settings.chosen_level(),
-            precision=settings.precision,
-            version=self.version,
-            checkpoint=settings.checkpoint,
-            cache=settings.cache,
-        )
-        states = survey(stores, self.tiles, wanted)
+        target = encoder.settings().known_target(stores.work)
+        states = survey(stores, self.tiles, target, self.version)
         under_way = tiles_under_way(context.instance, JOB, self.assets, self.tiles)
         runs = list(plan_runs(states, under_way, self.tiles_per_run))
-        seen = in_words(states, stores.chips.uri)
+        seen = in_words(states, stores.chips.uri) + outdated_manifest(self.manifest, self.tiles)
         if under_way:
             seen += f"; {len(under_way)} of them are in queued or running runs"
         if not runs:
@@ -82,6 +80,24 @@ class ImageryMonitor:
         tiles = sum(len(run.tiles) for run in runs)
         context.log.info(f"{seen}; requesting {len(runs)} runs for {tiles} tiles")
         return [run.request(run_key_prefix) for run in runs]
+
+
+def outdated_manifest(manifest: Path, tiles: Sequence[str]) -> str:
+    """What to say where the manifest has changed since the code location was loaded; "" where it has not.
+
+    Partitions are those of the loaded manifest. A range of an earlier run covers what was inserted since.
+    """
+    try:
+        now = set(read_tiles(manifest))
+    except ManifestError as error:
+        return f"; the manifest cannot be read any more: {error}"
+    more, fewer = len(now - set(tiles)), len(set(tiles) - now)
+    if not more and not fewer:
+        return ""
+    return (
+        f"; {manifest} has {more} new tiles and lacks {fewer} since this code location was loaded: reload it"
+        " (Deployment → Reload), and note that a range of an earlier run covers the tiles inserted in between"
+    )
 
 
 def build_automation(monitor: ImageryMonitor) -> dg.Definitions:
@@ -117,7 +133,7 @@ def build_automation(monitor: ImageryMonitor) -> dg.Definitions:
         minimum_interval_seconds=SENSOR_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description=f"Every {SENSOR_INTERVAL_S // 60} minutes: request runs for tiles with new or changed"
-        " chips, once for each state of their chips.",
+        " chips, once a day for each state of their chips.",
     )
     def new_imagery(
         context: dg.SensorEvaluationContext,
@@ -127,6 +143,7 @@ def build_automation(monitor: ImageryMonitor) -> dg.Definitions:
         encoder: ClayEncoder,
     ) -> Requests:
         stores = TileStores(chips.store(), work.store(), output.store())
-        return monitor.requests(context, stores, encoder, run_key_prefix="")
+        # Dagster never launches a run key again: without the day, a tile would be lost whose run failed.
+        return monitor.requests(context, stores, encoder, f"{datetime.now(UTC):%Y-%m-%d}")
 
     return dg.Definitions(jobs=[job], schedules=[new_imagery_daily], sensors=[new_imagery])

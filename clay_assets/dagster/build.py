@@ -19,21 +19,23 @@ from clay_assets.dagster.resources import ClayEncoder, ObjectStore  # noqa: E402
 from clay_assets.settings import Settings  # noqa: E402
 from clay_assets.storage import Store  # noqa: E402
 from clay_assets.tiles.manifest import read_tiles  # noqa: E402
-from clay_model.spec import PREPROCESSING_VERSION  # noqa: E402
 
 
 def build_resources(settings: Settings) -> dict[str, Any]:
     """The resources that the settings describe."""
+    anonymous = settings.anonymous
     return {
-        "chips": ObjectStore(uri=settings.config("CLAY_CHIPS_URI")),
+        "chips": ObjectStore(uri=settings.config("CLAY_CHIPS_URI"), use_unsigned_session=anonymous),
         "work": ObjectStore(uri=settings.config("CLAY_WORK_URI")),
         "output": ObjectStore(uri=settings.config("CLAY_OUTPUT_URI")),
         "encoder": ClayEncoder(
-            checkpoint=ObjectStore(uri=settings.config("CLAY_CHECKPOINT")),
+            checkpoint=ObjectStore(uri=settings.config("CLAY_CHECKPOINT"), use_unsigned_session=anonymous),
             level=settings.config("CLAY_LEVEL"),
             precision=settings.config("CLAY_PRECISION"),
             device=settings.config("CLAY_DEVICE"),
             batch_size=settings.config("CLAY_BATCH_SIZE"),
+            max_nodata=settings.max_nodata,
+            allow_untrained=settings.allow_untrained,
         ),
     }
 
@@ -59,15 +61,15 @@ def build_defs(
     settings = settings or Settings.from_environment()
     Store(settings.value("CLAY_CHECKPOINT"))  # refused here, before the code version shows it to everybody
     tiles = read_tiles(settings.manifest)
-    level, precision = settings.value("CLAY_LEVEL"), settings.value("CLAY_PRECISION")
+    level, precision = settings.value("CLAY_LEVEL") or "default", settings.value("CLAY_PRECISION")
     assets = build_assets(
         tiles,
         tiles_per_run=settings.tiles_per_run,
-        code_version=f"{settings.checkpoint} {level} {precision} preprocessing {PREPROCESSING_VERSION}",
+        code_version=f"{settings.checkpoint} {level} {precision}",
         version=settings.version,
         owners=settings.owners,
     )
-    monitor = ImageryMonitor(KEYS, tiles, settings.version, settings.tiles_per_run)
+    monitor = ImageryMonitor(KEYS, tiles, settings.manifest, settings.version, settings.tiles_per_run)
     return dg.Definitions.merge(
         dg.Definitions(
             assets=assets,

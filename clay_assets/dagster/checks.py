@@ -7,19 +7,18 @@ without them.
 https://docs.dagster.io/guides/test/asset-checks
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import dagster as dg
 
 from clay_assets.dagster.metadata import table
 from clay_assets.quality import files, judges
+from clay_assets.quality.examine import HAS_CHIPS
 from clay_assets.quality.report import Part, Report, combined
 
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
-
-Source = Literal["inventory"] | Part
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,14 @@ class TileCheck:
     Attributes:
         name: In Dagster.
         asset: Name of the asset.
-        source: Which report has its faults; `inventory`: it looks for tiles without chips.
+        source: Which report has its faults.
         severity: Of a failure.
         description: In Dagster.
     """
 
     name: str
     asset: str
-    source: Source
+    source: Part
     severity: dg.AssetCheckSeverity
     description: str
 
@@ -45,8 +44,6 @@ class TileCheck:
         """As Dagster wants it."""
         return dg.AssetCheckSpec(self.name, asset=self.asset, description=self.description)
 
-
-HAS_CHIPS = "tile_has_chips"
 
 CHECKS = (
     TileCheck(
@@ -113,35 +110,34 @@ CHECKS = (
         "No footprint reaches out of its Sentinel-2 tile, as the MGRS code places it, by more"
         f" than {files.MAX_OVERHANG:,.0f} m, the width of a chip.",
     ),
+    TileCheck(
+        files.ONE_MODEL,
+        "embeddings_geoparquet",
+        "file",
+        ERROR,
+        "The files of a published version hold vectors of one checkpoint at one level.",
+    ),
 )
 
 
 def check_results(
-    selected: Collection[dg.AssetCheckKey],
-    reports: Mapping[str, Mapping[str, Report]],
-    empty: Sequence[str],
+    selected: Collection[dg.AssetCheckKey], reports: Collection[Mapping[Part, Report]]
 ) -> Iterator[dg.AssetCheckResult]:
     """What the selected checks found.
 
     Args:
         selected: Checks of the run.
-        reports: Of the finished tiles, by tile and by what was read.
-        empty: Finished tiles without chips.
+        reports: Of each finished tile, by what was read.
     """
     for check in CHECKS:
-        if check.spec.key not in selected:
-            continue
-        if check.source == "inventory":
-            found = {tile: Report(tile) for tile in reports} | {
-                tile: Report(tile, faults={check.name: "has no chips"}) for tile in empty
-            }
-        else:
-            found = {tile: parts[check.source] for tile, parts in reports.items() if check.source in parts}
-        yield _result(check, list(found.values()))
+        if check.spec.key in selected:
+            yield _result(check, [parts[check.source] for parts in reports if check.source in parts])
 
 
 def _result(check: TileCheck, reports: Sequence[Report]) -> dg.AssetCheckResult:
     faults = {report.tile: report.faults[check.name] for report in reports if check.name in report.faults}
+    if check.name == files.ONE_MODEL:
+        faults |= _of_another_model(reports)
     missing = {report.tile: report.missing for report in reports if report.missing}
     checked = [report for report in reports if not report.missing]
     count = f"{len(checked)} tiles"
@@ -160,3 +156,14 @@ def _result(check: TileCheck, reports: Sequence[Report]) -> dg.AssetCheckResult:
         description=f"{len(faults)} of {count}: {named}" if faults else f"{count} have no fault",
         metadata=metadata,
     )
+
+
+def _of_another_model(reports: Sequence[Report]) -> dict[str, str]:
+    """Tiles whose file was made otherwise than most, with how it was made."""
+    made = {
+        report.tile: str(report.numbers[files.ONE_MODEL]["models"])
+        for report in reports
+        if report.numbers.get(files.ONE_MODEL)
+    }
+    usual = Counter(made.values()).most_common(1)
+    return {tile: model for tile, model in made.items() if model != usual[0][0]}

@@ -91,11 +91,15 @@ class TileLedger:
                         self._context.add_asset_metadata(record.metadata, asset_key=key, partition_key=tile)
             yield dg.MaterializeResult(asset_key=key)
 
-    def failure(self, text: str) -> dg.Failure:
-        """The failure of the run, with a table of its tiles and their errors; records what is finished."""
+    def keep(self) -> None:
+        """Record the finished tiles of a run that is to raise."""
         if not self._live:
             for tile, records in self._finished.items():
                 self._log(tile, records)
+
+    def failure(self, text: str) -> dg.Failure:
+        """The failure of the run, with a table of its tiles and their errors; records what is finished."""
+        self.keep()
         rows = [dg.TableRecord({"tile": tile, "error": error}) for tile, error in self._failed.items()]
         return dg.Failure(
             text,

@@ -45,6 +45,7 @@ def table(rows: Sequence[Mapping[str, str | int | float]]) -> dg.MetadataValue:
 
 def map_link(west: float, south: float, east: float, north: float) -> dg.MetadataValue:
     """A link that opens a map with a box in degrees of WGS 84 drawn on it."""
+    east += 360 if east < west else 0  # across the antimeridian
     edges = f"minlon={west:.5f}&minlat={south:.5f}&maxlon={east:.5f}&maxlat={north:.5f}"
     return dg.MetadataValue.url(f"https://www.openstreetmap.org/?{edges}&box=yes")
 
@@ -55,7 +56,7 @@ def inventory_metadata(tile: str, inventory: Inventory, work: Store) -> dict[str
         "chips": len(inventory.chips),
         "bytes": sum(chip.size for chip in inventory.chips),
         "other objects": len(inventory.others),
-        "chips digest": chips_digest(inventory.chips),
+        "chips digest": chips_digest(tile, inventory.chips),
         "dagster/row_count": len(inventory.chips),
         "dagster/partition_row_count": len(inventory.chips),
         "dagster/uri": work.url(inventory_key(tile)),
@@ -76,6 +77,7 @@ def embeddings_metadata(tile: str, header: ResultsHeader, work: Store, *, reused
         "embedded": summary.embedded,
         "skipped": len(summary.skipped),
         "skipped chips": table(summary.skipped),
+        "share of no-data": round(summary.nodata, 4),
         "picture": dg.MetadataValue.md(summary.picture),
         "map": map_link(*summary.bounds),
         "chips encoded in this run": 0 if reused else summary.encoded,
@@ -91,11 +93,12 @@ def embeddings_metadata(tile: str, header: ResultsHeader, work: Store, *, reused
         "checkpoint SHA-256": making.fingerprint.checkpoint_sha256,
         "dagster/row_count": summary.chips,
         "dagster/partition_row_count": summary.chips,
-        "dagster/uri": work.url(results_key(tile)),
+        "dagster/uri": work.url(results_key(tile, making.fingerprint)),
         "dagster/column_schema": column_schema(
             results_schema(making.width),
             embeddings=f"{' x '.join(map(str, making.shape))} numbers, row by row; null where skipped",
             geometry="WKB polygon in OGC:CRS84",
+            nodata="share of the chip's pixels without data, 0 to 1",
             thumbnail="true colour, 16 x 16 RGB",
             reason="why the chip was skipped; null where it was embedded",
         ),

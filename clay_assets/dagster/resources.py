@@ -13,6 +13,7 @@ import dagster as dg
 from dagster_aws.s3 import S3Resource
 from pydantic import Field, PrivateAttr
 
+from clay_assets.chips import MAX_NODATA
 from clay_assets.embedding.encoders import EncoderSettings
 from clay_assets.storage import S3Options, Store
 
@@ -54,8 +55,9 @@ class ClayEncoder(dg.ConfigurableResource):
 
     checkpoint: ObjectStore = Field(description="The Lightning checkpoint: a local file or an s3:// object.")
     level: str = Field(
-        default="mean",
-        description="mean: one vector a chip. patch: 16 x 16 vectors. group: 6 x 16 x 16 vectors.",
+        default="",
+        description="How much of a chip one vector describes; empty: the model's own default. Clay v0: mean (one"
+        " vector), patch (16 x 16), group (6 x 16 x 16). Clay v1.5: cls, mean, patch (32 x 32).",
     )
     precision: str = Field(
         default="auto", description="auto (bf16 where the hardware multiplies it natively), fp32 or bf16."
@@ -68,6 +70,15 @@ class ClayEncoder(dg.ConfigurableResource):
     cache: str | None = Field(
         default=None, description="Folder for downloaded checkpoints; empty: ~/.cache/clay-assets."
     )
+    max_nodata: float = Field(
+        default=MAX_NODATA,
+        ge=0,
+        le=1,
+        description="Highest share of a chip's pixels without data; more: a skip.",
+    )
+    allow_untrained: bool = Field(
+        default=False, description="Whether vectors of weights that were never trained may be made."
+    )
 
     def settings(self) -> EncoderSettings:
         """The same, for the work that knows no Dagster."""
@@ -78,4 +89,6 @@ class ClayEncoder(dg.ConfigurableResource):
             device=self.device,
             batch_size=self.batch_size,
             cache=Path(self.cache) if self.cache else None,
+            max_nodata=self.max_nodata,
+            allow_untrained=self.allow_untrained,
         )

@@ -1,13 +1,14 @@
-"""Checkpoints at hand: one on S3 is downloaded once, and each file is hashed once.
+"""Checkpoints on this machine: one in a bucket is downloaded once, and each is hashed and described once.
 
-The cache lies in the user's cache folder. What is in it can be deleted at any time: it is then made again.
+The cache is in the user's cache folder. What is in it can be deleted at any time: it is then made again. The
+description is also kept in the work store, so that a machine without the file knows what results to look for.
 """
 
 import hashlib
 import json
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from clay_assets.storage import FolderMissing, ObjectMissing, StorageError, Store, StoredObject
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointMissing(StorageError):
-    """There is no checkpoint where the settings say; no tile can be embedded."""
+    """There is no checkpoint at the address; no tile can be embedded."""
 
     systemic = True
 
@@ -28,18 +29,37 @@ class CheckpointChanged(StorageError):
 
 
 @dataclass(frozen=True)
+class CheckpointFacts:
+    """What a checkpoint is.
+
+    Attributes:
+        url: Address.
+        etag: Of the object, or a file's time and size.
+        size: In bytes.
+        sha256: Of its bytes, in hexadecimal.
+        model: Model and size, e.g. `clay-v0-small`.
+        untrained: Whether the file says that its weights were never trained.
+    """
+
+    url: str
+    etag: str
+    size: int
+    sha256: str
+    model: str
+    untrained: bool
+
+
+@dataclass(frozen=True)
 class LocalCheckpoint:
     """A checkpoint on this machine's disk.
 
     Attributes:
         path: Where it is.
-        sha256: Of its bytes, in hexadecimal.
-        source: The URL that the settings name.
+        facts: What it is.
     """
 
     path: Path
-    sha256: str
-    source: str
+    facts: CheckpointFacts
 
 
 def cache_folder() -> Path:
@@ -48,52 +68,76 @@ def cache_folder() -> Path:
 
 
 def fetch_checkpoint(store: Store, cache: Path) -> LocalCheckpoint:
-    """Bring a checkpoint here, unless it is here.
+    """Bring a checkpoint to this machine, unless it is there.
 
     Args:
-        store: Whose own address is the checkpoint, a local file or an object on S3.
-        cache: Folder for downloads and hashes.
+        store: Whose own address is the checkpoint, a local file or an object.
+        cache: Folder for downloads and descriptions.
 
     Returns:
-        The file and its hash. One that changed since (by ETag, or by size and time) counts as new.
+        The file and its description. One that changed since (by ETag, or by size and time) counts as new.
 
     Raises:
         CheckpointMissing: If there is none.
+        CheckpointError: If it is no checkpoint of a model that is known.
         StorageError: If it cannot be fetched.
     """
-    try:
-        found = store.stat()
-    except (ObjectMissing, FolderMissing):
-        raise CheckpointMissing(
-            f"no checkpoint at {store.uri}: set CLAY_CHECKPOINT to a Lightning .ckpt of Clay v0, local or s3://"
-            " (the released one is s3://clay-model-ckpt/v0/clay-small-70MT-1100T-10E.ckpt);"
-            " `make demo` makes an untrained one to try the pipeline with"
-        ) from None
-    record = _record_of(found, cache)
+    found = _stat(store)
+    record = cache / _record_key(found)
     path = Path(found.url) if store.is_local else record.with_suffix(".ckpt")
-    known = _recorded(record)
+    known = _read_facts(record)
     if known is None or not path.is_file():
         if not store.is_local:
             store.fetch_to(found, path)
-        known = sha256_of(path)
-        _write_record(record, found, known)
-    return LocalCheckpoint(path, known, found.url)
+        known = describe(path, found)
+        _keep(record, known)
+    return LocalCheckpoint(path, known)
 
 
-def known_sha256(store: Store, cache: Path) -> str | None:
-    """The checkpoint's hash if this machine has worked it out before; nothing is downloaded or read for it.
+def known_facts(store: Store, cache: Path, work: Store) -> CheckpointFacts | None:
+    """What a checkpoint is, if this machine or the work store knows; the checkpoint itself is not read.
 
     Args:
         store: Whose own address is the checkpoint.
-        cache: Folder for downloads and hashes.
+        cache: Folder for downloads and descriptions.
+        work: Store of results.
 
     Raises:
-        StorageError: If the store refuses. That there is no checkpoint is no error here.
+        CheckpointMissing: If there is none.
+        StorageError: If a store refuses.
     """
+    found = _stat(store)
+    known = _read_facts(cache / _record_key(found))
+    if known is not None:
+        return known
     try:
-        return _recorded(_record_of(store.stat(), cache))
+        return _parsed(work.read(_record_key(found)))
     except (ObjectMissing, FolderMissing):
         return None
+
+
+def publish_facts(work: Store, facts: CheckpointFacts) -> None:
+    """Keep a checkpoint's description in the work store, for machines that do not have the file.
+
+    Raises:
+        StorageError: If it cannot be stored.
+    """
+    key = _record_key(StoredObject(facts.url, facts.size, facts.etag))
+    if not work.exists(key):
+        work.write(key, json.dumps(asdict(facts)).encode())
+
+
+def describe(path: Path, found: StoredObject) -> CheckpointFacts:
+    """Hash a checkpoint and tell which model it is.
+
+    Raises:
+        CheckpointError: If it is no checkpoint of a model that is known.
+    """
+    from clay_model.checkpoint import describe_checkpoint  # imports PyTorch
+
+    seen = describe_checkpoint(path)
+    model = seen.spec.model_name(seen.size)
+    return CheckpointFacts(found.url, found.etag, found.size, sha256_of(path), model, seen.untrained)
 
 
 def sha256_of(path: Path) -> str:
@@ -102,25 +146,43 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _record_of(found: StoredObject, cache: Path) -> Path:
-    """Where the hash of a checkpoint in this state is kept."""
-    key = hashlib.sha256(f"{found.url}\n{found.etag}\n{found.size}".encode()).hexdigest()[:24]
-    return cache / "checkpoints" / f"{key}.json"
-
-
-def _recorded(record: Path) -> str | None:
+def _stat(store: Store) -> StoredObject:
     try:
-        return str(json.loads(record.read_text())["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return store.stat()
+    except (ObjectMissing, FolderMissing):
+        raise CheckpointMissing(
+            f"no checkpoint at {store.uri}: set CLAY_CHECKPOINT to a Lightning .ckpt of Clay v0 or v1.5,"
+            f" local or"
+            " s3:// (v0's is s3://clay-model-ckpt/v0/clay-small-70MT-1100T-10E.ckpt);"
+            " `make demo` makes an untrained one to try the pipeline with"
+        ) from None
+
+
+def _record_key(found: StoredObject) -> str:
+    """Where the description of a checkpoint in this state is kept, below the cache and in the work store."""
+    key = hashlib.sha256(f"{found.url}\n{found.etag}\n{found.size}".encode()).hexdigest()[:24]
+    return f"checkpoints/{key}.json"
+
+
+def _read_facts(record: Path) -> CheckpointFacts | None:
+    try:
+        return _parsed(record.read_bytes())
+    except OSError:
         return None
 
 
-def _write_record(record: Path, found: StoredObject, sha256: str) -> None:
-    facts = {"url": found.url, "etag": found.etag, "size": found.size, "sha256": sha256}
+def _parsed(data: bytes) -> CheckpointFacts | None:
+    try:
+        return CheckpointFacts(**json.loads(data))
+    except (ValueError, TypeError):  # damaged, or of another version: made again
+        return None
+
+
+def _keep(record: Path, facts: CheckpointFacts) -> None:
     partial = record.with_suffix(f".{os.getpid()}.part")
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(facts))
+        partial.write_text(json.dumps(asdict(facts)))
         partial.replace(record)  # two runs may do this at once: either record is right
     except OSError as error:  # a folder that cannot be written costs a hash a run, and no more
         log.warning("the checkpoint's hash cannot be kept in %s: %s", record.parent, error)

@@ -11,22 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clay_assets.chips import MAX_NODATA
 from clay_assets.embedding.checkpoint_cache import (
     CheckpointChanged,
+    CheckpointFacts,
     LocalCheckpoint,
     cache_folder,
     fetch_checkpoint,
+    known_facts,
 )
 from clay_assets.results.fingerprint import Fingerprint
+from clay_assets.results.target import Target
+from clay_assets.settings import SettingsError
 from clay_assets.storage import Store
-from clay_model.spec import LEVELS, PREPROCESSING_VERSION, Level
+from clay_model.spec import model_of
 
 if TYPE_CHECKING:
     from clay_model import Embedder
 
 
-class SettingError(ValueError):
-    """A setting has an invalid value: no tile can be embedded."""
+class UntrainedWeights(ValueError):
+    """The checkpoint's weights were never trained, and nobody asked for such vectors."""
 
     systemic = True
 
@@ -37,19 +42,23 @@ class EncoderSettings:
 
     Attributes:
         checkpoint: Store whose own address is the checkpoint: a local file or an object.
-        level: `mean`, `patch` or `group`.
+        level: How much of a chip one vector describes; empty: the model's own default.
         precision: `auto` (bf16 where the hardware multiplies it natively), `fp32` or `bf16`.
         device: `auto` (every GPU, or the CPU), `cpu`, `cuda`, `cuda:0`, or several: `cuda:0,cuda:1`.
         batch_size: Chips per forward pass: `auto`, or a number from 1.
         cache: Folder for downloaded checkpoints; None: the user's cache folder.
+        max_nodata: Highest share of a chip's pixels without data, 0 to 1; more is a skip.
+        allow_untrained: Whether vectors of weights that were never trained may be made.
     """
 
     checkpoint: Store
-    level: str = "mean"
+    level: str = ""
     precision: str = "auto"
     device: str = "auto"
     batch_size: str = "auto"
     cache: Path | None = None
+    max_nodata: float = MAX_NODATA
+    allow_untrained: bool = False
 
     def local_checkpoint(self) -> LocalCheckpoint:
         """The checkpoint on this machine, downloaded if necessary.
@@ -59,67 +68,95 @@ class EncoderSettings:
         """
         return fetch_checkpoint(self.checkpoint, self.cache or cache_folder())
 
-    def chosen_level(self) -> Level:
-        """The level, checked.
-
-        Raises:
-            SettingError: If there is no such level.
-        """
-        if self.level not in LEVELS:
-            raise SettingError(f"CLAY_LEVEL is {self.level!r}, expected one of {', '.join(LEVELS)}")
-        return self.level
-
-    def fingerprint(self) -> Fingerprint:
-        """What vectors made now depend on; needs the checkpoint's hash, but loads no network.
+    def target(self) -> Target:
+        """What vectors made now depend on; needs the checkpoint's hash and name, but loads no network.
 
         Raises:
             StorageError: If the checkpoint cannot be fetched.
-            SettingError: If a setting is invalid.
+            CheckpointError: If the file is no checkpoint of a model that is known.
+            SettingsError: If a setting is invalid.
+            UntrainedWeights: If the weights were never trained and the settings do not allow that.
         """
         from clay_model.device import resolve_devices, resolve_precision
 
         try:
-            precision = resolve_precision(self.precision, resolve_devices(self.device)[0])
+            best = resolve_precision(self.precision, resolve_devices(self.device)[0])
         except ValueError as error:
-            raise SettingError(f"{error} (CLAY_DEVICE, CLAY_PRECISION)") from error
-        return Fingerprint(
-            checkpoint_sha256=self.local_checkpoint().sha256,
-            level=self.chosen_level(),
-            precision=precision,
-            preprocessing=PREPROCESSING_VERSION,
+            raise SettingsError(f"{error} (CLAY_DEVICE, CLAY_PRECISION)") from error
+        facts = self.local_checkpoint().facts
+        if facts.untrained and not self.allow_untrained:
+            raise UntrainedWeights(
+                f"{facts.url} holds weights that were never trained: its vectors would be random numbers."
+                f" Name a"
+                " trained checkpoint in CLAY_CHECKPOINT, or set CLAY_ALLOW_UNTRAINED=1 to try the pipeline"
+            )
+        return self._target(facts, best)
+
+    def known_target(self, work: Store) -> Target | None:
+        """The same, as far as it is known without downloading the checkpoint; None where it is not.
+
+        Args:
+            work: Store of results, where earlier runs left the checkpoint's description.
+
+        Raises:
+            StorageError: If a store refuses, or there is no checkpoint.
+            SettingsError: If a setting is invalid.
+        """
+        facts = known_facts(self.checkpoint, self.cache or cache_folder(), work)
+        return self._target(facts, "fp32") if facts else None
+
+    def _target(self, facts: CheckpointFacts, best: str) -> Target:
+        spec, _ = model_of(facts.model)
+        level = self.level or spec.default_level
+        if level not in spec.levels:
+            raise SettingsError(
+                f"CLAY_LEVEL is {level!r}, expected one of {', '.join(spec.levels)}, those of {spec.title}"
+            )
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise SettingsError(f"CLAY_PRECISION is {self.precision!r}, expected auto, fp32 or bf16")
+        return Target.of(
+            model=facts.model,
+            checkpoint_sha256=facts.sha256,
+            level=level,
+            precision=self.precision,
+            preprocessing=spec.preprocessing_version,
+            best=best,
+            untrained=facts.untrained,
+            max_nodata=self.max_nodata,
         )
 
     def embedders(self, wanted: Fingerprint) -> Sequence["Embedder"]:
         """The network on each device; loaded at the first call in a process.
 
         Args:
-            wanted: As `fingerprint` gave it when the run was planned.
+            wanted: Of the vectors to make, as the run was planned for.
 
         Raises:
             CheckpointChanged: If the checkpoint was replaced since.
-            CheckpointError: If the file is no checkpoint of Clay v0.
+            CheckpointError: If the file is no checkpoint of a model that is known.
             StorageError: If the checkpoint cannot be fetched.
         """
         checkpoint = self.local_checkpoint()
-        if checkpoint.sha256 != wanted.checkpoint_sha256:
+        sha256 = checkpoint.facts.sha256
+        if sha256 != wanted.checkpoint_sha256:
             raise CheckpointChanged(
-                f"{checkpoint.source} was replaced while the run started: its SHA-256 was"
-                f" {wanted.checkpoint_sha256} and is {checkpoint.sha256} now. Run again"
+                f"{checkpoint.facts.url} was replaced while the run started: its SHA-256 was"
+                f" {wanted.checkpoint_sha256} and is {sha256} now. Run again"
             )
-        return _load(checkpoint.path, checkpoint.sha256, self.device, wanted.precision)
+        return _load(checkpoint.path, sha256, self.device, wanted.precision)
 
     def chips_per_batch(self, embedders: Sequence["Embedder"]) -> int:
         """Chips per forward pass on each of these.
 
         Raises:
-            SettingError: If the setting is neither `auto` nor a number from 1.
+            SettingsError: If the setting is neither `auto` nor a number from 1.
         """
         if self.batch_size == "auto":
             from clay_model.accelerate import auto_batch_size
 
             return min(auto_batch_size(embedder) for embedder in embedders)
         if not self.batch_size.isdecimal() or int(self.batch_size) < 1:
-            raise SettingError(
+            raise SettingsError(
                 f"CLAY_BATCH_SIZE is {self.batch_size!r}, expected auto or a whole number from 1"
             )
         return int(self.batch_size)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clay_assets.parquet import DamagedFileError
-from clay_assets.results import ResultsHeader, TileResults
+from clay_assets.results import ResultsHeader
 from clay_assets.results.fingerprint import Fingerprint
+from clay_assets.results.target import Target
 from clay_assets.state.comparison import compare, is_complete
 from clay_assets.storage import Store, StoredObject
 
@@ -23,6 +24,7 @@ class TilePlan:
     Attributes:
         tile: MGRS code.
         chips: Its inventory.
+        fingerprint: Of the results that it has or gets.
         header: Of its results in the store; None where there are none that are valid.
         kept: Rows of those results that are still valid, in the file's order.
         todo: Chips to embed, in the order of the inventory.
@@ -31,6 +33,7 @@ class TilePlan:
 
     tile: str
     chips: Sequence[StoredObject]
+    fingerprint: Fingerprint
     header: ResultsHeader | None = None
     kept: Sequence[int] = ()
     todo: Sequence[StoredObject] = ()
@@ -38,7 +41,13 @@ class TilePlan:
 
 
 def plan_tile(
-    work: Store, tile: str, chips: Sequence[StoredObject], fingerprint: Fingerprint, *, force: bool = False
+    work: Store,
+    tile: str,
+    chips: Sequence[StoredObject],
+    target: Target,
+    *,
+    force: bool = False,
+    retry_skipped: bool = False,
 ) -> TilePlan:
     """Find out what to embed of a tile.
 
@@ -46,24 +55,30 @@ def plan_tile(
         work: Store of results.
         tile: MGRS code.
         chips: Its inventory.
-        fingerprint: Of the vectors wanted; results of another are stale.
-        force: Embed every chip again, whatever is there.
+        target: Which results count as current.
+        force: Embed every chip again, whatever exists.
+        retry_skipped: Read skipped chips again.
 
     Raises:
         StorageError: If the store refuses.
     """
-    results = None if force else TileResults.open(work, tile)
+    results = target.results(work, tile)
     if results is None:
-        return TilePlan(tile, chips, todo=chips)
+        return TilePlan(tile, chips, target.preferred, todo=chips)
     with results:
         header = results.header
-        differences = fingerprint.differences(header.making.fingerprint)
+        fingerprint = header.making.fingerprint
+        if force:
+            return TilePlan(tile, chips, fingerprint, todo=chips)
+        limit = target.max_nodata
+        if is_complete(tile, chips, header, max_nodata=limit) and not (
+            retry_skipped and header.summary.skipped
+        ):
+            return TilePlan(tile, chips, fingerprint, header, is_current=True)
         try:
-            rows = () if differences or is_complete(header, chips) else results.chips()
+            rows = results.chips()
         except DamagedFileError as error:  # its chips are embedded again
             log.warning("the results of tile %s are made anew: %s", tile, error)
-            return TilePlan(tile, chips, todo=chips)
-    found = compare(chips, header, rows, differences)
-    if differences:
-        return TilePlan(tile, chips, todo=chips)
-    return TilePlan(tile, chips, header, found.kept, found.todo, found.complete)
+            return TilePlan(tile, chips, fingerprint, todo=chips)
+    found = compare(tile, chips, header, rows, max_nodata=limit, retry_skipped=retry_skipped)
+    return TilePlan(tile, chips, fingerprint, header, found.kept, found.todo)

@@ -1,4 +1,4 @@
-"""Embed tiles: one stream for a whole run, one tile's outcomes at a time out of it and into the work store.
+"""Embed one tile: its chips' outcomes out of the run's stream, into the work store.
 
 Belongs here: keeping what is finished however a tile ends. Does not belong here: what is to do of a tile
 (`plan`), how chips become vectors (`stream`), the order of the steps (`pipeline`).
@@ -6,24 +6,19 @@ Belongs here: keeping what is finished however a tile ends. Does not belong here
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pyarrow as pa
 
-from clay_assets.embedding.encoders import EncoderSettings
 from clay_assets.embedding.plan import TilePlan
-from clay_assets.embedding.progress import Progress
-from clay_assets.embedding.stream import ChipStream
+from clay_assets.embedding.run import EmbeddingRun
 from clay_assets.parquet import DamagedFileError
-from clay_assets.results import Making, ResultsHeader, ResultsWriter, TileResults, TileSummary
+from clay_assets.results import ResultsHeader, ResultsWriter, TileResults, TileSummary
 from clay_assets.results.counts import Tally, count_reasons
-from clay_assets.results.fingerprint import Fingerprint, chips_digest
+from clay_assets.results.fingerprint import chip_key, chips_digest
 from clay_assets.results.outcomes import NoUsableChips
-from clay_assets.storage import Store
-from clay_model import Embedder, Level, embedding_shape
+from clay_assets.storage import AccessDenied, Store
 
 log = logging.getLogger(__name__)
 
@@ -32,179 +27,88 @@ class ResultsChanged(RuntimeError):
     """The results of a tile are no longer those that its plan was made for."""
 
 
-class EmbeddingRun:
-    """The stream that the tiles of one run share. Use as a context manager.
+def embed_planned(
+    plan: TilePlan, run: EmbeddingRun, work: Store, on_chip: Callable[[], None] = lambda: None
+) -> ResultsHeader:
+    """Finish one tile and store its results.
 
-    The network is loaded when the first tile with something to embed is added.
+    However the tile ends, by an error or by an interrupt, the finished chips are stored, so that the next run
+    continues from there; unless earlier results that are still valid account for more of them.
 
-    Attributes:
-        ahead: Chips added that the consumer did not come to yet.
-        progress: Counts the chips.
-        making: How the stream makes vectors; None as long as there is nothing to embed.
+    Args:
+        plan: What is to embed of the tile; tiles come in the order in which they were added to the run.
+        run: Has the tile's chips in its stream.
+        work: Store of results.
+        on_chip: Called after each chip.
+
+    Returns:
+        What the stored results say of themselves.
+
+    Raises:
+        NoUsableChips: If each chip was skipped; the skips are stored all the same. StorageError: If a chip
+        could not be fetched, none of them may be read, or the results not be stored. EncodingFailed: If the
+        network could not embed a chip. ResultsChanged: If another run replaced the tile's results since the
+        plan was made, or they are damaged
+            where the plan did not look.
     """
+    header = plan.header
+    if header is None or not plan.is_current:
+        header = _embed(plan, run, work, on_chip)
+    if not header.summary.embedded:
+        raise NoUsableChips(f"tile {plan.tile}: {_skips_in_words(header.summary)}")
+    return header
 
-    def __init__(
-        self, chips: Store, encoder: EncoderSettings, fingerprint: Fingerprint, progress: Progress
-    ) -> None:
-        """Describe the run; nothing starts yet.
 
-        Args:
-            chips: Store of chips.
-            encoder: Gives the network, one copy a device.
-            fingerprint: That the plans were made for.
-            progress: Counts the chips.
-        """
-        self.ahead = 0
-        self.progress = progress
-        self.making: Making | None = None
-        self._chips = chips
-        self._encoder = encoder
-        self._fingerprint = fingerprint
-        self._stream: ChipStream | None = None
-        self._stack = ExitStack()
+def _embed(plan: TilePlan, run: EmbeddingRun, work: Store, on_chip: Callable[[], None]) -> ResultsHeader:
+    making = run.making(plan)
+    started = run.begin(plan)
+    tally = Tally(dim=making.shape[-1])
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    @property
-    def is_full(self) -> bool:
-        """Whether more tiles ahead would not help the devices."""
-        return self._stream is not None and self.ahead > self._stream.capacity
-
-    def add(self, plan: TilePlan) -> None:
-        """Queue what is to embed of a tile.
-
-        Raises:
-            CheckpointError: If the file is no checkpoint of Clay v0.
-            StorageError: If the checkpoint cannot be fetched, or was replaced since the plans were made.
-            SettingError: If a setting is invalid.
-        """
-        if not plan.todo:
-            return
-        if self._stream is None:
-            self._stream = self._start()
-        self._stream.add(plan.tile, plan.todo)
-        self.ahead += len(plan.todo)
-        self.progress.expect(len(plan.todo))
-
-    def finish(self) -> None:
-        """Say that no more tiles follow."""
-        if self._stream is not None:
-            self._stream.finish()
-
-    def _start(self) -> ChipStream:
-        embedders = self._encoder.embedders(self._fingerprint)
-        level = self._encoder.chosen_level()
-        stream = ChipStream(
-            read=self._chips.read,
-            embedders=embedders,
-            level=level,
-            batch_size=self._encoder.chips_per_batch(embedders),
-        )
-        self.making = _making(self._fingerprint, embedders, level)
-        return self._stack.enter_context(stream)
-
-    def embed(self, plan: TilePlan, work: Store, on_chip: Callable[[], None] = lambda: None) -> ResultsHeader:
-        """Finish one tile and store its results.
-
-        However the tile ends, by an error or by an interrupt, the finished chips are stored, so that the next
-        run continues from there; unless earlier results that are still valid account for more of them.
-
-        Args:
-            plan: What is to embed of the tile; tiles come in the order in which they were added.
-            work: Store of results.
-            on_chip: Called after each chip.
-
-        Returns:
-            What the stored results say of themselves.
-
-        Raises:
-            NoUsableChips: If each chip was skipped; the skips are stored all the same.
-            StorageError: If a chip could not be fetched, or the results not be stored.
-            EncodingFailed: If the network could not embed a chip.
-            ResultsChanged: If another run replaced the tile's results since the plan was made, or they are
-                damaged where the plan did not look.
-        """
-        header = plan.header
-        if header is None or not plan.is_current:
-            header = self._embed(plan, work, on_chip)
-        if not header.summary.embedded:
-            raise NoUsableChips(f"tile {plan.tile}: {_skips_in_words(header.summary)}")
-        return header
-
-    def _embed(self, plan: TilePlan, work: Store, on_chip: Callable[[], None]) -> ResultsHeader:
-        making = self.making if plan.todo else None
-        if making is None:  # nothing to embed, only rows to drop
-            assert plan.header is not None  # noqa: S101 - else every chip would be to embed
-            making = plan.header.making
-        self.ahead -= len(plan.todo)
-        started = time.perf_counter()
-        tally = Tally(dim=making.shape[-1])
-        self.progress.begin(plan.tile)
-
-        def header() -> ResultsHeader:
-            return ResultsHeader(
-                making,
-                digest=chips_digest(tally.accounted),
-                summary=tally.summary(seconds=time.perf_counter() - started),
-                left=len(plan.chips) - len(tally.accounted),
-            )
-
-        with ResultsWriter(making.width) as writer:
-            if plan.kept:
-                with _reopened(plan, work) as results:
-                    for table in _kept(results, plan):
-                        writer.copy(table)
-                        tally.count_kept(table)
-            try:
-                if plan.todo:
-                    assert self._stream is not None  # noqa: S101 - started by `add`
-                    with closing(self._stream.results(plan.tile)) as outcomes:
-                        for outcome in outcomes:
-                            writer.add(outcome)
-                            tally.count(outcome)
-                            self.progress.count(outcome)
-                            on_chip()
-            except BaseException:  # an interrupt too: what is finished stays finished
-                if tally.read:
-                    _store_partial(writer, work, plan, header)
-                raise
-            final = header()
-            writer.store(work, plan.tile, final)
-        return final
-
-    def in_words(self) -> str:
-        """What the run's encoders did, in one line."""
-        if self.making is None or self._stream is None:
-            return "no chip was to embed: no network was loaded"
-        clock, making = self._stream.clock, self.making
-        precision = making.fingerprint.precision
-        if self._encoder.precision == "auto" and precision == "fp32":
-            precision += " (auto: the device does not multiply bf16 natively)"
-        return (
-            f"{making.model} at {precision} on {making.device}: {clock.batches} batches,"
-            f" the encoder waited {clock.waiting:.2f} s of {clock.encoding + clock.waiting:.2f} s"
+    def header(ended: float) -> ResultsHeader:
+        return ResultsHeader(
+            making,
+            digest=chips_digest(plan.tile, tally.accounted),
+            summary=tally.summary(seconds=ended - started),
+            left=len(plan.chips) - len(tally.accounted),
         )
 
+    with ResultsWriter(making.width) as writer:
+        if plan.kept:
+            with _reopened(plan, work) as results:
+                for table in _kept(results, plan):
+                    writer.copy(table)
+                    tally.count_kept(table)
+        try:
+            if plan.todo:
+                with closing(run.stream(plan).results(plan.tile)) as outcomes:
+                    for outcome in outcomes:
+                        writer.add(outcome)
+                        tally.count(outcome)
+                        run.progress.count(outcome)
+                        on_chip()
+        except BaseException:  # an interrupt too: what is finished stays finished
+            if tally.read:
+                _store_partial(writer, work, plan, lambda: header(time.perf_counter()))
+            raise
+        finally:
+            ended = run.end()
+        final = header(ended)
+        _require_readable(plan, final)
+        writer.store(work, plan.tile, final)
+    return final
 
-def _making(fingerprint: Fingerprint, embedders: Sequence[Embedder], level: Level) -> Making:
-    first = embedders[0]
-    return Making(
-        fingerprint=fingerprint,
-        shape=embedding_shape(level, first.dimensions.dim),
-        model=f"clay-v0-{first.model_size}",
-        untrained=first.untrained,
-        device=", ".join(str(embedder.device) for embedder in embedders),
-    )
+
+def _require_readable(plan: TilePlan, header: ResultsHeader) -> None:
+    """Tell one chip that may not be read, a skip, from a store that may not: that is not kept as skips."""
+    if {skip["reason"] for skip in header.summary.skipped} == {"unreadable"} and not header.summary.embedded:
+        raise AccessDenied(
+            f"none of the {len(plan.chips)} chips of tile {plan.tile} may be read:"
+            f" {header.summary.skipped[0]['detail']}"
+        )
 
 
 def _reopened(plan: TilePlan, work: Store) -> TileResults:
-    results = TileResults.open(work, plan.tile)
+    results = TileResults.open(work, plan.tile, plan.fingerprint)
     if results is None or results.header != plan.header:
         if results is not None:
             results.close()
@@ -229,7 +133,7 @@ def _store_partial(
     tile = plan.tile
     try:
         partial = header()
-        at_hand = _at_hand(work, plan, partial.making.fingerprint)
+        at_hand = _at_hand(work, plan)
         if at_hand > partial.summary.chips:  # every chip was to be embedded again
             log.warning(
                 "tile %s: the earlier results stay, as they are valid for %d of its chips, and the run that"
@@ -246,19 +150,17 @@ def _store_partial(
         log.info("tile %s: %d finished chips are kept for the next run", tile, partial.summary.chips)
 
 
-def _at_hand(work: Store, plan: TilePlan, fingerprint: Fingerprint) -> int:
+def _at_hand(work: Store, plan: TilePlan) -> int:
     """Chips of the inventory that the results in the store account for as this run would."""
-    results = TileResults.open(work, plan.tile)
+    results = TileResults.open(work, plan.tile, plan.fingerprint)
     if results is None:
         return 0
     with results:
-        if results.header.making.fingerprint != fingerprint:
-            return 0
         try:
-            found = set(results.chips())
+            found = {(row.key, row.etag) for row in results.chips()}
         except DamagedFileError:
             return 0
-    return sum((chip.url, chip.etag) in found for chip in plan.chips)
+    return sum((chip_key(chip.url, plan.tile), chip.etag) in found for chip in plan.chips)
 
 
 def _skips_in_words(summary: TileSummary) -> str:
@@ -267,5 +169,5 @@ def _skips_in_words(summary: TileSummary) -> str:
     return (
         f"none of its {summary.chips} chips can be used ({reasons});"
         f" the first: {summary.skipped[0]['detail']} ({summary.skipped[0]['source_url']})."
-        " They are read again once they change"
+        " They are read again once they change, or with the config `retry_skipped: true`"
     )

@@ -4,8 +4,6 @@ The work of the asset `embeddings_geoparquet`, without Dagster. The format of th
 """
 
 import hashlib
-import importlib.metadata
-import platform
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +16,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clay_assets import __version__
 from clay_assets.chips import ChipName
 from clay_assets.parquet import DamagedFileError
 from clay_assets.publishing import (
@@ -29,12 +26,14 @@ from clay_assets.publishing import (
     write_geoparquet,
 )
 from clay_assets.results import ResultsHeader, TileResults, results_key
-from clay_assets.results.fingerprint import chips_digest
+from clay_assets.results.fingerprint import chip_key, chips_digest
 from clay_assets.results.outcomes import NoUsableChips
+from clay_assets.results.target import Target
 from clay_assets.storage import FolderMissing, Store, StoredObject
 from clay_assets.tiles.inventory import read_inventory
 
-SOFTWARE = ("torch", "rasterio", "pyarrow", "numpy")
+FORMAT_VERSION = 2
+"""Raised when the writer is corrected: files of an earlier version are then written anew."""
 
 
 class ResultsMissing(LookupError):
@@ -70,8 +69,8 @@ class Published:
     inputs: str
 
 
-def publish_tile(work: Store, output: Store, tile: str, *, version: int) -> Published:
-    """Write the published file of a tile, unless it is there and current.
+def publish_tile(work: Store, output: Store, tile: str, *, version: int, target: Target) -> Published:
+    """Write the published file of a tile, unless it exists and is current.
 
     The new file is stored before an earlier one of the same tile and version (which may have other dates, so
     another name) is removed: a reader always finds a whole file. A file that lacks chips would look like any
@@ -82,9 +81,10 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int) -> Publ
         output: Where published files go.
         tile: MGRS code.
         version: Of the published data, for the file's name.
+        target: Which results are published: never those of another checkpoint or level.
 
     Returns:
-        The file that lies there now.
+        The file of the tile as it is now.
 
     Raises:
         InventoryMissing: If the tile has no inventory.
@@ -93,10 +93,12 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int) -> Publ
         StorageError: If a store refuses.
     """
     earlier = published_files(output, version, tile).get(tile, [])
-    results = TileResults.open(work, tile)
+    results = target.results(work, tile)
     if results is None:
+        wanted = work.url(results_key(tile, target.preferred))
         raise ResultsMissing(
-            f"tile {tile} has no results at {work.url(results_key(tile))}: materialize chip_embeddings first"
+            f"tile {tile} has no results of the checkpoint and level of the settings (such as {wanted}):"
+            " materialize chip_embeddings first"
         )
     with results:
         header = results.header
@@ -105,17 +107,21 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int) -> Publ
                 f"tile {tile} has results for {header.summary.chips} of its"
                 f" {header.summary.chips + header.left} chips: materialize chip_embeddings to its end first"
             )
-        narrow = results.columns(["source_url", "etag", "date", "reason"])
-        _account_for(read_inventory(work, tile), narrow, header, tile)
+        inventory = read_inventory(work, tile)
+        narrow = _with_present_urls(
+            results.columns(["source_url", "etag", "date", "reason"]), inventory, tile
+        )
+        _account_for(inventory, narrow, header, tile)
         if not header.summary.embedded:
             raise NoUsableChips(f"tile {tile}: none of its {header.summary.chips} chips could be embedded")
         order = _published_order(narrow)
         dates = pc.min_max(narrow["date"]).as_py()
         name = published_name(tile, dates["min"], dates["max"], version)
-        inputs = inputs_of(header)
+        inputs = inputs_of(header, inventory)
         current = _current(output, earlier, name, inputs)
         if current is None:
-            size = _write(results, order, output, name, _provenance(header, inputs))
+            urls = narrow["source_url"].take(order)
+            size = _write(results, order, urls, output, name, _provenance(header, inputs))
         else:
             size = current.size
     for file in earlier:
@@ -177,7 +183,7 @@ def _account_for(
         f"{found.total()} {what}, such as {min(found)[0]}" for what, found in faults.items() if found
     )
     # Results that say they are of these chips would be taken for current ones.
-    how = "with the config `force: true`" if header.digest == chips_digest(inventory) else "again"
+    how = "with the config `force: true`" if header.digest == chips_digest(tile, inventory) else "again"
     raise ResultsMissing(f"tile {tile} has {told}: materialize chip_embeddings {how}, then publish")
 
 
@@ -189,9 +195,15 @@ def _published_order(narrow: pa.Table) -> list[int]:
     return sorted(rows, key=lambda row: (dates[row], numbers[row], urls[row]))
 
 
-def inputs_of(header: ResultsHeader) -> str:
-    """One word for all that a published file's content depends on; the file carries it as `inputs`."""
-    facts = (header.making.fingerprint.to_json(), header.digest)
+def inputs_of(header: ResultsHeader, inventory: Sequence[StoredObject]) -> str:
+    """One word for all that a published file's content depends on; the file carries it as `inputs`.
+
+    Args:
+        header: Of the tile's results.
+        inventory: Of the tile: the file names its chips by their present URLs.
+    """
+    folder = inventory[0].url.rpartition("/")[0] if inventory else ""
+    facts = (header.making.fingerprint.folder, header.digest, folder, str(FORMAT_VERSION))
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
@@ -219,8 +231,6 @@ def _current(output: Store, files: list[StoredObject], name: str, inputs: str) -
 
 def _provenance(header: ResultsHeader, inputs: str) -> dict[str, str]:
     making = header.making
-    versions = {"clay-assets": __version__} | {name: importlib.metadata.version(name) for name in SOFTWARE}
-    versions["python"] = platform.python_version()
     return {
         "model": making.model,
         "weights": "untrained: random numbers, for trying the pipeline only"
@@ -233,20 +243,33 @@ def _provenance(header: ResultsHeader, inputs: str) -> dict[str, str]:
         "chips": str(header.summary.chips),
         "skipped": str(len(header.summary.skipped)),
         "inputs": inputs,
-        "software": " ".join(f"{name}/{version}" for name, version in versions.items()),
+        "device": making.device,
+        "format": str(FORMAT_VERSION),
+        "software": making.software,
     }
+
+
+def _with_present_urls(narrow: pa.Table, inventory: Sequence[StoredObject], tile: str) -> pa.Table:
+    """The rows with their chips' URLs as listed now: the bucket may have moved since they were embedded."""
+    present = {chip_key(chip.url, tile): chip.url for chip in inventory}
+    urls = [present.get(chip_key(url, tile), url) for url in narrow["source_url"].to_pylist()]
+    return narrow.set_column(0, "source_url", pa.array(urls, pa.string()))
 
 
 def _write(
     results: TileResults,
     order: list[int],
+    urls: pa.ChunkedArray,
     output: Store,
     name: str,
     provenance: dict[str, str],
 ) -> int:
     def rows() -> Iterator[pa.Table]:
+        done = 0
         for table in results.take(order):
-            yield table.select(["source_url", "date", "embeddings", "geometry"])
+            named = table.set_column(0, "source_url", urls.slice(done, len(table)))
+            done += len(table)
+            yield named.select(["source_url", "date", "embeddings", "geometry"])
 
     with tempfile.TemporaryDirectory(prefix="clay-publish-") as folder:
         path = Path(folder) / name

@@ -1,6 +1,7 @@
 """Examine a tile: its results and its published file, read again and judged, or reported from before."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from clay_assets.parquet import DamagedFileError
 from clay_assets.quality.files import examine_file
@@ -9,32 +10,52 @@ from clay_assets.quality.report import Report, store_report, stored_report
 from clay_assets.quality.vectors import read_facts
 from clay_assets.results import TileResults, results_key
 from clay_assets.results.fingerprint import chips_digest
+from clay_assets.results.target import Target
 from clay_assets.storage import ObjectMissing, Store, StoredObject
-from clay_assets.tiles.inventory import InventoryMissing, read_inventory
+
+HAS_CHIPS = "tile_has_chips"
 
 
-def check_results(work: Store, tile: str, *, again: bool = False) -> Report:
+def check_inventory(tile: str, inventory: Sequence[StoredObject]) -> Report:
+    """Tell whether a tile has chips.
+
+    Args:
+        tile: MGRS code.
+        inventory: Its chips.
+    """
+    return Report(tile, faults={} if inventory else {HAS_CHIPS: "has no chips"})
+
+
+def check_results(
+    work: Store,
+    tile: str,
+    inventory: Sequence[StoredObject],
+    target: Target | None,
+    *,
+    again: bool = False,
+) -> Report:
     """Examine a tile's results.
 
     Args:
-        work: Store of inventories and results.
+        work: Store of results and reports.
         tile: MGRS code.
+        inventory: Its chips, which the results are to account for.
+        target: Which results count as current; None: none do.
         again: Read them also where a report on their present state exists.
 
     Raises:
         StorageError: If the store refuses.
     """
-    try:
-        etag = work.stat(results_key(tile)).etag
-        inventory = read_inventory(work, tile)
-    except ObjectMissing:
+    for fingerprint in target.fingerprints if target else ():
+        with suppress(ObjectMissing):
+            etag = work.stat(results_key(tile, fingerprint)).etag
+            break
+    else:
         return Report(tile, missing="has no results")
-    except InventoryMissing as error:
-        return Report(tile, missing=str(error))
-    state = f"{etag} {chips_digest(inventory)}"  # an inventory is written anew by every run
+    state = f"{etag} {chips_digest(tile, inventory)}"  # an inventory is written anew by every run
     report = None if again else stored_report(work, tile, "results", state)
     if report is None:
-        report = _examine_results(work, tile, inventory, state)
+        report = _examine_results(TileResults.open(work, tile, fingerprint), tile, inventory, state)
         store_report(work, report, "results")
     return report
 
@@ -62,8 +83,9 @@ def check_file(
     return report
 
 
-def _examine_results(work: Store, tile: str, inventory: list[StoredObject], state: str) -> Report:
-    results = TileResults.open(work, tile)
+def _examine_results(
+    results: TileResults | None, tile: str, inventory: Sequence[StoredObject], state: str
+) -> Report:
     if results is None:
         return Report(tile, missing="has no results")
     with results:

@@ -12,13 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from clay_assets.publishing import validate
+from clay_assets.parquet import DamagedFileError
+from clay_assets.publishing import read_provenance, validate
 from clay_assets.publishing.rows import parsed
 from clay_assets.quality.report import Report
 from clay_assets.storage import Store, StoredObject
 from clay_assets.tiles.bounds import overhang
 
 VALID, INSIDE = "file_readable_and_valid", "geometry_inside_the_tile"
+ONE_MODEL = "version_holds_one_model"
 
 SMALL = 64 * 2**20
 """Bytes of a file that is fetched whole; a larger one is streamed, one at a time."""
@@ -73,9 +75,21 @@ def _examine(tile: str, file: StoredObject, source: BinaryIO, faults: list[str])
     except ValueError as error:  # the code names no tile
         outside, misplaced = len(footprints), str(error)
     found = {VALID: " ".join(faults), INSIDE: misplaced if outside else ""}
+    made = _made(source)
     return Report(
         tile,
         examined=file.etag,
         faults={check: fault for check, fault in found.items() if fault},
-        numbers={VALID: {"rows": len(footprints), "bytes": file.size}, INSIDE: numbers},
+        numbers={VALID: {"rows": len(footprints), "bytes": file.size}, INSIDE: numbers, ONE_MODEL: made},
     )
+
+
+def _made(source: BinaryIO) -> dict[str, str]:
+    """Checkpoint and level that a file names, as one word."""
+    source.seek(0)
+    try:
+        facts = read_provenance(source)
+    except DamagedFileError:
+        return {}
+    names = ("model", "level", "checkpoint_sha256")
+    return {"models": " ".join(facts.get(name, "unknown")[:24] for name in names)}

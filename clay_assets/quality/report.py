@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from clay_assets.storage import ObjectMissing, Store
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 """Raised when a check changes: reports of another version are made again."""
 
-Part = Literal["results", "file"]
-"""What a report is about: a tile's results, or its published file."""
+Part = Literal["inventory", "results", "file"]
+"""What a report is about: a tile's inventory, its results, or its published file."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ the shape from the model's name and the level. Not here: what is good and what i
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pyarrow.compute as pc
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from clay_assets.parquet import vectors
 from clay_assets.results import Making, TileResults
+from clay_assets.results.fingerprint import chip_key
 from clay_assets.storage import StoredObject
-from clay_model.spec import SIZES, Level, ModelSize, embedding_shape
+from clay_model.spec import model_of, width_of
 
 MAX_BYTES = 64 * 2**20
 """Of vectors read a tile: all of 21,845 chips at level mean, 81 at patch, 13 at group, spread evenly."""
@@ -65,7 +66,7 @@ class VectorFacts:
     rank: float | None
 
 
-def read_facts(tile: str, results: TileResults, inventory: list[StoredObject]) -> VectorFacts:
+def read_facts(tile: str, results: TileResults, inventory: Sequence[StoredObject]) -> VectorFacts:
     """Read a tile's vectors, piece by piece: `MAX_BYTES` of them at most, 16 MB at a time.
 
     Args:
@@ -100,7 +101,8 @@ def read_facts(tile: str, results: TileResults, inventory: list[StoredObject]) -
         chips=len(inventory),
         embedded=results.vectors,
         skipped=results.skipped,
-        same_chips=sorted(results.chips()) == sorted((chip.url, chip.etag) for chip in inventory),
+        same_chips=sorted((row.key, row.etag) for row in results.chips())
+        == sorted((chip_key(chip.url, tile), chip.etag) for chip in inventory),
         undecided=undecided,
         shape=making.shape,
         expected_shape=expected_shape(making),
@@ -115,8 +117,8 @@ def read_facts(tile: str, results: TileResults, inventory: list[StoredObject]) -
 
 def expected_shape(making: Making) -> tuple[int, ...]:
     """Shape of an embedding of this model at this level."""
-    size = cast(ModelSize, making.model.removeprefix("clay-v0-"))
-    return embedding_shape(cast(Level, making.fingerprint.level), SIZES[size].dim)
+    spec, _ = model_of(making.model)
+    return spec.embedding_shape(making.fingerprint.level, width_of(making.model))
 
 
 def variety(summaries: Vectors) -> tuple[float | None, float | None]:

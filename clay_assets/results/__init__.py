@@ -1,19 +1,32 @@
-"""What became of a tile's chips, kept between runs: `chip_embeddings/{MGRS}.parquet` in the work store.
+"""Outcomes of a tile's chips, kept between runs, by fingerprint and tile, in the work store.
 
-A chip's result is found by its URL and ETag, so whatever such a file holds under the present fingerprint
-need not be embedded again: a tile that was interrupted, or got new chips, goes on where it stood. Vectors
-of a tile can be larger than memory (2.3 GB at level `group`), so they go through files in small pieces.
+A chip's result is found by its key below the tile's folder and its ETag, and is not embedded again: a tile
+that was interrupted, or got new chips, continues from there. Vectors of a tile can be larger than memory (2.3
+GB at level `group`), so they go through files in small pieces.
 
-    header.py  what a file says of itself: how its vectors were made, and the tile in numbers
-    reader.py  reading one: its footer alone, some columns, some rows
-    writer.py  writing one
+    outcomes.py     embedded or skipped: what a chip becomes
+    fingerprint.py  what vectors depend on besides their chips
+    schema.py       the columns
+    header.py       what a file says of itself: how its vectors were made, and the tile in numbers
+    reader.py       reading a file: its footer alone, some columns, some rows
+    writer.py       writing one
+    counts.py       outcomes counted, and gathered for the picture
+    picture.py      true colour beside the embeddings
 
-The columns are in `tables`. Not here: what is left to do of a tile (`planning`), or what people read
-(`geoparquet`).
+Not here: what to embed of a tile (`state.comparison`), or what people read (`publishing`).
 """
 
 from clay_assets.results.header import Making, ResultsHeader, TileSummary
-from clay_assets.results.reader import TileResults, results_key
+from clay_assets.results.reader import RESULTS_PREFIX, KnownChip, TileResults, results_key
 from clay_assets.results.writer import ResultsWriter
 
-__all__ = ["Making", "ResultsHeader", "ResultsWriter", "TileResults", "TileSummary", "results_key"]
+__all__ = [
+    "RESULTS_PREFIX",
+    "KnownChip",
+    "Making",
+    "ResultsHeader",
+    "ResultsWriter",
+    "TileResults",
+    "TileSummary",
+    "results_key",
+]

@@ -9,6 +9,7 @@ import shapely
 from numpy.typing import NDArray
 
 from clay_assets.chips import MAX_CHIP_BYTES
+from clay_assets.chips.antimeridian import bounds_of
 from clay_assets.parquet import vectors
 from clay_assets.results import TileSummary
 from clay_assets.results.outcomes import Outcome, Skipped
@@ -40,6 +41,7 @@ class Tally:
         self._dates: list[date] = []
         self._colours_from: list[NDArray[np.float32]] = []
         self._thumbnails: list[bytes] = []
+        self._nodata: list[float] = []
 
     def count(self, outcome: Outcome) -> None:
         """Count a chip of this run."""
@@ -51,7 +53,7 @@ class Tally:
             self._skip(outcome.chip, outcome.reason, outcome.detail)
         else:
             self._encoded += 1
-            self._show(outcome.date, outcome.footprint, outcome.vector, outcome.thumbnail)
+            self._show(outcome.date, outcome.footprint, outcome.vector, outcome.thumbnail, outcome.nodata)
 
     def count_kept(self, table: pa.Table) -> None:
         """Count chips of an earlier run.
@@ -67,12 +69,15 @@ class Tally:
                 if row["reason"] is not None:
                     self._skip(chip, row["reason"], row["detail"])
                 else:
-                    self._show(row["date"], row["geometry"], vector, row["thumbnail"])
+                    self._show(row["date"], row["geometry"], vector, row["thumbnail"], row["nodata"])
 
     def _skip(self, chip: StoredObject, reason: str, detail: str) -> None:
         self._skipped.append({"source_url": chip.url, "reason": reason, "detail": detail})
 
-    def _show(self, day: date, footprint: bytes, vector: NDArray[np.float32], thumbnail: bytes) -> None:
+    def _show(
+        self, day: date, footprint: bytes, vector: NDArray[np.float32], thumbnail: bytes, nodata: float
+    ) -> None:
+        self._nodata.append(nodata)
         self._dates.append(day)
         self._footprints.append(footprint)
         # One vector a chip is enough for a colour, whatever the level: a (D,) mean over its places.
@@ -87,7 +92,7 @@ class Tally:
         """
         embedded = len(self._footprints)
         stacked = np.stack(self._colours_from) if embedded else np.empty((0, self._dim), dtype=np.float32)
-        bounds = shapely.total_bounds(shapely.from_wkb(self._footprints)) if embedded else ()
+        bounds = bounds_of(shapely.from_wkb(self._footprints)) if embedded else ()
         return TileSummary(
             embedded=embedded,
             skipped=self._skipped,
@@ -95,6 +100,7 @@ class Tally:
             encoded=self._encoded,
             bytes_read=self._bytes_read,
             bounds=[float(edge) for edge in bounds],
+            nodata=float(np.mean(self._nodata)) if embedded else 0.0,
             picture=tile_picture(self._footprints, self._dates, stacked, self._thumbnails),
         )
 

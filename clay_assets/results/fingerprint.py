@@ -2,59 +2,43 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Self
 
 from clay_assets.storage import StoredObject
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What an embedding depends on besides its chip; vectors of another fingerprint are stale.
+    """What an embedding depends on besides its chip; results are kept apart by it.
 
     Attributes:
+        model: Model and size, e.g. `clay-v0-small`.
         checkpoint_sha256: Of the checkpoint file, in hexadecimal.
-        level: `mean`, `patch` or `group`.
+        level: How much of a chip one vector describes, e.g. `mean`.
         precision: `fp32` or `bf16`, already resolved.
-        preprocessing: `clay_model.spec.PREPROCESSING_VERSION`.
+        preprocessing: Version of what is done to pixels, place and time before the network.
     """
 
+    model: str
     checkpoint_sha256: str
     level: str
     precision: str
     preprocessing: int
 
-    def differences(self, made: "Fingerprint") -> str:
-        """How vectors made otherwise differ from this; "" where they do not."""
-        return describe_differences(asdict(self), made)
-
-    def to_json(self) -> str:
-        """The fingerprint as one line of JSON, the same for equal fingerprints."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The fingerprint that `to_json` wrote."""
-        return cls(**json.loads(text))
+    @property
+    def folder(self) -> str:
+        """Name of the folder of such results, e.g. `clay-v0-small-mean-bf16-1f2e3d4c`."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"{self.model}-{self.level}-{self.precision}-{digest[:8]}"
 
 
-def describe_differences(wanted: Mapping[str, str | int | None], made: Fingerprint) -> str:
-    """How vectors differ from what is wanted, for a person; "" where they do not.
-
-    Args:
-        wanted: Values by the fingerprint's field names; None is not compared.
-        made: Of the vectors.
-    """
-    names = {"checkpoint_sha256": "checkpoint"}
-    return ", ".join(
-        f"{names.get(name, name)} {str(getattr(made, name))[:12]}, wanted {str(value)[:12]}"
-        for name, value in wanted.items()
-        if value is not None and getattr(made, name) != value
-    )
+def chip_key(url: str, tile: str) -> str:
+    """The part of a chip's URL below its tile's folder: identifies it wherever the bucket is moved to."""
+    return url.split(f"/{tile}/", 1)[-1]
 
 
-def chips_digest(chips: Iterable[StoredObject]) -> str:
-    """One short word for a set of chips in their present state: another chip or another ETag changes it."""
-    lines = sorted(f"{chip.url}\t{chip.etag}\n" for chip in chips)
+def chips_digest(tile: str, chips: Iterable[StoredObject]) -> str:
+    """One short word for a tile's chips in their present state: another chip or another ETag changes it."""
+    lines = sorted(f"{chip_key(chip.url, tile)}\t{chip.etag}\n" for chip in chips)
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Self
 
+from clay_assets.chips import READER_VERSION
 from clay_assets.results.fingerprint import Fingerprint
 
 
@@ -16,9 +17,11 @@ class TileSummary:
     Attributes:
         embedded: Chips with a vector.
         skipped: Chips without, each by URL with its reason and its detail.
-        seconds: Wall time that the last run spent on the tile.
+        seconds: Wall time from the end of the tile before it in the same run to the end of its last chip: the
+            seconds of a run's tiles add up to the time in which the run had something to embed.
         encoded: Chips embedded in that run; the others were at hand.
         bytes_read: Bytes of chips fetched in that run.
+        nodata: Mean share of the embedded chips' pixels without data, 0 to 1.
         bounds: West, south, east, north of the embedded chips, degrees in OGC:CRS84; empty without any.
         picture: The tile as `preview.tile_picture` drew it.
     """
@@ -29,6 +32,7 @@ class TileSummary:
     encoded: int
     bytes_read: int
     bounds: list[float]
+    nodata: float = 0.0
     picture: str = field(default="", repr=False)
 
     @property
@@ -47,18 +51,27 @@ class Making:
     """How a tile's vectors are made: the same for every tile of a run.
 
     Attributes:
-        fingerprint: What decides whether earlier vectors still hold.
+        fingerprint: What decides whether earlier vectors are still valid.
         shape: Of one embedding.
-        model: Name of the network, e.g. `clay-v0-small`.
         untrained: Whether the checkpoint says that its weights were never trained.
         device: Where the run encodes, e.g. `cpu` or `cuda:0`.
+        software: Packages and versions, as `name/version` with spaces between.
+        reader: `chips.READER_VERSION`.
+        max_nodata: Highest share of a chip's pixels without data.
     """
 
     fingerprint: Fingerprint
     shape: tuple[int, ...]
-    model: str
     untrained: bool
     device: str
+    software: str = ""
+    reader: int = READER_VERSION
+    max_nodata: float = 1.0
+
+    @property
+    def model(self) -> str:
+        """Model and size, e.g. `clay-v0-small`."""
+        return self.fingerprint.model
 
     @property
     def width(self) -> int:

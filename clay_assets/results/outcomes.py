@@ -18,6 +18,7 @@ class Embedded:
         date: Acquisition date.
         footprint: WKB polygon in OGC:CRS84.
         vector: float32, of the level's shape.
+        nodata: Share of its pixels without data, 0 to 1.
         thumbnail: True colour, `THUMBNAIL_SIZE` pixels square, RGB bytes row by row.
     """
 
@@ -26,6 +27,7 @@ class Embedded:
     footprint: bytes
     vector: NDArray[np.float32]
     thumbnail: bytes
+    nodata: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Skipped:
 
     Attributes:
         chip: The object it was read from.
-        reason: One of the closed list in `chips`.
+        reason: One of the closed list in `chips.rejection`.
         detail: What was got and what was expected.
     """
 

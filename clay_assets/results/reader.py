@@ -5,13 +5,14 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clay_assets.parquet import DAMAGE, damaged
+from clay_assets.results.fingerprint import Fingerprint, chip_key
 from clay_assets.results.header import ResultsHeader
 from clay_assets.results.schema import results_schema
 from clay_assets.storage import ObjectMissing, Store
@@ -23,27 +24,52 @@ GROUPS_HELD = 4
 """Row groups kept while rows are taken: rows of earlier runs and of the last one alternate when sorted."""
 
 
-def results_key(tile: str) -> str:
-    """Key of a tile's results in the work store."""
-    return f"chip_embeddings/{tile}.parquet"
+RESULTS_PREFIX = "chip_embeddings/"
+"""Begins the key of every results file in the work store."""
+
+
+def results_key(tile: str, fingerprint: Fingerprint) -> str:
+    """Key of a tile's results in the work store: those of each fingerprint apart from the others'."""
+    return f"{RESULTS_PREFIX}{fingerprint.folder}/{tile}.parquet"
+
+
+class KnownChip(NamedTuple):
+    """A row of earlier results, without its vector.
+
+    Attributes:
+        key: `chip_key` of its URL.
+        etag: Of the object that was read.
+        reason: Why the chip was skipped; None where it was embedded.
+        reader: `chips.READER_VERSION` that it was read with.
+        nodata: Share of its pixels without data; None where it was skipped.
+    """
+
+    key: str
+    etag: str
+    reason: str | None
+    reader: int
+    nodata: float | None
 
 
 class TileResults:
     """An open results file. Use as a context manager.
 
     Attributes:
+        tile: MGRS code.
         header: What the file says of itself.
     """
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO, tile: str) -> None:
         """Read the footer.
 
         Args:
             source: The file, which is closed with this.
+            tile: MGRS code.
 
         Raises:
             OSError, KeyError, TypeError, ValueError: If this is no results file, or another version's.
         """
+        self.tile = tile
         self._source = source
         self._file = pq.ParquetFile(source)
         self.header = ResultsHeader.from_metadata(self._file.metadata.metadata or {})
@@ -65,20 +91,23 @@ class TileResults:
         self._source.close()
 
     @classmethod
-    def open(cls, store: Store, tile: str) -> Self | None:
+    def open(cls, store: Store, tile: str, fingerprint: Fingerprint) -> Self | None:
         """The results of a tile, or None where there are none, or none that this version can read.
 
-        A file that cannot be read is ours alone and is rebuilt from the chips: it is as good as none.
+        A file that cannot be read counts as none: it is made again from the chips.
 
         Raises:
             StorageError: If the store refuses.
         """
         try:
-            source = store.open(results_key(tile))
+            source = store.open(results_key(tile, fingerprint))
         except ObjectMissing:
             return None
         try:
-            return cls(source)
+            results = cls(source, tile)
+            if results.header.making.fingerprint != fingerprint:
+                raise ValueError("a copy of results of another fingerprint")
+            return results
         except (KeyError, TypeError, ValueError, pa.ArrowException):  # pyarrow's: what is no Parquet file
             source.close()
             return None
@@ -132,14 +161,15 @@ class TileResults:
             table.validate(full=True)  # also that text is UTF-8
         return table
 
-    def chips(self) -> list[tuple[str, str]]:
-        """URL and ETag of each row's chip, in the file's order.
+    def chips(self) -> list[KnownChip]:
+        """Each row's chip, in the file's order.
 
         Raises:
             DamagedFileError: As `columns`.
         """
-        table = self.columns(["source_url", "etag"])
-        return list(zip(table["source_url"].to_pylist(), table["etag"].to_pylist(), strict=True))
+        table = self.columns(["source_url", "etag", "reason", "reader", "nodata"])
+        rows = zip(*(column.to_pylist() for column in table.itercolumns()), strict=True)
+        return [KnownChip(chip_key(url, self.tile), *facts) for url, *facts in rows]
 
     def sample(self, names: Sequence[str], max_bytes: int) -> Iterator[pa.Table]:
         """Some columns, a row group at a time: all of them, or some spread evenly over the file.

@@ -21,9 +21,11 @@ def results_schema(width: int) -> pa.Schema:
             pa.field("date", pa.date32()),
             pa.field("embeddings", pa.list_(pa.float32(), width)),
             pa.field("geometry", pa.binary()),  # WKB polygon in OGC:CRS84
+            pa.field("nodata", pa.float32()),  # share of its pixels without data, 0 to 1
             pa.field("thumbnail", pa.binary(3 * THUMBNAIL_SIZE**2)),  # RGB bytes, row by row
             # Of skipped chips:
             pa.field("reason", pa.string()),
             pa.field("detail", pa.string()),
+            pa.field("reader", pa.int16(), nullable=False),  # READER_VERSION that the chip was read with
         ]
     )

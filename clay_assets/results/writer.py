@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from clay_assets.chips import READER_VERSION
 from clay_assets.results.header import ResultsHeader
 from clay_assets.results.outcomes import Embedded, Outcome, Skipped
 from clay_assets.results.reader import results_key
@@ -74,8 +75,9 @@ class ResultsWriter:
         self._write()
         self._writer.add_key_value_metadata(header.to_metadata())
         self._writer.close()
-        store.put(results_key(tile), self._path)
-        return store.url(results_key(tile))
+        key = results_key(tile, header.making.fingerprint)
+        store.put(key, self._path)
+        return store.url(key)
 
     def _wait_for(self, rows: int) -> None:
         """Hold more rows, until they fill a row group: many small ones would make every later read slow."""
@@ -106,9 +108,11 @@ def _to_table(outcomes: Sequence[Outcome], schema: pa.Schema) -> pa.Table:
             "size": outcome.chip.size,
             "date": embedded and embedded.date,
             "geometry": embedded and embedded.footprint,
+            "nodata": embedded and embedded.nodata,
             "thumbnail": embedded and embedded.thumbnail,
             "reason": skipped and skipped.reason,
             "detail": skipped and skipped.detail,
+            "reader": READER_VERSION,
         }
         for name, value in values.items():
             rows[name].append(value)

@@ -5,8 +5,8 @@ chips with what the results and the published file say of themselves: no chip an
 
     states.py      the states of a tile
     comparison.py  chips compared with results: what to embed, keep and drop, and why
-    target.py      what the settings ask for
     survey.py      the states of many tiles at once
+    orphans.py     published files without a tile
     estimate.py    what they add up to: a table, and how long the rest will take
 
 Not here: embedding and publishing, or requesting runs (`dagster.run_requests`).
@@ -14,6 +14,5 @@ Not here: embedding and publishing, or requesting runs (`dagster.run_requests`).
 
 from clay_assets.state.states import STATES, Rate, State, TileState, TileStores, in_words
 from clay_assets.state.survey import survey
-from clay_assets.state.target import Target
 
-__all__ = ["STATES", "Rate", "State", "Target", "TileState", "TileStores", "in_words", "survey"]
+__all__ = ["STATES", "Rate", "State", "TileState", "TileStores", "in_words", "survey"]

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from clay_assets.results import ResultsHeader
-from clay_assets.results.fingerprint import chips_digest
+from clay_assets.chips import READER_VERSION
+from clay_assets.results import KnownChip, ResultsHeader
+from clay_assets.results.fingerprint import chip_key, chips_digest
 from clay_assets.storage import StoredObject
 
 
@@ -19,56 +20,76 @@ class Comparison:
     Attributes:
         todo: Chips to embed, in the order of the inventory.
         kept: Rows of the results that are still valid, in the file's order.
-        removed: Results of chips that are gone or changed.
-        complete: Whether the results are those of the chips, none missing and none to drop.
-        why: What differs, for a person; "" where nothing does.
+        removed: Rows of chips that are gone or changed.
+        why: What differs, for a person.
     """
 
     todo: Sequence[StoredObject]
-    kept: Sequence[int] = ()
-    removed: int = 0
-    complete: bool = False
-    why: str = ""
+    kept: Sequence[int]
+    removed: int
+    why: str
 
 
-def is_complete(header: ResultsHeader, chips: Sequence[StoredObject]) -> bool:
-    """Whether a header says that its file accounts for exactly these chips, from a run that was not stopped.
+def is_complete(
+    tile: str, chips: Sequence[StoredObject], header: ResultsHeader, *, max_nodata: float
+) -> bool:
+    """Whether results account for exactly these chips, read as they would be read now, by a finished run.
 
     Results of a stopped run stay incomplete also when the chips it did not reach are gone from the bucket:
     they are written once more, so that they can be published.
     """
-    return header.digest == chips_digest(chips) and not header.left
+    making = header.making
+    return (
+        header.digest == chips_digest(tile, chips)
+        and not header.left
+        and (making.reader, making.max_nodata) == (READER_VERSION, max_nodata)
+    )
 
 
 def compare(
+    tile: str,
     chips: Sequence[StoredObject],
-    header: ResultsHeader | None,
-    rows: Iterable[tuple[str, str]] = (),
-    differences: str = "",
+    header: ResultsHeader,
+    rows: Iterable[KnownChip],
+    *,
+    max_nodata: float,
+    retry_skipped: bool = False,
 ) -> Comparison:
     """Compare a tile's chips with its results.
 
     Args:
-        chips: The tile's inventory.
-        header: Of its results; None where there are none.
-        rows: URL and ETag of each row of the results; not needed where `is_complete`.
-        differences: How the results differ from the settings; any difference makes all of them stale.
+        tile: MGRS code.
+        chips: Its inventory.
+        header: Of the results.
+        rows: Of the results.
+        max_nodata: Highest share of a chip's pixels without data.
+        retry_skipped: Read skipped chips again.
 
     Returns:
         What to embed, what to keep, and why.
     """
-    if header is None:
-        return Comparison(todo=chips, why="no results")
-    if differences:
-        return Comparison(todo=chips, removed=header.summary.chips, why=differences)
-    if is_complete(header, chips):
-        return Comparison(todo=(), complete=True)
-    places = {chip: row for row, chip in enumerate(rows)}
-    known = {url for url, _ in places}
-    todo = [chip for chip in chips if (chip.url, chip.etag) not in places]
-    kept = sorted(places[chip.url, chip.etag] for chip in chips if (chip.url, chip.etag) in places)
-    counts = Counter("changed" if chip.url in known else "new" for chip in todo)
-    counts["removed"] = len(known - {chip.url for chip in chips})
-    named = [f"{counts[kind]} {kind}" for kind in ("new", "changed", "removed") if counts[kind]]
+    stricter = header.making.max_nodata > max_nodata
+
+    def is_valid(row: KnownChip) -> bool:
+        if row.reason is None:
+            return row.nodata is None or row.nodata <= max_nodata
+        if row.reason == "nodata" and not stricter and header.making.max_nodata != max_nodata:
+            return False
+        return not retry_skipped and row.reader >= READER_VERSION
+
+    found = list(rows)
+    places = {(row.key, row.etag): place for place, row in enumerate(found) if is_valid(row)}
+    known = {row.key for row in found}
+    keys = [(chip_key(chip.url, tile), chip.etag) for chip in chips]
+    todo = [chip for chip, key in zip(chips, keys, strict=True) if key not in places]
+    kept = sorted(places[key] for key in keys if key in places)
+    again = {(row.key, row.etag) for row in found}
+    counts: Counter[str] = Counter()
+    for key in keys:
+        if key not in places:
+            counts["new" if key[0] not in known else "to read again" if key in again else "changed"] += 1
+    counts["removed"] = len(known - {key for key, _ in keys})
+    kinds = ("new", "changed", "to read again", "removed")
+    named = [f"{counts[kind]} {kind}" for kind in kinds if counts[kind]]
     # "unfinished": since then exactly the chips that the stopped run did not reach were removed.
-    return Comparison(todo, kept, len(places) - len(kept), why=", ".join(named) or "unfinished")
+    return Comparison(todo, kept, len(found) - len(kept), ", ".join(named) or "unfinished")

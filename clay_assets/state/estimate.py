@@ -1,9 +1,8 @@
 """What the states of many tiles add up to: a table, what is left to embed, and how long it will take.
 
-Text for a person. What a tile's state is: `tile_state`.
+Text for a person. What a tile's state is: `states`.
 """
 
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -33,12 +32,15 @@ def outlook(states: Sequence[TileState]) -> list[str]:
     rates = usual_rates(look.rate for look in states if look.rate is not None)
     if not rates:
         return [left, "No earlier run of these tiles says how fast: embed one, and ask again."]
-    rate = statistics.median(rate.chips_per_second for rate in rates)
+    embedded = sum(rate.chips for rate in rates)
+    per_second = embedded / sum(
+        rate.seconds for rate in rates
+    )  # one tile's own rate depends on its neighbours
     return [
         left,
-        f"Earlier runs embedded {rate:.3g} chips a second: the median of {len(rates):,} tiles,"
-        f" {sum(rate.chips for rate in rates):,} chips, with {rates[0].model} on {rates[0].device}.",
-        f"At that rate it takes {human_time(chips / rate)}.",
+        f"Earlier runs embedded {per_second:.3g} chips a second: {embedded:,} chips of {len(rates):,} tiles,"
+        f" with {rates[0].model} on {rates[0].device}.",
+        f"At that rate it takes {human_time(chips / per_second)}.",
     ]
 
 

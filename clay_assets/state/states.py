@@ -35,11 +35,11 @@ class TileStores:
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast a tile was embedded.
+    """How fast a tile was embedded, for the rate of many.
 
     Attributes:
         chips: Encoded in the run that last worked on the tile.
-        seconds: Wall time that it took.
+        seconds: Wall time that it took: `TileSummary.seconds`.
         model: Name of the network.
         device: It ran on.
     """
@@ -48,11 +48,6 @@ class Rate:
     seconds: float
     model: str
     device: str
-
-    @property
-    def chips_per_second(self) -> float:
-        """Chips by wall time."""
-        return self.chips / self.seconds
 
 
 @dataclass(frozen=True)

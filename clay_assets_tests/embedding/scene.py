@@ -1,20 +1,20 @@
-"""A tile to embed: real chips in a real folder, a work store, and a network that costs nothing."""
+"""Tiles to embed: real chips in a real folder, a work store, and a network that costs nothing."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import PrivateAttr
-
-from clay_assets.dagster.encoder import ClayEncoder
-from clay_assets.dagster.object_store import ObjectStore
-from clay_assets.embedding.plan import TilePlan, plan_tiles
-from clay_assets.embedding.tile import EmbeddingRun, embed_tile, embedding_run
+from clay_assets.embedding.encoders import EncoderSettings
+from clay_assets.embedding.plan import TilePlan, plan_tile
+from clay_assets.embedding.progress import Progress
+from clay_assets.embedding.tile import EmbeddingRun
 from clay_assets.results import ResultsHeader, TileResults
 from clay_assets.results.fingerprint import Fingerprint
+from clay_assets.state.states import TileStores
 from clay_assets.storage import Store, StoredObject
-from clay_assets.tiles.inventory import list_chips, write_inventory
+from clay_assets.tiles.inventory import list_chips, read_inventory, write_inventory
 from clay_assets_tests.embedding.streaming import MeanEmbedder, chip_of_value, number_of, within
 from clay_assets_tests.geotiffs import chip_name
 from clay_model import Embedder
@@ -23,20 +23,27 @@ PATIENCE = 60
 """Seconds after which a test is called a deadlock."""
 
 
-class MeanEncoder(ClayEncoder):
-    """A resource that gives a `MeanEmbedder`, and counts how often it was asked for one."""
+@dataclass(frozen=True)
+class MeanEncoder(EncoderSettings):
+    """Settings that give a `MeanEmbedder`, and count how often they were asked for one.
 
-    _asked: int = PrivateAttr(default=0)
+    Attributes:
+        embedder: What `embedders` gives.
+        requests: The fingerprint that each call of `embedders` asked for.
+    """
+
+    embedder: MeanEmbedder = field(default_factory=MeanEmbedder, compare=False)
+    requests: list[Fingerprint] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def asked(self) -> int:
         """Times that somebody wanted the network."""
-        return self._asked
+        return len(self.requests)
 
-    def embedders(self, wanted: Fingerprint) -> Sequence[Embedder]:  # noqa: ARG002
+    def embedders(self, wanted: Fingerprint) -> Sequence[Embedder]:
         """One network."""
-        self._asked += 1
-        return [MeanEmbedder()]
+        self.requests.append(wanted)
+        return [self.embedder]
 
 
 class ChipStore(Store):
@@ -45,14 +52,14 @@ class ChipStore(Store):
     def __init__(self, uri: Path) -> None:
         super().__init__(uri)
         self.reads: list[int] = []
-        self.before: Callable[[StoredObject | str], None] = lambda _: None
+        self.before: Callable[[StoredObject], None] = lambda _: None
         self._lock = threading.Lock()
 
     def read(self, target: StoredObject | str) -> bytes:
         """As any store."""
+        assert isinstance(target, StoredObject)
         self.before(target)
         with self._lock:
-            assert isinstance(target, StoredObject)
             self.reads.append(number_of(target))
         return super().read(target)
 
@@ -64,22 +71,32 @@ class ChipStore(Store):
 
 
 class Scene:
-    """A folder of chips, a work store, and an encoder."""
+    """A folder of chips, stores of work and of published files, and an encoder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.chips = ChipStore(root / "chips")
         self.work = Store(root / "work")
+        self.output = Store(root / "output")
         (root / "checkpoint").write_bytes(b"weights")
 
-    def encoder(self, **settings: str) -> MeanEncoder:
-        """The resource with some fields set."""
-        fields = {"precision": "fp32", "device": "cpu", "batch_size": "2"} | settings
-        checkpoint = ObjectStore(uri=str(self.root / "checkpoint"))
-        return MeanEncoder(checkpoint=checkpoint, cache=str(self.root / "cache"), **fields)
+    @property
+    def stores(self) -> TileStores:
+        """The three stores."""
+        return TileStores(self.chips, self.work, self.output)
+
+    def encoder(self, *, embedder: MeanEmbedder | None = None, **settings: str) -> MeanEncoder:
+        """The settings, with some of them set."""
+        values = {"precision": "fp32", "device": "cpu", "batch_size": "2"} | settings
+        return MeanEncoder(
+            Store(self.root / "checkpoint"),
+            **values,
+            cache=self.root / "cache",
+            embedder=embedder or MeanEmbedder(),
+        )
 
     def put(self, tile: str, chips: Mapping[int, int | bytes]) -> None:
-        """Lay chips down, by number with their pixels' value, and list them."""
+        """Store chips, by number with their pixels' value, and list them."""
         for number, content in chips.items():
             data = content if isinstance(content, bytes) else chip_of_value(content)
             self.chips.write(f"{tile}/2020-06-15/{chip_name(number, tile=tile)}", data)
@@ -89,26 +106,32 @@ class Scene:
         """List a tile's chips."""
         write_inventory(self.work, tile, list_chips(self.chips, tile).chips)
 
-    def run(self, plans: Mapping[str, TilePlan]) -> AbstractContextManager[EmbeddingRun]:
-        """Start embedding what plans left to do."""
-        encoder = self.encoder()
-        return embedding_run(plans, self.chips, encoder, encoder.fingerprint())
+    def plan(self, tile: str = "27WXN", *, force: bool = False, **settings: str) -> TilePlan:
+        """What is to embed of a tile under some settings."""
+        chips = read_inventory(self.work, tile)
+        return plan_tile(self.work, tile, chips, self.encoder(**settings).fingerprint(), force=force)
 
-    def plans(self, *tiles: str, **settings: str) -> dict[str, TilePlan]:
-        """What is left to do of tiles under some settings."""
-        return plan_tiles(self.work, tiles or ["27WXN"], self.encoder(**settings).fingerprint())
+    @contextmanager
+    def run(self, *plans: TilePlan, encoder: MeanEncoder | None = None) -> Iterator[EmbeddingRun]:
+        """Start to embed what plans say."""
+        encoder = encoder or self.encoder()
+        with EmbeddingRun(self.chips, encoder, encoder.fingerprint(), Progress()) as run:
+            for plan in plans:
+                run.add(plan)
+            run.finish()
+            yield run
 
     def embed(
         self, tile: str = "27WXN", *, force: bool = False, encoder: MeanEncoder | None = None
     ) -> ResultsHeader:
         """Plan a tile and embed it."""
         encoder = encoder or self.encoder()
-        fingerprint = encoder.fingerprint()
-        plans = plan_tiles(self.work, [tile], fingerprint, force=force)
+        chips = read_inventory(self.work, tile)
+        plan = plan_tile(self.work, tile, chips, encoder.fingerprint(), force=force)
 
         def work() -> ResultsHeader:
-            with embedding_run(plans, self.chips, encoder, fingerprint) as run:
-                return embed_tile(plans[tile], run, self.work)
+            with self.run(plan, encoder=encoder) as run:
+                return run.embed(plan, self.work)
 
         return within(PATIENCE, work)
 

@@ -1,21 +1,81 @@
-from clay_assets.embedding.plan import TilePlan
-from clay_assets.results import Making, ResultsHeader, TileSummary
-from clay_assets.results.fingerprint import Fingerprint, chips_digest
-from clay_assets.storage import StoredObject
+from pathlib import Path
 
-CHIPS = [StoredObject("s3://b/27WXN/claytile_27WXN_20200615_v02_0001.tif", 9_000_000, "etag")]
+import pytest
 
+from clay_assets.embedding.plan import TilePlan, plan_tile
+from clay_assets.state import TileStores
+from clay_assets.storage import Store
+from clay_assets.tiles.inventory import list_chips, read_inventory, write_inventory
+from clay_assets_tests.embedding.streaming import number_of
+from clay_assets_tests.geotiffs import chip_name
+from clay_assets_tests.tile_scene import FINGERPRINT, MadeUp, damage_pages, embedded_at_level, put_chips
 
-def header(left: int) -> ResultsHeader:
-    fingerprint = Fingerprint("0" * 64, "mean", "fp32", 1)
-    making = Making(fingerprint, (256,), "clay-v0-tiny", False, "cpu")
-    summary = TileSummary(1, [], 1.0, 1, 9_000_000, [0.0, 0.0, 1.0, 1.0])
-    return ResultsHeader(making, chips_digest(CHIPS), summary, left=left)
-
-
-def test_results_of_a_run_that_came_to_its_end_are_current() -> None:
-    assert TilePlan("27WXN", CHIPS, header(left=0)).is_current
+TILE = "27WXN"
 
 
-def test_unfinished_results_are_not_current_even_if_the_chips_they_lack_are_gone() -> None:
-    assert not TilePlan("27WXN", CHIPS, header(left=2)).is_current
+@pytest.fixture
+def stores(tmp_path: Path) -> TileStores:
+    """Three chips and their results."""
+    made = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
+    put_chips(made, TILE, [1, 2, 3])
+    MadeUp().store(made, TILE)
+    return made
+
+
+def plan(stores: TileStores, *, force: bool = False) -> TilePlan:
+    return plan_tile(stores.work, TILE, read_inventory(stores.work, TILE), FINGERPRINT, force=force)
+
+
+def todo(plan: TilePlan) -> list[int]:
+    return [number_of(chip) for chip in plan.todo]
+
+
+def test_tile_whose_results_account_for_its_chips_is_current(stores: TileStores) -> None:
+    current = plan(stores)
+
+    assert (current.is_current, todo(current)) == (True, [])
+    assert current.header is not None
+    assert current.header.summary.embedded == 3
+
+
+def test_tile_without_results_is_to_embed(stores: TileStores) -> None:
+    chips = read_inventory(stores.work, TILE)
+
+    other = plan_tile(stores.work, "27WXP", chips, FINGERPRINT)
+
+    assert (other.is_current, other.header, todo(other)) == (False, None, [1, 2, 3])
+
+
+def test_unfinished_results_are_not_current_even_if_the_chips_they_lack_are_gone(stores: TileStores) -> None:
+    MadeUp(left=2).store(stores, TILE)
+
+    unfinished = plan(stores)
+
+    assert (unfinished.is_current, todo(unfinished), list(unfinished.kept)) == (False, [], [0, 1, 2])
+
+
+@pytest.mark.parametrize("reason", ["force", "level", "damaged"])
+def test_results_that_are_of_no_use_leave_every_chip_to_embed(stores: TileStores, reason: str) -> None:
+    if reason == "level":
+        MadeUp(fingerprint=embedded_at_level("patch")).store(stores, TILE)
+    if reason == "damaged":
+        stores.chips.delete(f"{TILE}/2020-06-15/{chip_name(3)}")
+        write_inventory(stores.work, TILE, list_chips(stores.chips, TILE).chips)
+        damage_pages(stores.work, TILE, "etag")
+
+    stale = plan(stores, force=reason == "force")
+
+    listed = [1, 2] if reason == "damaged" else [1, 2, 3]
+    assert (stale.is_current, stale.header, todo(stale), list(stale.kept)) == (False, None, listed, [])
+
+
+def test_chips_that_changed_are_to_embed_and_the_rows_of_the_others_are_kept(stores: TileStores) -> None:
+    put_chips(stores, TILE, [2], content=b"processed once more")
+    put_chips(stores, TILE, [4])
+    stores.chips.delete(f"{TILE}/2020-06-15/{chip_name(3)}")
+    chips = list_chips(stores.chips, TILE).chips
+
+    changed = plan_tile(stores.work, TILE, chips, FINGERPRINT)
+
+    assert (changed.is_current, todo(changed), list(changed.kept)) == (False, [2, 4], [0])
+    assert changed.header is not None

@@ -20,7 +20,9 @@ def test_log_gets_one_line_every_few_seconds_and_one_at_the_end(
 ) -> None:
     now = 100.0
     monkeypatch.setattr("clay_assets.embedding.progress.time.monotonic", lambda: now)
-    with Progress(40) as told:
+    with Progress() as told:
+        told.expect(30)
+        told.expect(10)
         told.begin("27WXN")
         for _ in range(20):
             now += 0.5
@@ -29,15 +31,15 @@ def test_log_gets_one_line_every_few_seconds_and_one_at_the_end(
     lines = capsys.readouterr().err.splitlines()
 
     assert lines == [
-        "27WXN: 10 of 40 chips, 10 skipped, 2.0 chips/s, 15 s left",
-        "27WXN: 20 of 40 chips, 20 skipped, 2.0 chips/s, 10 s left",
-        "27WXN: 20 of 40 chips, 20 skipped, 2.0 chips/s, 10 s left",
+        "27WXN: 10 of 40 chips, 10 skipped, 2.0 chips/s, 15 s remaining",
+        "27WXN: 20 of 40 chips, 20 skipped, 2.0 chips/s, 10 s remaining",
+        "27WXN: 20 of 40 chips, 20 skipped, 2.0 chips/s, 10 s remaining",
     ]
 
 
 def test_run_without_chips_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(0):
-        pass
+    with Progress() as told:
+        told.expect(0)
 
     assert capsys.readouterr().err == ""
 
@@ -47,7 +49,9 @@ def test_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     termios.tcsetwinsize(theirs, (24, 100))
     with os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        with Progress(4) as told:
+        with Progress() as told:
+            told.expect(3)
+            told.expect(1)
             told.begin("27WXN")
             for _ in range(4):
                 told.count(skip())

@@ -15,7 +15,7 @@ from torch import Tensor
 from clay_assets.embedding.stream import ChipStream, EncodingFailed, StreamClock
 from clay_assets.embedding.stream.chip_stream import BATCHES_AHEAD, OUTCOMES_AHEAD_BYTES
 from clay_assets.embedding.stream.device_loop import DeviceLoop
-from clay_assets.embedding.stream.ready_queue import ReadyChip, WaitingRoom
+from clay_assets.embedding.stream.ready_queue import ReadyChip, ReadyQueue
 from clay_assets.results.outcomes import Embedded, Outcome, Skipped
 from clay_assets.storage import StoredObject, TransferFailed
 from clay_assets_tests.embedding.streaming import (
@@ -40,9 +40,19 @@ def stream_of(
     batch_size: int = 2,
     fetchers: int = 2,
 ) -> ChipStream:
-    """A stream over tiles with so many chips each."""
+    """A stream with all of its tiles: so many chips each."""
+    stream = open_stream(read, *embedders, batch_size=batch_size, fetchers=fetchers)
+    for tile, count in tiles.items():
+        stream.add(tile, sources(tile, count))
+    stream.finish()
+    return stream
+
+
+def open_stream(
+    read: Callable[[StoredObject], bytes], *embedders: Embedder, batch_size: int = 2, fetchers: int = 2
+) -> ChipStream:
+    """A stream to which tiles can be added."""
     return ChipStream(
-        {tile: sources(tile, count) for tile, count in tiles.items()},
         read=read,
         embedders=embedders or [MeanEmbedder()],
         level="mean",
@@ -131,10 +141,8 @@ def test_an_object_far_too_large_for_a_chip_is_skipped_without_being_fetched() -
     def read(_: StoredObject) -> bytes:
         raise AssertionError("it was fetched")
 
-    stream = ChipStream(
-        {"27WXN": [huge]}, read=read, embedders=[MeanEmbedder()], level="mean", batch_size=1, fetchers=2
-    )
-    with stream:
+    with open_stream(read) as stream:
+        stream.add("27WXN", [huge])
         (outcome,) = stream.results("27WXN")
 
     assert isinstance(outcome, Skipped)
@@ -318,13 +326,56 @@ def test_a_stream_that_nobody_reads_from_can_be_left() -> None:
     within(PATIENCE, work)
 
 
-def test_a_stream_without_chips_needs_no_embedder() -> None:
+def test_tile_without_chips_has_no_outcomes() -> None:
     def work() -> list[Outcome]:
-        stream = ChipStream({"27WXN": []}, read=by_number, embedders=[], level="mean", batch_size=1)
-        with stream:
+        with stream_of({"27WXN": 0, "27WXP": 1}, by_number) as stream:
             return list(stream.results("27WXN"))
 
     assert within(PATIENCE, work) == []
+
+
+def test_tiles_added_while_chips_are_in_progress_share_their_batches() -> None:
+    embedder = MeanEmbedder()
+    all_added = threading.Event()
+
+    def read(chip: StoredObject) -> bytes:
+        assert all_added.wait(PATIENCE)
+        return by_number(chip)
+
+    def work() -> list[list[float]]:
+        with open_stream(read, embedder, batch_size=4, fetchers=8) as stream:
+            for tile in ("27WXN", "27WXP", "27WXQ"):
+                stream.add(tile, sources(tile, 3))
+                time.sleep(0.05)  # fetchers begin with what there is
+            all_added.set()
+            return [
+                [value(outcome) for outcome in stream.results(tile)] for tile in ("27WXN", "27WXP", "27WXQ")
+            ]
+
+    assert within(PATIENCE, work) == [[0, 1, 2]] * 3
+    assert embedder.batches == [4, 4, 1]
+
+
+def test_tile_added_after_all_others_were_taken_is_embedded() -> None:
+    def work() -> list[list[float]]:
+        taken = []
+        with open_stream(by_number) as stream:
+            for tile in ("27WXN", "27WXP"):
+                stream.add(tile, sources(tile, 3))
+                taken.append([value(outcome) for outcome in stream.results(tile)])
+        return taken
+
+    assert within(PATIENCE, work) == [[0, 1, 2]] * 2
+
+
+def test_tile_is_added_once_and_before_the_end() -> None:
+    with open_stream(by_number) as stream:
+        stream.add("27WXN", sources("27WXN", 1))
+        with pytest.raises(ValueError, match="tile 27WXN was added twice"):
+            stream.add("27WXN", sources("27WXN", 1))
+        stream.finish()
+        with pytest.raises(ValueError, match=r"tile 27WXP was added .*after finish"):
+            stream.add("27WXP", sources("27WXP", 1))
 
 
 def test_the_encoder_goes_on_while_nobody_takes_what_it_did() -> None:
@@ -362,8 +413,10 @@ def test_outcomes_that_are_large_are_not_made_far_ahead() -> None:
 
 def test_only_tiles_that_are_left_can_be_asked_for() -> None:
     with stream_of({"27WXN": 1, "27WXP": 1}, by_number) as stream:
-        stream.results("27WXP")
-        with pytest.raises(ValueError, match=r"tile 27WXN was asked for, expected one of those.*: none"):
+        assert len(list(stream.results("27WXP"))) == 1
+        with pytest.raises(
+            ValueError, match="got tile 27WXN, expected one of the remaining, in their order: none"
+        ):
             stream.results("27WXN")
 
 
@@ -394,13 +447,13 @@ def test_memory_that_the_batches_under_way_hold_is_waited_for(ahead: int) -> Non
             return super().encode(pixels, places, dates, level)
 
     def work() -> list[float]:
-        room = WaitingRoom()
+        queue = ReadyQueue()
         chips = [ready_chip(number) for number in range(5)]
         for chip in chips:
-            room.announce()
-            room.arrive(chip)
-        room.all_announced()
-        DeviceLoop(Crowded(), room, level="mean", batch_size=1, clock=StreamClock(), ahead=ahead).run()
+            queue.announce()
+            queue.arrive(chip)
+        queue.all_announced()
+        DeviceLoop(Crowded(), queue, level="mean", batch_size=1, clock=StreamClock(), ahead=ahead).run()
         return [value(chip.outcome.result(0)) for chip in chips]
 
     refused: list[int] = []
@@ -434,6 +487,36 @@ def test_an_error_of_the_network_reaches_the_one_who_waits() -> None:
 
     with pytest.raises(EncodingFailed, match="could not encode a batch: RuntimeError: device-side assert"):
         within(PATIENCE, work)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_device_thread_that_ends_unexpectedly_fails_every_chip_that_waits_for_it(devices: int) -> None:
+    class Panic(BaseException):
+        """As a native library raises it: no `Exception`, so no step expects it."""
+
+    class Panicking(MeanEmbedder):
+        def encode(self, pixels: Tensor, places: Tensor, dates: Tensor, level: Level) -> Tensor:
+            if sum(len(embedder.batches) for embedder in embedders) == 3:
+                raise Panic("the native library broke off")
+            return super().encode(pixels, places, dates, level)
+
+    embedders = [Panicking() for _ in range(devices)]
+
+    def work() -> tuple[list[float], list[str]]:
+        first: list[float] = []
+        errors = []
+        with stream_of({"27WXN": 400, "27WXP": 30}, by_number, *embedders) as stream:
+            for tile in ("27WXN", "27WXP"):
+                with pytest.raises(EncodingFailed) as caught:
+                    first.extend(value(outcome) for outcome in stream.results(tile))
+                errors.append(str(caught.value))
+                assert caught.value.systemic
+        return first, errors
+
+    first, errors = within(PATIENCE, work)
+
+    assert first == [*range(len(first))]
+    assert errors == ["the thread of cpu ended: Panic: the native library broke off"] * 2
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -480,16 +563,28 @@ def test_two_devices_share_the_work_and_give_the_same_vectors(tiny_checkpoint: P
 
 
 def test_the_clock_tells_encoding_from_waiting() -> None:
+    # The second chip is read only once the first one's outcome was taken: the device waits for it.
+    first_taken = threading.Event()
+
     def read(chip: StoredObject) -> bytes:
-        time.sleep(0.3 if number_of(chip) == 1 else 0)
+        if number_of(chip) == 1:
+            assert first_taken.wait(PATIENCE)
+            time.sleep(0.3)
         return by_number(chip)
 
-    with stream_of({"27WXN": 2}, read, MeanEmbedder(pause=0.2), batch_size=1, fetchers=1) as stream:
-        list(stream.results("27WXN"))
+    started = time.perf_counter()
+    with stream_of({"27WXN": 2}, read, MeanEmbedder(pause=0.2), batch_size=1) as stream:
+        results = stream.results("27WXN")
+        next(results)
+        first_taken.set()
+        assert len(list(results)) == 1
+    wall = time.perf_counter() - started
 
-    assert stream.clock.batches == 2
-    assert stream.clock.encoding >= 0.4
-    assert stream.clock.waiting >= 0.05
+    clock = stream.clock
+    assert clock.batches == 2
+    assert clock.encoding >= 0.4
+    assert clock.waiting >= 0.25
+    assert clock.encoding + clock.waiting <= wall
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 import threading
-from dataclasses import replace
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from pyproj import Transformer
 
-from clay_assets.embedding.plan import TilePlan, plan_tiles
-from clay_assets.embedding.tile import embed_tile
+from clay_assets.embedding.plan import TilePlan, plan_tile
+from clay_assets.embedding.progress import Progress
+from clay_assets.embedding.tile import EmbeddingRun, ResultsChanged
 from clay_assets.publishing.publish import ResultsMissing, publish_tile
-from clay_assets.results import ResultsHeader, results_key
+from clay_assets.results import ResultsHeader, TileSummary, results_key
 from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.storage import BucketMissing, Store, StoredObject, TransferFailed
-from clay_assets.tiles.inventory import InventoryMissing, inventory_key, write_inventory
 from clay_assets_tests.embedding.scene import PATIENCE, Scene
-from clay_assets_tests.embedding.streaming import BROKEN, chip_of_value, number_of, within
+from clay_assets_tests.embedding.streaming import BROKEN, MeanEmbedder, chip_of_value, number_of, within
 from clay_assets_tests.geotiffs import chip_name
 from clay_assets_tests.s3_server import S3Bucket
 from clay_assets_tests.tile_scene import damage_pages
@@ -71,7 +71,7 @@ def test_a_current_tile_is_left_alone_and_loads_no_network(scene: Scene) -> None
     encoder = scene.encoder()
     again = scene.embed(encoder=encoder)
 
-    assert scene.plans()["27WXN"].is_current
+    assert scene.plan().is_current
     assert again == first
     assert encoder.asked == 0
     assert scene.chips.take_reads() == []
@@ -86,7 +86,7 @@ def test_only_new_and_changed_chips_are_embedded_and_removed_ones_dropped(scene:
     for number in (1, 5):
         scene.chips.delete(f"27WXN/2020-06-15/{chip_name(number)}")
     scene.put("27WXN", {2: 22, 6: 60})
-    plan = scene.plans()["27WXN"]
+    plan = scene.plan()
     header = scene.embed()
 
     assert todo(plan) == [2, 6]
@@ -94,7 +94,7 @@ def test_only_new_and_changed_chips_are_embedded_and_removed_ones_dropped(scene:
     assert scene.chips.take_reads() == [2, 6]
     assert scene.values() == {2: 22.0, 3: "format", 4: 40.0, 6: 60.0}
     assert (header.summary.embedded, header.summary.encoded, len(header.summary.skipped)) == (3, 2, 1)
-    assert scene.plans()["27WXN"].is_current
+    assert scene.plan().is_current
 
 
 def test_a_removed_chip_is_dropped_without_loading_the_network(scene: Scene) -> None:
@@ -118,7 +118,7 @@ def test_other_settings_make_every_vector_stale(scene: Scene, settings: dict[str
     scene.put("27WXN", {1: 10, 2: 20})
     scene.embed()
 
-    plan = scene.plans(**settings)["27WXN"]
+    plan = scene.plan(**settings)
 
     assert todo(plan) == [1, 2]
     assert plan.header is None
@@ -130,7 +130,7 @@ def test_another_checkpoint_makes_every_vector_stale(scene: Scene) -> None:
 
     (scene.root / "checkpoint").write_bytes(b"other weights")
 
-    assert todo(scene.plans()["27WXN"]) == [1, 2]
+    assert todo(scene.plan()) == [1, 2]
 
 
 def test_force_embeds_every_chip_again(scene: Scene) -> None:
@@ -163,15 +163,15 @@ def test_what_was_finished_when_a_run_broke_is_not_done_again(
 ) -> None:
     scene.put("27WXN", {number: 10 * number for number in range(1, 9)} | {2: BROKEN})
 
-    def fail(chip: StoredObject | str) -> None:
-        if isinstance(chip, StoredObject) and number_of(chip) == 6:
+    def fail(chip: StoredObject) -> None:
+        if number_of(chip) == 6:
             raise error("it broke")
 
     scene.chips.before = fail
     with pytest.raises(error):
         scene.embed()
     partial = scene.values()
-    plan = scene.plans()["27WXN"]
+    plan = scene.plan()
     scene.chips.before = lambda _: None
     scene.chips.take_reads()
     header = scene.embed()
@@ -192,19 +192,19 @@ def test_complete_results_stay_when_doing_them_all_again_breaks(
     scene.put("27WXN", {number: 10 * number for number in range(1, 6)})
     complete = scene.embed()
 
-    def fail(chip: StoredObject | str) -> None:
-        if isinstance(chip, StoredObject) and number_of(chip) == 2:
+    def fail(chip: StoredObject) -> None:
+        if number_of(chip) == 2:
             raise error("it broke")
 
     scene.chips.before = fail
     with pytest.raises(error):
         scene.embed(force=True)
-    plan = scene.plans()["27WXN"]
+    plan = scene.plan()
 
     assert scene.values() == {number: 10.0 * number for number in range(1, 6)}
     assert plan.is_current
     assert plan.header == complete
-    assert "earlier results stay, as they hold for 5 of its chips" in caplog.text
+    assert "earlier results stay, as they are valid for 5 of its chips" in caplog.text
 
 
 def test_results_that_hold_no_longer_give_way_to_what_a_broken_run_finished(scene: Scene) -> None:
@@ -212,8 +212,8 @@ def test_results_that_hold_no_longer_give_way_to_what_a_broken_run_finished(scen
     scene.embed()
     scene.put("27WXN", {1: 11, 2: 22, 3: 33})
 
-    def fail(chip: StoredObject | str) -> None:
-        if isinstance(chip, StoredObject) and number_of(chip) == 2:
+    def fail(chip: StoredObject) -> None:
+        if number_of(chip) == 2:
             raise TransferFailed("it broke")
 
     scene.chips.before = fail
@@ -226,8 +226,8 @@ def test_results_that_hold_no_longer_give_way_to_what_a_broken_run_finished(scen
 def test_unfinished_results_are_not_published(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: 20, 3: 30})
 
-    def fail(chip: StoredObject | str) -> None:
-        if isinstance(chip, StoredObject) and number_of(chip) == 2:
+    def fail(chip: StoredObject) -> None:
+        if number_of(chip) == 2:
             raise TransferFailed("it broke")
 
     scene.chips.before = fail
@@ -247,21 +247,14 @@ def test_a_full_disk_does_not_hide_the_interrupt_that_came_first(scene: Scene) -
 
     scene.put("27WXN", {1: 10, 2: 20, 3: 30})
 
-    def interrupt(chip: StoredObject | str) -> None:
-        if isinstance(chip, StoredObject) and number_of(chip) == 2:
+    def interrupt(chip: StoredObject) -> None:
+        if number_of(chip) == 2:
             raise KeyboardInterrupt
 
     scene.chips.before = interrupt
     scene.work = FullStore(scene.root / "work")
 
     with pytest.raises(KeyboardInterrupt):
-        scene.embed()
-
-
-def test_a_tile_without_chips_says_what_to_do(scene: Scene) -> None:
-    write_inventory(scene.work, "27WXN", [])
-
-    with pytest.raises(NoUsableChips, match=r"tile 27WXN has no chips: .*CLAY_CHIPS_URI"):
         scene.embed()
 
 
@@ -289,42 +282,21 @@ def test_a_tile_whose_chips_become_usable_is_embedded(scene: Scene) -> None:
     assert scene.values() == {1: 10.0}
 
 
-def test_tiles_that_cannot_be_planned_fail_in_their_turn_and_hold_up_no_other(scene: Scene) -> None:
-    scene.put("27WXN", {1: 10})
-    scene.work.write(inventory_key("27WXP"), b"no Parquet")
-    plans = scene.plans("27WXM", "27WXP", "27WXN")
-
-    def work() -> ResultsHeader:
-        with scene.run(plans) as run:
-            with pytest.raises(
-                InventoryMissing, match=r"27WXM has no inventory at .*materialize chip_inventory first"
-            ):
-                embed_tile(plans["27WXM"], run, scene.work)
-            with pytest.raises(
-                InventoryMissing, match=r"27WXP at .* is damaged .*materialize chip_inventory again"
-            ):
-                embed_tile(plans["27WXP"], run, scene.work)
-            return embed_tile(plans["27WXN"], run, scene.work)
-
-    assert within(PATIENCE, work).summary.embedded == 1
-
-
 def test_results_that_another_run_replaced_fail_their_tile_and_hold_up_no_other(scene: Scene) -> None:
     for tile in ("27WXN", "27WXP"):
         scene.put(tile, {1: 10})
         scene.embed(tile)
-        scene.put(tile, {number: number for number in range(2, 40)})
-    plans = scene.plans("27WXN", "27WXP")
-    scene.chips.take_reads()
+        scene.put(tile, dict.fromkeys(range(2, 100), BROKEN))  # more than the stream may hold
+    plans = [scene.plan("27WXN"), scene.plan("27WXP")]
     scene.embed("27WXN")  # the other run
 
     def work() -> ResultsHeader:
-        with scene.run(plans) as run:
-            with pytest.raises(LookupError, match="another run stored results of tile 27WXN"):
-                embed_tile(plans["27WXN"], run, scene.work)
-            return embed_tile(plans["27WXP"], run, scene.work)
+        with scene.run(*plans) as run:
+            with pytest.raises(ResultsChanged, match="another run stored results of tile 27WXN"):
+                run.embed(plans[0], scene.work)
+            return run.embed(plans[1], scene.work)
 
-    assert within(PATIENCE, work).summary.embedded == 39
+    assert within(PATIENCE, work).summary.chips == 99
 
 
 def test_damaged_results_are_made_again(scene: Scene) -> None:
@@ -344,10 +316,10 @@ def test_pages_damaged_under_a_whole_footer_are_made_again_and_hold_up_no_other_
         scene.put(tile, {3: 30})
     damage_pages(scene.work, "27WXN", "source_url")
 
-    plans = scene.plans("27WXN", "27WXP")
+    plans = [scene.plan("27WXN"), scene.plan("27WXP")]
     scene.embed("27WXN")
 
-    assert [todo(plan) for plan in plans.values()] == [[1, 2, 3], [3]]
+    assert [todo(plan) for plan in plans] == [[1, 2, 3], [3]]
     assert scene.values() == {1: 10.0, 2: 20.0, 3: 30.0}
 
 
@@ -357,18 +329,18 @@ def test_damaged_vectors_fail_their_tile_with_what_to_do(scene: Scene) -> None:
     scene.put("27WXN", {3: 30})
     damage_pages(scene.work, "27WXN", "embeddings")
 
-    with pytest.raises(LookupError, match="results of tile 27WXN are damaged: embed it again with force"):
+    with pytest.raises(ResultsChanged, match="results of tile 27WXN are damaged: embed it again with force"):
         scene.embed()
     scene.embed(force=True)
 
     assert scene.values() == {1: 10.0, 2: 20.0, 3: 30.0}
 
 
-def test_a_missing_bucket_stops_planning_at_once(bucket: S3Bucket, scene: Scene) -> None:
+def test_a_missing_bucket_of_results_is_an_error_of_every_tile(bucket: S3Bucket, scene: Scene) -> None:
     work = Store("s3://no-such-bucket/work", bucket.options)
 
     with pytest.raises(BucketMissing) as caught:
-        plan_tiles(work, ["27WXN", "27WXP"], scene.encoder().fingerprint())
+        plan_tile(work, "27WXN", [], scene.encoder().fingerprint())
 
     assert caught.value.systemic
 
@@ -376,11 +348,11 @@ def test_a_missing_bucket_stops_planning_at_once(bucket: S3Bucket, scene: Scene)
 def test_a_tile_s_chips_are_fetched_while_the_one_before_is_stored(scene: Scene) -> None:
     for tile in ("27WXN", "27WXP"):
         scene.put(tile, {1: 10, 2: 20})
-    plans = scene.plans("27WXN", "27WXP")
+    plans = [scene.plan("27WXN"), scene.plan("27WXP")]
     next_tile = threading.Event()
 
-    def note(chip: StoredObject | str) -> None:
-        if isinstance(chip, StoredObject) and "27WXP" in chip.url:
+    def note(chip: StoredObject) -> None:
+        if "27WXP" in chip.url:
             next_tile.set()
 
     class SlowStore(Store):
@@ -393,25 +365,78 @@ def test_a_tile_s_chips_are_fetched_while_the_one_before_is_stored(scene: Scene)
     work_store = SlowStore(scene.root / "work")
 
     def work() -> list[int]:
-        with scene.run(plans) as run:
-            return [embed_tile(plan, run, work_store).summary.embedded for plan in plans.values()]
+        with scene.run(*plans) as run:
+            return [run.embed(plan, work_store).summary.embedded for plan in plans]
 
     assert within(PATIENCE, work) == [2, 2]
 
 
 def test_the_run_says_what_it_did_in_one_line(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: 20, 3: 30})
-    plans = scene.plans()
-    with scene.run(plans) as run:
-        embed_tile(plans["27WXN"], run, scene.work)
+    plan = scene.plan()
+    with scene.run(plan) as run:
+        run.embed(plan, scene.work)
     done = run.in_words()
-    slow = replace(run, precision_asked_for="auto").in_words()
-    with scene.run(scene.plans()) as run:
+    with scene.run(scene.plan()) as run:
         nothing = run.in_words()
 
     assert done.startswith("clay-v0-means at fp32 on cpu: 2 batches, the encoder waited ")
-    assert "at fp32 (auto: the device does not multiply bf16 natively) on cpu" in slow
-    assert nothing == "no chip is left to embed: no network was loaded"
+    assert nothing == "no chip was to embed: no network was loaded"
+
+
+def test_the_run_says_why_auto_chose_fp32(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10})
+    plan = scene.plan()
+    made_as_fp32 = scene.encoder().fingerprint()
+    with EmbeddingRun(scene.chips, scene.encoder(precision="auto"), made_as_fp32, Progress()) as run:
+        run.add(plan)
+        run.embed(plan, scene.work)
+
+    assert "at fp32 (auto: the device does not multiply bf16 natively) on cpu" in run.in_words()
+
+
+@pytest.mark.parametrize("late", [0.0, 0.4], ids=["the consumer keeps up", "the consumer is late"])
+def test_seconds_of_a_run_s_tiles_add_up_to_its_wall_time(scene: Scene, late: float) -> None:
+    tiles = ("27WXN", "27WXP", "27WXQ")
+    for tile in tiles:
+        scene.put(tile, dict.fromkeys(range(4), 10))
+    plans = [scene.plan(tile) for tile in tiles]
+    encoder = scene.encoder(embedder=MeanEmbedder(pause=0.05))
+
+    def work() -> tuple[list[TileSummary], float]:
+        started = time.perf_counter()
+        with scene.run(*plans, encoder=encoder) as run:
+            time.sleep(late)  # the devices go on
+            summaries = [run.embed(plan, scene.work).summary for plan in plans]
+            return summaries, time.perf_counter() - started
+
+    summaries, wall = within(PATIENCE, work)
+
+    seconds = sum(summary.seconds for summary in summaries)
+    assert sum(summary.encoded for summary in summaries) == 12
+    assert seconds >= 6 * 0.05  # what the batches take
+    assert late <= seconds <= wall
+
+
+def test_seconds_of_a_tile_leave_out_the_time_before_it_was_added(scene: Scene) -> None:
+    for tile in ("27WXN", "27WXP"):
+        scene.put(tile, {1: 10, 2: 20})
+    encoder = scene.encoder()
+
+    def work() -> tuple[float, float]:
+        with EmbeddingRun(scene.chips, encoder, encoder.fingerprint(), Progress()) as run:
+            for tile in ("27WXN", "27WXP"):
+                plan = scene.plan(tile)
+                added = time.perf_counter()
+                run.add(plan)
+                seconds = run.embed(plan, scene.work).summary.seconds
+                most = time.perf_counter() - added
+                time.sleep(0.1)  # other tiles are current, say
+        return seconds, most
+
+    seconds, most = within(PATIENCE, work)
+
+    assert 0 < seconds <= most
 
 
 def test_vectors_in_the_results_are_those_of_the_chips_they_stand_beside(scene: Scene) -> None:

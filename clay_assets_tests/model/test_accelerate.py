@@ -113,7 +113,8 @@ def test_fast_path_agrees_with_the_plain_one_in_every_size(spec: ModelSpec, size
     distance_bf16 = largest_distance(fast.encode(*inputs, level), exact)
     plain_bf16 = largest_distance(plain.encode(*inputs, level), exact)
     print(
-        f"\n{spec.model_name(size)}: fp32 {distance:.1e}, bf16 {distance_bf16:.1e} (the plain path's {plain_bf16:.1e})"
+        f"\n{spec.model_name(size)}: fp32 {distance:.1e}, bf16 {distance_bf16:.1e} (the plain path's"
+        f" {plain_bf16:.1e})"
     )
     assert distance < BOUND["fp32"]
     assert distance_bf16 < min(BOUND["bf16"], 1.5 * plain_bf16)

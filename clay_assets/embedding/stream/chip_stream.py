@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clay_assets.chips import MAX_CHIP_BYTES, ChipRejected, read_chip
+from clay_assets.chips import MAX_CHIP_BYTES, MAX_NODATA, ChipRejected, read_chip
 from clay_assets.embedding.stream.device_loop import DeviceLoop, StreamClock
 from clay_assets.embedding.stream.ready_queue import ReadyChip, ReadyQueue
 from clay_assets.results.outcomes import Outcome, Skipped
 from clay_assets.results.picture import chip_thumbnail
-from clay_assets.storage import StoredObject
+from clay_assets.storage import AccessDenied, StoredObject
 from clay_model import Embedder, Level, embedding_shape
 
 FETCHERS = 16
@@ -75,6 +75,7 @@ class ChipStream:
         embedders: Sequence[Embedder],
         level: Level,
         batch_size: int,
+        max_nodata: float = MAX_NODATA,
         fetchers: int = FETCHERS,
         decoders: int | None = None,
     ) -> None:
@@ -85,6 +86,7 @@ class ChipStream:
             embedders: At least one; each gets a thread, and the next batch when it is free.
             level: How much of a chip one vector describes.
             batch_size: Chips per forward pass.
+            max_nodata: Highest share of a chip's pixels without data, 0 to 1.
             fetchers: Chips fetched while others are decoded.
             decoders: Chips decoded at a time; default: as many as the devices can need.
         """
@@ -93,6 +95,7 @@ class ChipStream:
         workers = fetchers + decoders
         self.clock = StreamClock()
         self._read = read
+        self._max_nodata = max_nodata
         # Chips whose pixels are in memory, or about to be. Beside those in the workers' hands, a batch that
         # each device computes, one that it is given meanwhile, one ready: more would only fill memory.
         slots = workers + 3 * batch_size * len(embedders)
@@ -151,7 +154,7 @@ class ChipStream:
             self._changed.notify_all()
 
     def finish(self) -> None:
-        """Say that no more tiles will be added: the last batch need not wait for more chips."""
+        """Say that no more tiles will be added: once all are done, the threads end."""
         with self._changed:
             self._finished = True
             self._changed.notify_all()
@@ -262,6 +265,11 @@ class ChipStream:
             return self._decoders.submit(self._decode, data, tile, source, outcome).result()
         except ChipRejected as rejection:
             outcome.set_result(Skipped(source, rejection.reason, str(rejection)))
+        except AccessDenied as denied:
+            if denied.systemic:  # of the store
+                outcome.set_exception(denied)
+            else:
+                outcome.set_result(Skipped(source, "unreadable", str(denied)))
         except BaseException as error:  # the consumer waits for this outcome: every error must reach it
             outcome.set_exception(error)
         return None
@@ -272,7 +280,7 @@ class ChipStream:
         if tile.abandoned:
             outcome.cancel()
             return None
-        chip = read_chip(data, source.url)
+        chip = read_chip(data, source.url, tile=tile.name, max_nodata=self._max_nodata)
         return ReadyChip(
             tile=tile.name,
             source=source,
@@ -281,6 +289,7 @@ class ChipStream:
             date=chip.date,
             footprint=chip.footprint,
             thumbnail=chip_thumbnail(chip.pixels),
+            nodata=chip.nodata,
             outcome=outcome,
         )
 

@@ -17,14 +17,23 @@ import torch
 from torch import Tensor
 
 from clay_assets.embedding.stream.ready_queue import ReadyChip, ReadyQueue
-from clay_assets.results.outcomes import Embedded
+from clay_assets.results.outcomes import Embedded, Skipped
 from clay_model import Embedder, Level
-from clay_model.encodings import encode_dates, encode_places
 
 log = logging.getLogger(__name__)
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 """What errors say that are not of the class meant for it: pinned memory's, the CPU allocator's, cuBLAS's."""
+
+
+FIRST_CHIPS = 4
+"""Chips of a run that may all give vectors that are not finite before the checkpoint is to blame."""
+
+UNFINITE = (
+    "the network gave numbers that are not finite for pixels that are: extreme ones, or the checkpoint's"
+    " weights are"
+    " damaged"
+)
 
 
 class EncodingFailed(RuntimeError):
@@ -41,11 +50,13 @@ class StreamClock:
         encoding: Spent encoding.
         waiting: Spent waiting for a batch after the first one.
         batches: Batches encoded.
+        finite: Whether a vector so far was finite.
     """
 
     encoding: float = 0.0
     waiting: float = 0.0
     batches: int = 0
+    finite: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, *, encoding: float, waiting: float, batches: int) -> None:
@@ -94,6 +105,8 @@ class DeviceLoop:
         self._level: Level = level
         self._size = batch_size
         self._clock = clock
+        self._todo: list[ReadyChip] = []  # of the batch in hand, not launched yet
+        self._unfinite = 0  # vectors of this device that were not finite
         self._launched: deque[_Launched] = deque()
         on_gpu = embedder.device.type == "cuda"
         self._ahead = (1 if on_gpu else 0) if ahead is None else ahead
@@ -101,9 +114,20 @@ class DeviceLoop:
         self._copies = torch.cuda.Stream(embedder.device) if on_gpu else None
 
     def run(self) -> None:
-        """Encode until there is nothing more."""
-        while self._step():
-            pass
+        """Encode until there is nothing more.
+
+        An error that no step expects, such as a native library's panic, ends the whole stream: each chip that
+        waits for a device gets it as its outcome, because nobody asks this thread how it ended.
+        """
+        try:
+            while self._step():
+                pass
+        except BaseException as error:
+            log.exception("the thread of %s ended", self._embedder.device)
+            message = f"the thread of {self._embedder.device} ended: {type(error).__name__}: {error}"
+            held = [*self._todo, *(chip for launched in self._launched for chip in launched.chips)]
+            self._fail([chip for chip in held if not chip.outcome.done()], message)
+            self._ready.fail(EncodingFailed(message))
 
     def _step(self) -> bool:
         """One batch; False at the end. A function of its own, so that no pixels are held while waiting."""
@@ -121,7 +145,7 @@ class DeviceLoop:
 
     def _launch(self, batch: Sequence[ReadyChip]) -> None:
         """Start a batch, in smaller parts where the device has too little memory."""
-        todo = list(batch)
+        todo = self._todo = list(batch)
         while todo:
             part = todo[: self._size]
             try:
@@ -156,13 +180,13 @@ class DeviceLoop:
             products = torch.cuda.current_stream(device)
             products.wait_stream(self._copies)
             pixels.record_stream(products)  # else their memory could be given away while it is still read
-        places = encode_places([chip.lonlat for chip in part])
-        dates = encode_dates([chip.date for chip in part])
-        return self._embedder.encode(pixels, places, dates, self._level)
+        context = self._embedder.context([chip.lonlat for chip in part], [chip.date for chip in part])
+        return self._embedder.encode(pixels, *context, self._level)
 
     def _finish_all_but(self, count: int) -> None:
         while len(self._launched) > count:
-            self._finish(self._launched.popleft())
+            self._finish(self._launched[0])
+            self._launched.popleft()
 
     def _finish(self, launched: _Launched) -> None:
         """Hand out a batch's outcomes; waits for the device."""
@@ -172,7 +196,7 @@ class DeviceLoop:
             finite = np.isfinite(vectors).reshape(len(vectors), -1).all(axis=1)
             # Copies, so that a vector that waits to be written does not keep its whole batch.
             outcomes = [
-                Embedded(chip.source, chip.date, chip.footprint, vector.copy(), chip.thumbnail)
+                Embedded(chip.source, chip.date, chip.footprint, vector.copy(), chip.thumbnail, chip.nodata)
                 for chip, vector in zip(launched.chips, vectors, strict=True)
             ]
         except Exception as error:  # what a GPU could not do is often said only when its result is asked for
@@ -180,9 +204,13 @@ class DeviceLoop:
             return
         for chip, outcome, usable in zip(launched.chips, outcomes, finite, strict=True):
             if usable:
+                self._clock.finite = True
                 chip.outcome.set_result(outcome)
+            elif self._clock.finite or self._unfinite < FIRST_CHIPS:
+                self._unfinite += 1
+                chip.outcome.set_result(Skipped(chip.source, "vector", UNFINITE))
             else:
-                self._fail([chip], _not_finite(chip.source.url))
+                self._fail([chip], f"the first {FIRST_CHIPS + 1} chips of the run: {UNFINITE}")
 
     @staticmethod
     def _fail(chips: Sequence[ReadyChip], message: str, cause: Exception | None = None) -> None:
@@ -214,11 +242,4 @@ def _to_host(vectors: Tensor) -> tuple[Tensor, Callable[[], None]]:
 def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or any(
         words in str(error) for words in OUT_OF_MEMORY
-    )
-
-
-def _not_finite(url: str) -> str:
-    return (
-        f"the network gave numbers that are not finite for {url}, whose pixels are: the checkpoint's weights"
-        " are damaged, or not those of Clay v0"
     )

@@ -27,8 +27,9 @@ class ReadyChip:
         lonlat: Of the centre, degrees in WGS 84, longitude first.
         date: Acquisition date.
         footprint: WKB polygon in OGC:CRS84.
-        thumbnail: Of `preview.chip_thumbnail`.
-        outcome: Where somebody waits for what becomes of it.
+        thumbnail: Of `results.picture.chip_thumbnail`.
+        nodata: Share of its pixels without data, 0 to 1.
+        outcome: Where the consumer waits for it.
     """
 
     tile: str
@@ -38,6 +39,7 @@ class ReadyChip:
     date: datetime.date
     footprint: bytes
     thumbnail: bytes
+    nodata: float
     outcome: Future[Outcome]
 
 
@@ -50,6 +52,7 @@ class ReadyQueue:
         self._on_their_way = 0
         self._all_announced = False
         self._closed = False
+        self._error: Exception | None = None
 
     def announce(self) -> None:
         """Say that a chip is on its way."""
@@ -60,9 +63,12 @@ class ReadyQueue:
         """Bring a chip that was announced; None if nothing came of it."""
         with self._changed:
             self._on_their_way -= 1
+            error = self._error
             if chip is not None and not self._closed:
                 self._ready.append(chip)
             self._changed.notify_all()
+        if chip is not None and error is not None:
+            chip.outcome.set_exception(error)
 
     def all_announced(self) -> None:
         """Say that no more chips will be announced."""
@@ -78,8 +84,8 @@ class ReadyQueue:
             wait: Whether to wait for a batch.
 
         Returns:
-            As many chips as wanted; fewer once no chip is on its way, because then the slots are all taken
-            and waiting would be for ever; none at the end, or instead of a wait.
+            As many chips as wanted; fewer once no chip is on its way, because the consumer may wait for just
+            these before it adds more, or they hold all slots; none at the end, or instead of a wait.
         """
         with self._changed:
             while not self._closed:
@@ -97,8 +103,19 @@ class ReadyQueue:
             self._ready = deque(chip for chip in self._ready if not abandoned(chip))
             return out
 
+    def fail(self, error: Exception) -> None:
+        """Close, and give each chip that is ready or on its way this error as its outcome."""
+        with self._changed:
+            self._error = error
+            self._closed = True
+            lost = list(self._ready)
+            self._ready.clear()
+            self._changed.notify_all()
+        for chip in lost:
+            chip.outcome.set_exception(error)
+
     def close(self) -> None:
-        """Give out no more batches; whoever waits for one gets an empty one."""
+        """Give out no more batches: a device that waits for one gets an empty one."""
         with self._changed:
             self._closed = True
             self._ready.clear()

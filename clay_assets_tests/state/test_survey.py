@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from clay_assets.embedding.checkpoint_cache import fetch_checkpoint
-from clay_assets.state import STATES, TileState, TileStores, Wanted, in_words, look_at_tiles
+from clay_assets.state import STATES, Rate, Target, TileState, TileStores, in_words, survey
 from clay_assets.storage import BucketMissing, FolderMissing, Store, StoredObject
 from clay_assets_tests.s3_server import S3Bucket
 from clay_assets_tests.tile_scene import MadeUp, damage_pages, embedded_at_level, finish, put_chips
 
-WANTED = Wanted(level="mean", version=1)
+WANTED = Target(level="mean", version=1)
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -23,8 +22,8 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> TileStores:
     return TileStores(*(bucket.store(name) for name in ("chips", "work", "output")))
 
 
-def look(stores: TileStores, tile: str = "27WXN", wanted: Wanted = WANTED) -> TileState:
-    (state,) = look_at_tiles(stores, [tile], wanted)
+def look(stores: TileStores, tile: str = "27WXN", wanted: Target = WANTED) -> TileState:
+    (state,) = survey(stores, [tile], wanted)
     return state
 
 
@@ -45,8 +44,7 @@ def test_a_tile_goes_from_empty_by_new_and_unpublished_to_current(stores: TileSt
     current = look(stores)
     assert (current.state, current.chips, current.todo, current.todo_bytes) == ("current", 3, 0, 0)
     assert current.rate is not None
-    assert current.rate.chips_per_second == 1.5
-    assert (current.rate.model, current.rate.device) == ("clay-v0-small", "cpu")
+    assert current.rate == Rate(chips=3, seconds=2, model="clay-v0-small", device="cpu")
 
 
 def test_new_changed_and_removed_chips_are_counted(stores: TileStores) -> None:
@@ -65,7 +63,7 @@ def test_new_changed_and_removed_chips_are_counted(stores: TileStores) -> None:
     assert changed.embedded == before.embedded
 
 
-def test_damaged_results_are_as_good_as_none(stores: TileStores) -> None:
+def test_damaged_results_count_as_none(stores: TileStores) -> None:
     finish(stores, "27WXN", chips=2)
     put_chips(stores, "27WXN", [3])
     damage_pages(stores.work, "27WXN", "etag")
@@ -107,7 +105,7 @@ def test_an_interrupted_tile_is_not_done_even_if_its_undone_chips_are_gone(tmp_p
         (replace(WANTED, checkpoint_sha256="d" * 64), "checkpoint cccccccccccc, wanted dddddddddddd"),
     ],
 )
-def test_results_made_with_other_settings_are_stale(tmp_path: Path, wanted: Wanted, detail: str) -> None:
+def test_results_made_with_other_settings_are_stale(tmp_path: Path, wanted: Target, detail: str) -> None:
     stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
     finish(stores, "27WXN")
     stale = look(stores, wanted=wanted)
@@ -147,31 +145,6 @@ def test_what_is_no_parquet_under_a_published_name_is_not_current(tmp_path: Path
     finish(stores, "27WXN")
     stores.output.write("27WXN_20200615_20200615_v001.gpq", b"not a Parquet file")
     assert look(stores).state == "unpublished"
-
-
-def test_the_checkpoint_is_compared_once_this_machine_has_hashed_it(tmp_path: Path) -> None:
-    stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
-    finish(stores, "27WXN")
-    checkpoint, cache = tmp_path / "clay.ckpt", tmp_path / "cache"
-    checkpoint.write_bytes(b"other weights")
-
-    def wanted() -> Wanted:
-        return Wanted.by_settings(
-            level="mean", precision="auto", version=1, checkpoint=Store(checkpoint), cache=cache
-        )
-
-    assert wanted() == WANTED
-    assert look(stores, wanted=wanted()).state == "current"
-    sha256 = fetch_checkpoint(Store(checkpoint), cache).sha256
-    assert wanted() == replace(WANTED, checkpoint_sha256=sha256)
-    assert look(stores, wanted=wanted()).state == "stale"
-
-
-def test_a_missing_checkpoint_does_not_keep_anyone_from_looking(tmp_path: Path) -> None:
-    wanted = Wanted.by_settings(
-        level="mean", precision="fp32", version=1, checkpoint=Store(tmp_path / "none.ckpt"), cache=tmp_path
-    )
-    assert wanted == replace(WANTED, precision="fp32")
 
 
 def test_a_store_that_cannot_be_listed_is_an_error_and_not_an_empty_tile(
@@ -219,7 +192,7 @@ def test_a_tile_costs_one_listing_and_two_footers_and_the_published_files_one_li
         assert isinstance(store, CountingStore)
         store.asked.clear()
 
-    states = look_at_tiles(stores, tiles, WANTED)
+    states = survey(stores, tiles, WANTED)
 
     assert [state.tile for state in states] == tiles
     assert {state.state for state in states} == {"current"}
@@ -232,7 +205,7 @@ def test_states_are_told_in_one_sentence_with_those_that_need_work_first(tmp_pat
     stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
     finish(stores, "27WXM")
     put_chips(stores, "27WXN", [1])
-    states = look_at_tiles(stores, ["27WXM", "27WXN", "27WXP"], WANTED)
+    states = survey(stores, ["27WXM", "27WXN", "27WXP"], WANTED)
     assert in_words(states, "s3://b/p") == "looked at 3 tiles under s3://b/p: 1 new, 1 current, 1 empty"
     assert in_words([], "s3://b/p") == "looked at 0 tiles under s3://b/p: there are none"
     assert {state.state for state in states} < set(STATES)

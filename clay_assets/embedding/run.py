@@ -1,0 +1,165 @@
+"""`EmbeddingRun`: what the tiles of one run share, the streams of their chips and the networks behind these.
+
+Belongs here: when a network is loaded, and how vectors are made. Does not belong here: one tile's outcomes
+(`tile`), how chips become vectors (`stream`).
+"""
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from clay_assets import __version__
+from clay_assets.chips import READER_VERSION
+from clay_assets.embedding.encoders import EncoderSettings
+from clay_assets.embedding.plan import TilePlan
+from clay_assets.embedding.progress import Progress
+from clay_assets.embedding.stream import ChipStream
+from clay_assets.results import Making
+from clay_assets.results.fingerprint import Fingerprint
+from clay_assets.storage import Store
+from clay_model import Embedder
+
+SOFTWARE = ("torch", "rasterio", "imagecodecs", "numpy", "pyarrow")
+"""Packages that decide what a vector is, named in what is made."""
+
+
+class EmbeddingRun:
+    """The streams that the tiles of one run share. Use as a context manager.
+
+    A network is loaded when the first tile with something to embed is added. There is one stream for each
+    fingerprint: one, unless under precision `auto` some tiles have results of the other precision.
+
+    Attributes:
+        ahead: Chips added that the consumer did not come to yet.
+        progress: Counts the chips.
+    """
+
+    def __init__(self, chips: Store, encoder: EncoderSettings, progress: Progress) -> None:
+        """Describe the run; nothing starts yet.
+
+        Args:
+            chips: Store of chips.
+            encoder: Gives the network, one copy a device.
+            progress: Counts the chips.
+        """
+        self.ahead = 0
+        self.progress = progress
+        self._chips = chips
+        self._encoder = encoder
+        self._added: dict[str, float] = {}  # when, for each tile that was not embedded yet
+        self._last_ended = 0.0
+        self._streams: dict[Fingerprint, ChipStream] = {}
+        self._makings: dict[Fingerprint, Making] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more tiles ahead would not help the devices."""
+        return bool(self._streams) and self.ahead > sum(stream.capacity for stream in self._streams.values())
+
+    def add(self, plan: TilePlan) -> None:
+        """Queue what is to embed of a tile.
+
+        Raises:
+            CheckpointError: If the file is no checkpoint of a model that is known.
+            StorageError: If the checkpoint cannot be fetched, or was replaced since the plans were made.
+            SettingsError: If a setting is invalid.
+        """
+        if not plan.todo:
+            return
+        if plan.fingerprint not in self._streams:
+            self._start(plan.fingerprint)
+        self._streams[plan.fingerprint].add(plan.tile, plan.todo)
+        self._added[plan.tile] = time.perf_counter()
+        self.ahead += len(plan.todo)
+        self.progress.expect(len(plan.todo))
+
+    def finish(self) -> None:
+        """Say that no more tiles follow."""
+        for stream in self._streams.values():
+            stream.finish()
+
+    def begin(self, plan: TilePlan) -> float:
+        """Come to a tile; returns when its time began, in seconds of `time.perf_counter`.
+
+        Its first chips may have been embedded before the tile before it ended: a run's tiles do not overlap,
+        so that their seconds add up to the time in which there was something to embed.
+        """
+        self.ahead -= len(plan.todo)
+        self.progress.begin(plan.tile)
+        return max(self._added.pop(plan.tile, time.perf_counter()), self._last_ended)
+
+    def end(self) -> float:
+        """Come to the end of a tile; returns the time of it."""
+        self._last_ended = time.perf_counter()
+        return self._last_ended
+
+    def stream(self, plan: TilePlan) -> ChipStream:
+        """The stream that has a tile's chips."""
+        return self._streams[plan.fingerprint]
+
+    def making(self, plan: TilePlan) -> Making:
+        """How a tile's vectors are made; of a tile with nothing to embed, how they were."""
+        made = self._makings.get(plan.fingerprint) if plan.todo else None
+        if made is not None:
+            return made
+        assert plan.header is not None  # noqa: S101 - else every chip would be to embed
+        limit = self._encoder.max_nodata
+        return replace(plan.header.making, reader=READER_VERSION, max_nodata=limit)
+
+    def in_words(self) -> str:
+        """What the run's encoders did, in one line for each network."""
+        if not self._streams:
+            return "no chip was to embed: no network was loaded"
+        return "; ".join(self._described(fingerprint) for fingerprint in self._streams)
+
+    def _described(self, fingerprint: Fingerprint) -> str:
+        clock, making = self._streams[fingerprint].clock, self._makings[fingerprint]
+        precision = fingerprint.precision
+        if self._encoder.precision == "auto" and precision == "fp32":
+            precision += " (auto: the device does not multiply bf16 natively, or the tiles had it already)"
+        return (
+            f"{making.model} at {precision} on {making.device}: {clock.batches} batches,"
+            f" the encoder waited {clock.waiting:.2f} s of {clock.encoding + clock.waiting:.2f} s"
+        )
+
+    def _start(self, fingerprint: Fingerprint) -> None:
+        embedders = self._encoder.embedders(fingerprint)
+        level = next(level for level in embedders[0].spec.levels if level == fingerprint.level)
+        stream = ChipStream(
+            read=self._chips.read,
+            embedders=embedders,
+            level=level,
+            batch_size=self._encoder.chips_per_batch(embedders),
+            max_nodata=self._encoder.max_nodata,
+        )
+        self._streams[fingerprint] = self._stack.enter_context(stream)
+        self._makings[fingerprint] = _making(fingerprint, embedders, self._encoder.max_nodata)
+
+
+def _making(fingerprint: Fingerprint, embedders: Sequence[Embedder], max_nodata: float) -> Making:
+    first = embedders[0]
+    versions = {"clay-assets": __version__} | {name: importlib.metadata.version(name) for name in SOFTWARE}
+    versions["python"] = platform.python_version()
+    return Making(
+        fingerprint=fingerprint,
+        shape=first.spec.embedding_shape(fingerprint.level, first.dimensions.dim),
+        untrained=first.untrained,
+        device=", ".join(str(embedder.device) for embedder in embedders),
+        software=" ".join(f"{name}/{version}" for name, version in versions.items()),
+        reader=READER_VERSION,
+        max_nodata=max_nodata,
+    )
