@@ -100,6 +100,7 @@ def _materialize(root: Path, url: str, tiles: Sequence[str], chips: int) -> None
         **{name: value for name, value in os.environ.items() if not name.startswith(("CLAY_", "AWS_"))},
         "CLAY_CHECKPOINT": str(root / "tiny.ckpt"),
         "CLAY_TILES_PER_RUN": "0",
+        "CLAY_ALLOW_UNTRAINED": "1",
         "DAGSTER_HOME": str(home),
         "DAGSTER_POSTGRES_URL": url,
         "XDG_CACHE_HOME": str(root / "cache"),

@@ -166,6 +166,7 @@ class Machines:
             "CLAY_TILES": str(self._scratch / "tiles.txt"),
             "CLAY_TILES_PER_RUN": str(TILES_PER_RUN),
             "CLAY_DEVICE": "cpu",
+            "CLAY_ALLOW_UNTRAINED": "1",
         }
 
     def _fill(self) -> None:
