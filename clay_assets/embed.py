@@ -39,11 +39,12 @@ def embed_tile(
     checkpoint: Address,
     output: Address,
     work: Address = "data/work",
-    level: str = "mean",
+    level: str = "",
     precision: str = "auto",
     device: str = "auto",
     version: int = 1,
     force: bool = False,
+    allow_untrained: bool = False,
 ) -> EmbeddedTile:
     """Embed the chips of a tile and write its GeoParquet file.
 
@@ -56,11 +57,12 @@ def embed_tile(
         checkpoint: Local path or `s3://` address of the checkpoint.
         output: Where the published file goes.
         work: Where results are kept between runs.
-        level: How much of a chip one vector describes.
+        level: How much of a chip one vector describes; empty: the model's own default.
         precision: `auto` (bf16 where the hardware multiplies it natively), `fp32` or `bf16`.
         device: `auto`, `cpu`, `cuda`, `cuda:0`, or several: `cuda:0,cuda:1`.
         version: Of the published file, for its name.
         force: Embed every chip again, also those that are current.
+        allow_untrained: Whether vectors of weights that were never trained may be made.
 
     Returns:
         The published file.
@@ -70,10 +72,18 @@ def embed_tile(
         StorageError: If an address cannot be read or written, or the checkpoint is missing.
         CheckpointError: If the file is no checkpoint of a model that is supported.
         SettingsError: If an argument is invalid.
+        UntrainedWeights: If the checkpoint's weights were never trained.
+        VersionMixed: If the output holds files of this version of another checkpoint or level.
     """
     job = TileJob(
         TileStores(Store(chips), Store(work), Store(output)),
-        EncoderSettings(Store(checkpoint), level=level, precision=precision, device=device),
+        EncoderSettings(
+            Store(checkpoint),
+            level=level,
+            precision=precision,
+            device=device,
+            allow_untrained=allow_untrained,
+        ),
         version=version,
         force=force,
         check=False,

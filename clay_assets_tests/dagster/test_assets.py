@@ -1,110 +1,72 @@
-"""The three assets on an instance in memory: what is recorded of each tile, what can be asked of a run."""
+"""The three assets on an instance in memory: what is made and recorded of each tile, and when."""
 
+import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
 
-from clay_assets.dagster.encoder import ClayEncoder, SettingError
-from clay_assets.dagster.object_store import ObjectStore
-from clay_assets.definitions import build_assets
-from clay_assets.embedding.checkpoint_cache import CheckpointChanged
-from clay_assets.settings import Settings
-from clay_assets.storage import Store, StoreDenied, StoredObject
-from clay_assets_tests.embedding.scene import Scene
-from clay_assets_tests.embedding.streaming import BROKEN, TILES, MeanEmbedder, chip_of_value
+from clay_assets.embedding.progress import Progress as EncoderProgress
+from clay_assets.storage import AccessDenied, StoreDenied, StoredObject, TransferFailed
+from clay_assets_tests.dagster.project import (
+    ASSETS,
+    TILE,
+    TILES,
+    Project,
+    failure_of,
+    message_of,
+    plain,
+)
+from clay_assets_tests.embedding.scene import ChipStore
+from clay_assets_tests.embedding.streaming import BROKEN, chip_of_value, number_of
+from clay_assets_tests.embedding.streaming import TILES as MANY_TILES
 from clay_assets_tests.geotiffs import chip_name
 
-TILE = "27WXN"
-ASSETS = ("chip_inventory", "chip_embeddings", "embeddings_geoparquet")
-
-
-class Project:
-    """Chips in a folder, the assets over some tiles, an instance."""
-
-    def __init__(self, root: Path, instance: dg.DagsterInstance, tiles: list[str]) -> None:
-        self.scene = Scene(root)
-        self.root = root
-        self.instance = instance
-        self.tiles = tiles
-        (root / "chips").mkdir()
-        (root / "tiles.txt").write_text("\n".join(tiles))
-        self.resources: dict[str, Any] = {
-            name: ObjectStore(uri=str(root / name)) for name in ("chips", "work", "output")
-        } | {"encoder": self.scene.encoder()}
-
-    def run(
-        self, config: Mapping[str, Any] | None = None, selection: Sequence[str] = ASSETS, **settings: str
-    ) -> dg.ExecuteInProcessResult:
-        """Materialize the selected assets for all tiles, as a backfill does in a run."""
-        variables = {"CLAY_TILES": str(self.root / "tiles.txt"), "CLAY_TILES_PER_RUN": "0", **settings}
-        return dg.materialize(
-            build_assets(Settings.from_environment(variables)),
-            instance=self.instance,
-            resources=self.resources,
-            run_config={"ops": dict(config)} if config else None,
-            selection=selection,
-            tags={
-                "dagster/asset_partition_range_start": self.tiles[0],
-                "dagster/asset_partition_range_end": self.tiles[-1],
-            },
-            raise_on_error=False,
-        )
-
-    def metadata(self, asset: str, tile: str = TILE) -> dict[str, dg.MetadataValue]:
-        """Of a tile's latest materialization."""
-        records = self.instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[tile]), limit=1
-        ).records
-        assert records, f"{asset} of {tile} was not materialized"
-        event = records[0].asset_materialization
-        assert event is not None
-        return dict(event.metadata)
+SIX = tuple(f"{tile}_20200615_20200615_v001.gpq" for tile in TILES)
+"""The published files of all tiles."""
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Project(tmp_path, instance, [TILE])
+def six(tmp_path: Path, instance: dg.DagsterInstance) -> Project:
+    """A project of six tiles with two chips each."""
+    project = Project(tmp_path, instance, TILES)
+    project.put(*TILES)
+    return project
 
 
-def plain(metadata: Mapping[str, dg.MetadataValue], *names: str) -> list[Any]:
+def values(metadata: Mapping[str, dg.MetadataValue], *names: str) -> list[Any]:
     return [metadata[name].value for name in names]
 
 
-def put(project: Project, chips: Mapping[int, bytes], tile: str = TILE) -> None:
-    for number, data in chips.items():
-        project.scene.chips.write(f"{tile}/2020-06-15/{chip_name(number, tile=tile)}", data)
-
-
 def test_inventory_says_what_there_is(project: Project) -> None:
-    put(project, {1: chip_of_value(1), 2: BROKEN})
+    project.put(TILE, chips=[1, BROKEN])
     project.scene.chips.write(f"{TILE}/notes.txt", b"five!")
 
     assert project.run().success
     said = project.metadata("chip_inventory")
 
-    assert plain(said, "chips", "other objects", "dagster/row_count") == [2, 1, 2]
+    assert values(said, "chips", "other objects", "dagster/row_count") == [2, 1, 2]
     assert said["bytes"].value == len(chip_of_value(1)) + len(BROKEN)
     assert said["dagster/uri"].value == str(project.root / "work" / "chip_inventory" / f"{TILE}.parquet")
 
 
 def test_embeddings_say_how_many_how_fast_and_why_not(project: Project) -> None:
-    put(project, {1: chip_of_value(1), 2: BROKEN, 3: chip_of_value(3)})
+    project.put(TILE, chips=[1, BROKEN, 3])
 
     assert project.run().success
     said = project.metadata("chip_embeddings")
 
     numbers = ("chips", "embedded", "skipped", "chips encoded in this run", "dagster/row_count")
-    assert plain(said, *numbers) == [3, 2, 1, 2, 3]
+    assert values(said, *numbers) == [3, 2, 1, 2, 3]
     assert said["bytes read"].value == len(chip_of_value(1)) + len(BROKEN) + len(chip_of_value(3))
     assert float(str(said["chips per second"].value)) > 0
     assert float(str(said["seconds"].value)) > 0
-    assert plain(said, "device", "level", "precision", "model") == ["cpu", "mean", "fp32", "clay-v0-means"]
+    assert values(said, "device", "level", "precision", "model") == ["cpu", "mean", "fp32", "clay-v0-tiny"]
     assert said["untrained weights"].value is True
     assert len(str(said["checkpoint SHA-256"].value)) == 64
     skipped = said["skipped chips"]
@@ -120,15 +82,15 @@ def test_embeddings_say_how_many_how_fast_and_why_not(project: Project) -> None:
 
 
 def test_published_file_is_described_with_its_first_rows(project: Project) -> None:
-    put(project, {1: chip_of_value(1), 2: BROKEN, 3: chip_of_value(3)})
+    project.put(TILE, chips=[1, BROKEN, 3])
 
     assert project.run().success
     said = project.metadata("embeddings_geoparquet")
 
     (published,) = (project.root / "output").iterdir()
-    assert plain(said, "rows", "dagster/row_count", "bytes") == [2, 2, published.stat().st_size]
-    assert plain(said, "first acquisition", "last acquisition") == ["2020-06-15", "2020-06-15"]
-    assert plain(said, "dagster/uri", "written in this run") == [str(published), True]
+    assert values(said, "rows", "dagster/row_count", "bytes") == [2, 2, published.stat().st_size]
+    assert values(said, "first acquisition", "last acquisition") == ["2020-06-15", "2020-06-15"]
+    assert values(said, "dagster/uri", "written in this run") == [str(published), True]
     preview = said["preview"]
     assert isinstance(preview, dg.TableMetadataValue)
     assert [str(record.data["source_url"])[-8:] for record in preview.records] == ["0001.tif", "0003.tif"]
@@ -138,7 +100,7 @@ def test_published_file_is_described_with_its_first_rows(project: Project) -> No
 
 
 def test_a_tile_without_skips_has_an_empty_table(project: Project) -> None:
-    put(project, {1: chip_of_value(1)})
+    project.put(TILE)
 
     assert project.run().success
 
@@ -146,93 +108,43 @@ def test_a_tile_without_skips_has_an_empty_table(project: Project) -> None:
 
 
 def test_a_current_tile_is_recorded_with_its_numbers_and_no_work(project: Project) -> None:
-    put(project, {1: chip_of_value(1), 2: BROKEN})
+    project.put(TILE, chips=[1, BROKEN])
     assert project.run().success
     first = project.metadata("chip_embeddings")
 
     assert project.run().success
     again = project.metadata("chip_embeddings")
 
-    assert plain(again, "chips", "embedded", "skipped") == [2, 1, 1]
-    assert plain(again, "chips encoded in this run", "bytes read") == [0, 0]
+    assert values(again, "chips", "embedded", "skipped") == [2, 1, 1]
+    assert values(again, "chips encoded in this run", "bytes read") == [0, 0]
     unchanged = set(first) - {"chips encoded in this run", "bytes read"}
     assert {name: again[name] for name in unchanged} == {name: first[name] for name in unchanged}
     assert project.metadata("embeddings_geoparquet")["written in this run"].value is False
 
 
-def test_a_run_that_publishes_refuses_the_tile_whose_chips_are_not_accounted_for(tmp_path: Path) -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        project = Project(tmp_path, instance, ["27WXM", "27WXN"])
-        for tile in project.tiles:
-            put(project, {1: chip_of_value(1)}, tile)
-        assert project.run(selection=ASSETS[:2]).success
-        put(project, {2: chip_of_value(2)}, "27WXM")
-        assert project.run(selection=ASSETS[:1]).success
-
-        published = project.run(selection=ASSETS[2:])
-
-        assert not published.success
-        names = [path.name for path in (tmp_path / "output").iterdir()]
-        assert names == ["27WXN_20200615_20200615_v001.gpq"]
-        done = instance.get_materialized_partitions(dg.AssetKey("embeddings_geoparquet"))
-        assert done == {"27WXN"}
-
-
-def test_a_range_with_empty_tiles_names_the_command_that_publishes_the_others(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        project = Project(tmp_path, instance, ["27WXM", "27WXN", "27WXP", "27WXQ"])
-        put(project, {1: chip_of_value(1)}, "27WXQ")
-
-        assert not project.run().success
-
-        assert not (tmp_path / "output").exists()
-        assert (
-            "This run makes no embeddings_geoparquet, of no tile. To make it of the finished ones:\n"
-            "CLAY_TILES_PER_RUN=0 dagster asset materialize -m clay_assets.definitions"
-            " --select embeddings_geoparquet --partition-range 27WXM...27WXQ"
-        ) in capfd.readouterr().err
-
-        project.run(selection=ASSETS[2:])
-
-        names = [path.name for path in (tmp_path / "output").iterdir()]
-        assert names == ["27WXQ_20200615_20200615_v001.gpq"]
-
-
-def test_a_run_that_does_not_publish_names_no_such_command(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        project = Project(tmp_path, instance, ["27WXM", "27WXN"])
-        put(project, {1: chip_of_value(1)}, "27WXN")
-
-        assert not project.run(selection=ASSETS[:2]).success
-
-    assert "This run makes no" not in capfd.readouterr().err
-
-
 def test_force_in_the_run_config_embeds_again(project: Project) -> None:
-    put(project, {1: chip_of_value(1)})
+    project.put(TILE)
     assert project.run().success
 
-    assert project.run({"chip_embeddings": {"config": {"force": True}}}).success
+    assert project.run({"force": True}).success
 
-    assert project.metadata("chip_embeddings")["chips encoded in this run"].value == 1
+    assert project.metadata("chip_embeddings")["chips encoded in this run"].value == 2
 
 
 def test_version_comes_from_the_settings_unless_the_run_config_names_one(project: Project) -> None:
-    put(project, {1: chip_of_value(1)})
+    project.put(TILE)
 
-    assert project.run(CLAY_VERSION="4").success
-    assert project.run({"embeddings_geoparquet": {"config": {"version": 12}}}).success
+    assert project.run(version=4).success
+    assert project.run({"version": 12}, version=4).success
+    assert project.run({"version": 0}, version=4).success
 
-    names = sorted(path.name for path in (project.root / "output").iterdir())
-    assert names == ["27WXN_20200615_20200615_v004.gpq", "27WXN_20200615_20200615_v012.gpq"]
+    assert project.published() == [
+        f"{TILE}_20200615_20200615_v{version}.gpq" for version in ("000", "004", "012")
+    ]
 
 
 def test_a_checkpoint_that_changes_between_runs_is_noticed(project: Project) -> None:
-    put(project, {1: chip_of_value(1)})
+    project.put(TILE)
     assert project.run().success
     first = project.metadata("chip_embeddings")["checkpoint SHA-256"]
     (project.root / "checkpoint").write_bytes(b"trained for longer")
@@ -240,65 +152,262 @@ def test_a_checkpoint_that_changes_between_runs_is_noticed(project: Project) -> 
     assert project.run().success
     second = project.metadata("chip_embeddings")
 
-    assert second["chips encoded in this run"].value == 1
+    assert second["chips encoded in this run"].value == 2
     assert second["checkpoint SHA-256"] != first
 
 
-def test_a_checkpoint_that_changes_while_a_run_begins_stops_it(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    encoder = ClayEncoder(
-        checkpoint=ObjectStore(uri=str(tiny_checkpoint)), device="cpu", precision="fp32", cache=str(tmp_path)
+def test_each_asset_can_be_made_alone(six: Project) -> None:
+    made = {name: set[str]() for name in ASSETS}
+    for asset in ASSETS:
+        assert six.run(selection=[asset]).success
+        made[asset] = set(TILES)
+        assert {name: six.materialized(name) for name in ASSETS} == made
+        assert len(six.published()) == (6 if asset == ASSETS[-1] else 0)
+    assert six.published() == list(SIX)
+
+
+def test_a_tile_is_published_alone_only_once_its_chips_are_accounted_for(six: Project) -> None:
+    assert six.run(selection=ASSETS[:2]).success
+    six.put("27WXN", chips=[1, 2, 3])
+    assert six.run(selection=ASSETS[:1]).success
+
+    result = six.run(selection=ASSETS[2:])
+
+    assert message_of(result).startswith(
+        "1 of 6 tiles failed; the other 5 are finished and recorded. 27WXN: Res"
     )
-    planned = encoder.fingerprint()
-    replaced = encoder.model_copy(update={"checkpoint": ObjectStore(uri=str(tmp_path / "other"))})
-    (tmp_path / "other").write_bytes(b"other weights")
-
-    with pytest.raises(CheckpointChanged, match=r"other was replaced while the run began: .* Run again"):
-        replaced.embedders(planned)
+    assert six.published() == [name for name in SIX if not name.startswith("27WXN")]
+    assert six.materialized("embeddings_geoparquet") == set(TILES) - {"27WXN"}
 
 
-def test_the_network_is_loaded_once_a_process(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    def encoder() -> ClayEncoder:
-        checkpoint = ObjectStore(uri=str(tiny_checkpoint))
-        return ClayEncoder(checkpoint=checkpoint, device="cpu,cpu", precision="fp32", cache=str(tmp_path))
+def test_embeddings_without_an_inventory_name_the_asset_to_make_first(project: Project) -> None:
+    project.put(TILE)
 
-    first, second = encoder(), encoder()
-    embedders = first.embedders(first.fingerprint())
+    result = project.run(selection=["chip_embeddings"])
 
-    assert second.embedders(second.fingerprint()) is embedders
-    assert [embedder.model_size for embedder in embedders] == ["tiny", "tiny"]
-    assert embedders[0] is not embedders[1]
+    assert "materialize chip_inventory first" in message_of(result)
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", ""])
-def test_a_batch_size_that_is_none_is_refused(project: Project, value: str) -> None:
-    with pytest.raises(SettingError, match=r"CLAY_BATCH_SIZE is .*, expected auto or a whole number from 1"):
-        project.scene.encoder(batch_size=value).chips_per_batch([MeanEmbedder()])
+def test_a_tile_is_recorded_and_published_while_the_next_one_is_embedded(six: Project) -> None:
+    six.put("27WXP", chips=range(1, 9))
+    recorded, seen = threading.Event(), list[tuple[dict[str, set[str]], list[str]]]()
+    finished = {"27WXM", "27WXN"}
+
+    def hold(target: StoredObject) -> None:
+        """Chips of the third tile come slowly, until the second one is recorded; the last waits for it."""
+        if "/27WXP/" in target.url:
+            number = number_of(target)
+            recorded.wait(60 if number == 8 else 0.5 * number)
+            if number == 8:
+                seen.append(({name: six.materialized(name) for name in ASSETS}, six.published()))
+
+    def look() -> None:
+        while not recorded.wait(0.05):
+            if six.materialized("embeddings_geoparquet") == finished:
+                recorded.set()
+
+    six.scene.chips.before = hold
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        result = six.run()
+    finally:
+        recorded.set()
+        looking.join()
+
+    assert result.success
+    assert seen == [(dict.fromkeys(ASSETS, finished), list(SIX[:2]))]
+    for name in ASSETS:
+        records = six.instance.fetch_materializations(dg.AssetKey(name), limit=100).records
+        assert sorted(str(record.partition_key) for record in records) == sorted(TILES), "each exactly once"
 
 
-def test_batch_size_is_as_set_or_what_suits_the_device(project: Project) -> None:
-    assert project.scene.encoder(batch_size="7").chips_per_batch([MeanEmbedder()]) == 7
-    assert project.scene.encoder(batch_size="auto").chips_per_batch([MeanEmbedder()]) == 1
+class Denying(ChipStore):
+    """Lists or reads some tiles no more."""
+
+    def __init__(self, uri: Path, listing: str = "none", reading: str = "none") -> None:
+        super().__init__(uri)
+        self._listing, self._reading = listing, reading
+
+    def list(self, prefix: str = "") -> list[StoredObject]:
+        """As any store, unless denied."""
+        if prefix.startswith(self._listing):
+            raise AccessDenied(f"{prefix}: denied")
+        return super().list(prefix)
+
+    def read(self, target: StoredObject | str) -> bytes:
+        """As any store, unless broken."""
+        assert isinstance(target, StoredObject)
+        if f"/{self._reading}/" in target.url:
+            raise TransferFailed(f"{target.url} broke")
+        return super().read(target)
 
 
-def test_a_store_that_refuses_stops_the_inventory_before_all_tiles_were_asked_for(tmp_path: Path) -> None:
+def test_tiles_that_fail_are_denied_or_empty_hold_back_no_other(six: Project) -> None:
+    six.scene.chips = Denying(six.root / "chips", listing="27WXN", reading="27WXQ")
+    shutil.rmtree(six.root / "chips" / "27WXP")
+    shutil.rmtree(six.root / "chips" / "28WDS")
+    six.put("28WDS", chips=[BROKEN])
+
+    result = six.run()
+
+    assert not result.success
+    failed = {
+        "27WXN": "AccessDenied: 27WXN/: denied",
+        "27WXQ": "TransferFailed: ",
+        "28WDS": "NoUsableChips: ",
+    }
+    rows = failure_of(result).metadata["failed_tiles"].records
+    assert [row.data["tile"] for row in rows] == list(failed)
+    assert all(str(row.data["error"]).startswith(failed[str(row.data["tile"])]) for row in rows)
+    assert failure_of(result).metadata["finished"].value == 3
+    assert message_of(result).startswith(
+        "3 of 6 tiles failed; the other 3 are finished and recorded. 27WXN: "
+    )
+    assert six.published() == [SIX[0], SIX[5]]
+    finished = dict.fromkeys(("27WXM", "27WXP", "28WDT"), "MATERIALIZED")
+    for name in ASSETS[1:]:
+        assert six.statuses(name) == finished | dict.fromkeys(failed, "FAILED")
+    assert six.statuses("chip_inventory") == dict.fromkeys(TILES, "MATERIALIZED") | {"27WXN": "FAILED"}
+
+
+def test_an_empty_tile_is_recorded_with_no_chips_and_a_warning(six: Project) -> None:
+    shutil.rmtree(six.root / "chips" / "27WXP")
+
+    result = six.run()
+
+    assert result.success
+    assert {name: six.materialized(name) for name in ASSETS} == {name: set(TILES) for name in ASSETS}
+    for name in ASSETS:
+        assert six.metadata(name, "27WXP")["chips"].value == 0
+        assert six.metadata(name, "27WXP")["dagster/partition_row_count"].value == 0
+    checks = six.checks(result)
+    # All chips here are of 27WXN's square, also those that are put into another tile's folder.
+    assert {name for name, check in checks.items() if not check.passed} == {
+        "tile_has_chips",
+        "geometry_inside_the_tile",
+    }
+    empty = checks["tile_has_chips"]
+    assert empty.severity == dg.AssetCheckSeverity.WARN
+    assert empty.description == "1 of 6 tiles: 27WXP"
+    assert plain(empty)["bad tiles"] == [{"tile": "27WXP", "fault": "has no chips"}]
+    assert plain(checks["every_chip_accounted_for"])["tiles checked"] == 5
+
+
+def test_a_store_in_which_no_tile_has_a_folder_fails_at_once(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    project = Project(tmp_path, instance, TILES)
+    project.scene.chips.write("logs/readme.txt", b"no tile")
+
+    result = project.run()
+
+    assert message_of(result).startswith(
+        "stopped at tile 27WXM, because every other tile would fail the same way: NoTiles: no tile has a"
+        f" folder under {tmp_path / 'chips'}: expected folders named by MGRS codes such as 27WXN. Check CLAY_"
+    )
+    assert project.statuses("chip_inventory") == dict.fromkeys(TILES, "FAILED")
+
+
+def test_a_store_that_refuses_stops_the_run_before_all_tiles_were_asked_for(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     asked: list[str] = []
-    lock = threading.Lock()
 
-    class Refusing(Store):
+    class Refusing(ChipStore):
         def list(self, prefix: str = "") -> list[StoredObject]:
-            with lock:
-                asked.append(prefix)
+            asked.append(prefix)
             time.sleep(0.05)
             raise StoreDenied(f"s3://chips/{prefix}: denied")
 
-    class RefusingStore(ObjectStore):
-        def store(self) -> Store:
-            return Refusing(tmp_path / "chips")
+    project = Project(tmp_path, instance, MANY_TILES)
+    project.scene.chips = Refusing(tmp_path / "chips")
 
-    with dg.DagsterInstance.ephemeral() as instance:
-        project = Project(tmp_path, instance, TILES)
-        project.resources["chips"] = RefusingStore(uri="s3://chips")
-        result = project.run()
+    result = project.run()
+
+    assert message_of(result).startswith(f"stopped at tile {MANY_TILES[0]}, because every other tile would")
+    assert len(asked) < len(MANY_TILES)
+
+
+def test_transfers_that_break_stop_the_run_only_if_the_store_cannot_be_listed(six: Project) -> None:
+    class Breaking(Denying):
+        def list(self, prefix: str = "") -> list[StoredObject]:
+            if self.reads:  # from the first chip on
+                raise TransferFailed(f"{prefix}: no server answered")
+            return super().list(prefix)
+
+    six.scene.chips = Breaking(six.root / "chips", reading="27WXN")
+
+    result = six.run()
+
+    assert message_of(result).startswith(
+        "stopped at tile 27WXN, because every other tile would fail the same way"
+    )
+    assert six.published() == [SIX[0]]
+    assert six.statuses("embeddings_geoparquet") == {
+        tile: "MATERIALIZED" if tile == "27WXM" else "FAILED" for tile in TILES
+    }
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, DagsterExecutionInterruptedError])
+@pytest.mark.parametrize("with_an_asset_downstream", [False, True])
+def test_an_interrupted_run_keeps_what_it_published(
+    six: Project, error: type[BaseException], with_an_asset_downstream: bool
+) -> None:
+    class Interrupted(EncoderProgress):
+        """Stands for a signal: raises in the thread of the run, in the middle of the fourth tile."""
+
+        def begin(self, tile: str) -> None:
+            super().begin(tile)
+            if tile == "27WXQ":
+                raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clay_assets.embedding.progress.Progress", Interrupted)
+        result = six.run(others=[downstream_asset()] if with_an_asset_downstream else ())
 
     assert not result.success
-    assert len(asked) < len(TILES)
+    # What was begun to be published is waited for; whether the third tile was, its thread decides.
+    finished = {name[:5] for name in six.published()}
+    assert {"27WXM"} <= finished <= set(TILES[:3])
+    assert {name: six.materialized(name) for name in ASSETS} == dict.fromkeys(ASSETS, finished)
+    assert {plain(check)["tiles checked"] for check in six.checks(result).values()} == {len(finished)}
+
+
+def downstream_asset() -> dg.AssetsDefinition:
+    """An asset of a user's own, made of the published files."""
+
+    @dg.asset(
+        deps=["embeddings_geoparquet"],
+        partitions_def=dg.StaticPartitionsDefinition(TILES),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def index() -> dg.MaterializeResult:
+        return dg.MaterializeResult()
+
+    return index
+
+
+def test_an_asset_downstream_in_the_same_run_is_made(six: Project) -> None:
+    shutil.rmtree(six.root / "chips" / "27WXP")
+
+    result = six.run(others=[downstream_asset()])
+
+    assert result.success
+    for name in (*ASSETS, "index"):
+        records = six.instance.fetch_materializations(dg.AssetKey(name), limit=100).records
+        assert sorted(str(record.partition_key) for record in records) == sorted(TILES), name
+    assert six.metadata("chip_embeddings", "27WXN")["embedded"].value == 2
+    assert six.metadata("chip_embeddings", "27WXP")["chips"].value == 0
+
+
+def test_a_run_with_an_asset_downstream_that_fails_keeps_the_finished_tiles(six: Project) -> None:
+    six.scene.chips = Denying(six.root / "chips", reading="27WXP")
+
+    result = six.run(others=[downstream_asset()])
+
+    assert not result.success
+    finished = set(TILES) - {"27WXP"}
+    assert {name: six.materialized(name) for name in ASSETS[1:]} == dict.fromkeys(ASSETS[1:], finished)
+    assert six.materialized("index") == set()
+    assert six.metadata("embeddings_geoparquet", "28WDT")["rows"].value == 2

@@ -1,62 +1,89 @@
-"""Pins the behaviour of Dagster that the ledger rests on: each tile's own status and materialization."""
+"""Pins the behaviour of Dagster that the ledger rests on: each tile's materialization, once it is done."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.execution.plan.objects import StepFailureData
 from dagster._core.loader import LoadingContextForTest
 
-from clay_assets.dagster.ledger import TileLedger
-from clay_assets.results.outcomes import NoUsableChips
-from clay_assets.storage import AccessDenied, BucketMissing, ObjectMissing, TransferFailed
+from clay_assets.dagster.ledger import AssetRecord, TileLedger
+from clay_assets.storage import TransferFailed
+from clay_assets_tests.dagster.project import RANGE_END, RANGE_START, TILES, failure_of, message_of
 
-TILES = ["27WXM", "27WXN", "27WXP", "27WXQ", "27WXR", "27WXS"]
-UPSTREAM, ASSET = dg.AssetKey("upstream"), dg.AssetKey("embedded")
+SOURCE, LISTED, EMBEDDED = dg.AssetKey("source"), dg.AssetKey("listed"), dg.AssetKey("embedded")
 
-Work = Callable[[str], Mapping[str, Any]]
+Work = Callable[[str], None]
 
 
-def chips(tile: str) -> Mapping[str, Any]:
-    """Metadata of its own for each tile."""
-    return {"chips": TILES.index(tile), "skipped chips": dg.MetadataValue.null()}
+def nothing(tile: str) -> None:
+    """Work that succeeds."""
 
 
 def failing(errors: Mapping[str, BaseException]) -> Work:
-    """Raises at some tiles."""
+    """Work that raises at some tiles."""
 
-    def work(tile: str) -> Mapping[str, Any]:
+    def work(tile: str) -> None:
         if tile in errors:
             raise errors[tile]
-        return chips(tile)
 
     return work
 
 
-def assets(work: Work = chips, code_version: str = "1") -> list[dg.AssetsDefinition]:
-    """Two assets over the tiles; the second does the work."""
-    tiles, policy = dg.StaticPartitionsDefinition(TILES), dg.BackfillPolicy.single_run()
+def assets(work: Work = nothing, code_version: str = "1", chips: str = "as listed") -> list[Any]:
+    """Two assets over the tiles, made by one op; the second one's work may fail.
 
-    @dg.asset(partitions_def=tiles, backfill_policy=policy)
-    def upstream(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        with TileLedger(context) as ledger:
+    Args:
+        work: Of each tile.
+        code_version: Of the second asset.
+        chips: Data version of the first: what was listed.
+    """
+    tiles = dg.StaticPartitionsDefinition(TILES)
+    specs = [
+        dg.AssetSpec(LISTED, deps=[SOURCE], skippable=True, partitions_def=tiles, code_version="1"),
+        dg.AssetSpec(
+            EMBEDDED, deps=[LISTED], skippable=True, partitions_def=tiles, code_version=code_version
+        ),
+    ]
+
+    @dg.multi_asset(specs=specs, can_subset=True, backfill_policy=dg.BackfillPolicy.single_run())
+    def make(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        ledger = TileLedger(context)
+
+        def records(tile: str, *keys: dg.AssetKey) -> list[AssetRecord]:
+            metadata = {"place": TILES.index(tile), "skipped": dg.MetadataValue.null()}
+            return [AssetRecord(key, metadata, chips) for key in keys if key in context.selected_asset_keys]
+
+        try:
             for tile in ledger.tiles:
-                with ledger.tile(tile):
-                    pass
+                try:
+                    work(tile)
+                except Exception as error:
+                    ledger.record(tile, records(tile, LISTED), error)
+                else:
+                    ledger.record(tile, records(tile, LISTED, EMBEDDED))
+        except BaseException:
+            ledger.keep()
+            raise
+        yield from ledger.results()
+
+    return [dg.AssetSpec(SOURCE), make]
+
+
+def downstream() -> dg.AssetsDefinition:
+    """An asset of a user's own."""
+
+    @dg.asset(
+        deps=[EMBEDDED],
+        partitions_def=dg.StaticPartitionsDefinition(TILES),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def index() -> dg.MaterializeResult:
         return dg.MaterializeResult()
 
-    @dg.asset(partitions_def=tiles, backfill_policy=policy, deps=[upstream], code_version=code_version)
-    def embedded(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        with TileLedger(context) as ledger:
-            for tile in ledger.tiles:
-                with ledger.tile(tile) as metadata:
-                    metadata |= work(tile)
-        return dg.MaterializeResult()
-
-    return [upstream, embedded]
+    return index
 
 
 class Book:
@@ -66,25 +93,28 @@ class Book:
         self.instance = instance
 
     def run(
-        self, work: Work = chips, first: str = TILES[0], last: str = TILES[-1]
+        self,
+        made: Sequence[Any],
+        first: str = TILES[0],
+        last: str = TILES[-1],
+        selection: Sequence[str] | None = None,
     ) -> dg.ExecuteInProcessResult:
-        """Run both assets over a range of tiles, as a backfill does."""
-        tags = {
-            "dagster/asset_partition_range_start": first,
-            "dagster/asset_partition_range_end": last,
-        }
-        return dg.materialize(assets(work), instance=self.instance, tags=tags, raise_on_error=False)
+        """Materialize a range of tiles, as a run of a backfill does."""
+        tags = {RANGE_START: first, RANGE_END: last}
+        return dg.materialize(
+            made, instance=self.instance, tags=tags, selection=selection, raise_on_error=False
+        )
 
-    def statuses(self) -> dict[str, str]:
+    def statuses(self, key: dg.AssetKey) -> dict[str, str]:
         """As the UI shows them."""
-        found = self.instance.get_status_by_partition(ASSET, TILES, dg.StaticPartitionsDefinition(TILES))
+        found = self.instance.get_status_by_partition(key, TILES, dg.StaticPartitionsDefinition(TILES))
         assert found is not None
         return {tile: status.value for tile, status in found.items() if status is not None}
 
-    def events(self) -> dict[str, list[dict[str, Any]]]:
+    def events(self, key: dg.AssetKey) -> dict[str, list[dict[str, Any]]]:
         """Metadata of every materialization of each tile, the earliest first."""
         found: dict[str, list[dict[str, Any]]] = {}
-        for record in reversed(self.instance.fetch_materializations(ASSET, limit=100).records):
+        for record in reversed(self.instance.fetch_materializations(key, limit=100).records):
             assert record.partition_key is not None, "a materialization without a tile"
             assert record.asset_materialization is not None
             metadata = {name: value.value for name, value in record.asset_materialization.metadata.items()}
@@ -92,195 +122,127 @@ class Book:
         return found
 
     def stale(self, code_version: str = "1") -> dict[str, StaleStatus]:
-        """Whether the UI would show each tile as stale under this version of the code."""
+        """Whether the UI would show each tile of the second asset as stale under this version of the code."""
         graph = dg.Definitions(assets=assets(code_version=code_version)).resolve_asset_graph()
         resolver = CachingStaleStatusResolver(self.instance, graph, LoadingContextForTest(self.instance))
-        return {tile: resolver.get_status(ASSET, tile) for tile in TILES}
+        return {tile: resolver.get_status(EMBEDDED, tile) for tile in TILES}
 
 
 @pytest.fixture
-def book() -> Iterator[Book]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Book(instance)
+def book(instance: dg.DagsterInstance) -> Book:
+    return Book(instance)
 
 
-def failure_of(result: dg.ExecuteInProcessResult) -> StepFailureData:
-    (event,) = [event for event in result.all_events if event.is_step_failure]
-    data = event.event_specific_data
-    assert isinstance(data, StepFailureData)
-    return data
-
-
-def message_of(result: dg.ExecuteInProcessResult) -> str:
-    details = failure_of(result).user_failure_data
-    assert details is not None
-    assert details.description is not None
-    return details.description
-
-
-def own_metadata(*tiles: str) -> dict[str, list[dict[str, Any]]]:
+def own_metadata(tiles: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """One materialization a tile, with that tile's metadata."""
-    return {tile: [{"chips": TILES.index(tile), "skipped chips": None}] for tile in tiles}
+    return {tile: [{"place": TILES.index(tile), "skipped": None}] for tile in tiles}
+
+
+def test_a_tile_is_recorded_before_the_next_one_is_begun(book: Book) -> None:
+    seen = []
+
+    def look(_tile: str) -> None:
+        seen.append((book.events(LISTED), book.events(EMBEDDED)))
+
+    result = book.run(assets(look))
+
+    assert result.success
+    assert seen == [(own_metadata(TILES[:done]),) * 2 for done in range(len(TILES))]
 
 
 def test_a_run_that_succeeds_gives_each_tile_one_materialization_of_its_own(book: Book) -> None:
-    result = book.run()
+    result = book.run(assets())
 
     assert result.success
-    assert book.events() == own_metadata(*TILES)
-    assert book.statuses() == dict.fromkeys(TILES, "MATERIALIZED")
+    for key in (LISTED, EMBEDDED):
+        assert book.events(key) == own_metadata(TILES)
+        assert book.statuses(key) == dict.fromkeys(TILES, "MATERIALIZED")
 
 
 def test_a_single_tile_is_recorded_like_a_range(book: Book) -> None:
     result = dg.materialize(assets(), instance=book.instance, partition_key="27WXN")
 
     assert result.success
-    assert book.events() == own_metadata("27WXN")
-    assert book.statuses() == {"27WXN": "MATERIALIZED"}
+    assert book.events(EMBEDDED) == own_metadata(["27WXN"])
+    assert book.statuses(EMBEDDED) == {"27WXN": "MATERIALIZED"}
 
 
-def test_one_failed_tile_fails_the_run_and_leaves_the_others_standing(book: Book) -> None:
-    result = book.run(failing({"27WXP": TransferFailed("27WXP broke")}))
+def test_a_run_that_raises_keeps_the_finished_tiles_and_what_was_made_of_the_others(book: Book) -> None:
+    result = book.run(assets(failing({"27WXP": TransferFailed("broke"), "27WXQ": ValueError("odd")})))
 
-    others = [tile for tile in TILES if tile != "27WXP"]
+    others = [tile for tile in TILES if tile not in ("27WXP", "27WXQ")]
     assert not result.success
-    assert book.events() == own_metadata(*others)
-    assert book.statuses() == dict.fromkeys(others, "MATERIALIZED") | {"27WXP": "FAILED"}
-    assert message_of(result) == (
-        "1 of 6 tiles failed; the other 5 are finished and recorded. 27WXP: TransferFailed: 27WXP broke"
+    assert book.events(LISTED) == own_metadata(TILES)
+    assert book.statuses(LISTED) == dict.fromkeys(TILES, "MATERIALIZED")
+    assert book.events(EMBEDDED) == own_metadata(others)
+    assert book.statuses(EMBEDDED) == dict.fromkeys(others, "MATERIALIZED") | dict.fromkeys(
+        ("27WXP", "27WXQ"), "FAILED"
     )
-
-
-def test_failed_tiles_are_in_the_failure_s_table(book: Book) -> None:
-    result = book.run(failing({"27WXP": TransferFailed("broke"), "27WXR": ValueError("odd")}))
-
-    details = failure_of(result).user_failure_data
-    assert details is not None
-    table = details.metadata["failed_tiles"]
-    assert isinstance(table, dg.TableMetadataValue)
+    assert message_of(result) == (
+        "2 of 6 tiles failed; the other 4 are finished and recorded. 27WXP: TransferFailed: broke;"
+        " 27WXQ: ValueError: odd"
+    )
+    table = failure_of(result).metadata["failed_tiles"]
     assert [dict(record.data) for record in table.records] == [
         {"tile": "27WXP", "error": "TransferFailed: broke"},
-        {"tile": "27WXR", "error": "ValueError: odd"},
+        {"tile": "27WXQ", "error": "ValueError: odd"},
     ]
-    assert details.metadata["finished"].value == 4
+    assert failure_of(result).metadata["finished"].value == 4
 
 
 def test_a_failed_tile_that_succeeds_later_is_materialized(book: Book) -> None:
-    book.run(failing({"27WXP": TransferFailed("broke")}))
+    book.run(assets(failing({"27WXP": TransferFailed("broke")})))
 
-    book.run(first="27WXP", last="27WXP")
+    book.run(assets(), first="27WXP", last="27WXP")
 
-    assert book.events() == own_metadata(*TILES)
-    assert book.statuses() == dict.fromkeys(TILES, "MATERIALIZED")
-
-
-def test_a_systemic_error_stops_the_run_and_keeps_what_is_finished(book: Book) -> None:
-    reached: list[str] = []
-
-    def work(tile: str) -> Mapping[str, Any]:
-        reached.append(tile)
-        if tile == "27WXP":
-            raise BucketMissing("s3://nowhere: the bucket does not exist")
-        return chips(tile)
-
-    result = book.run(work)
-
-    assert reached == TILES[:3]
-    assert book.events() == own_metadata(*TILES[:2])
-    assert book.statuses() == {tile: "MATERIALIZED" if tile in TILES[:2] else "FAILED" for tile in TILES}
-    assert message_of(result).startswith(
-        "stopped at tile 27WXP, because every other tile would fail the same way: BucketMissing: s3://nowhere"
-    )
-
-
-def test_three_tiles_that_fail_alike_in_a_row_stop_the_run(book: Book) -> None:
-    reached: list[str] = []
-
-    def work(tile: str) -> Mapping[str, Any]:
-        reached.append(tile)
-        if tile != "27WXM":
-            raise TransferFailed(
-                f"s3://bucket/{tile}/chip_{len(reached)}.tif: got {len(reached)} bytes of {tile}"
-            )
-        return chips(tile)
-
-    result = book.run(work)
-
-    assert reached == TILES[:4]
-    assert book.events() == own_metadata("27WXM")
-    assert message_of(result).startswith("stopped at tile 27WXQ, the third in a row that failed alike: Tran")
-
-
-@pytest.mark.parametrize(
-    "errors",
-    [
-        {tile: TransferFailed("broke") for tile in TILES if tile not in ("27WXN", "27WXQ")},
-        {
-            "27WXM": TransferFailed("broke"),
-            "27WXN": ObjectMissing("gone"),
-            "27WXP": TransferFailed("broke"),
-            "27WXQ": ObjectMissing("gone"),
-        },
-        {tile: NoUsableChips("sea") for tile in TILES[:5]},
-        {"27WXN": AccessDenied("one object")},
-    ],
-    ids=["not in a row", "not alike", "tiles without usable chips", "an object that may not be read"],
-)
-def test_other_failures_do_not_stop_the_run(book: Book, errors: dict[str, BaseException]) -> None:
-    result = book.run(failing(errors))
-
-    finished = [tile for tile in TILES if tile not in errors]
-    assert "27WXS" in {*finished, *errors}
-    assert message_of(result).startswith(f"{len(errors)} of 6 tiles failed; the other {len(finished)} are")
-    assert set(book.events()) == set(finished)
+    assert book.events(EMBEDDED) == own_metadata(TILES)
+    assert book.statuses(EMBEDDED) == dict.fromkeys(TILES, "MATERIALIZED")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, DagsterExecutionInterruptedError])
-def test_an_interrupted_run_keeps_what_is_finished(book: Book, error: type[BaseException]) -> None:
-    reached: list[str] = []
-
-    def work(tile: str) -> Mapping[str, Any]:
-        reached.append(tile)
-        if tile == "27WXQ":
-            raise error
-        return chips(tile)
-
-    result = book.run(work)
+@pytest.mark.parametrize("others", [[], [downstream()]], ids=["alone", "with an asset downstream"])
+def test_an_interrupted_run_keeps_what_is_finished(
+    book: Book, error: type[BaseException], others: list[dg.AssetsDefinition]
+) -> None:
+    result = book.run([*assets(failing({"27WXQ": error()})), *others])
 
     assert not result.success
-    assert reached == TILES[:4]
-    assert book.events() == own_metadata(*TILES[:3])
-    assert {tile for tile, status in book.statuses().items() if status == "MATERIALIZED"} == set(TILES[:3])
+    assert book.events(EMBEDDED) == own_metadata(TILES[:3])
+    done = {tile for tile, status in book.statuses(EMBEDDED).items() if status == "MATERIALIZED"}
+    assert done == set(TILES[:3])
 
 
-def test_an_error_outside_of_the_tiles_keeps_what_is_finished(book: Book) -> None:
-    tiles = dg.StaticPartitionsDefinition(TILES)
+def test_an_asset_downstream_in_the_same_run_is_made_and_ours_are_recorded_once(book: Book) -> None:
+    result = book.run([*assets(), downstream()])
 
-    @dg.asset(partitions_def=tiles, name="embedded")
-    def embedded(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        with TileLedger(context) as ledger:
-            with ledger.tile("27WXN") as metadata:
-                metadata |= chips("27WXN")
-            raise RuntimeError("the stream could not be closed")
-        return dg.MaterializeResult()
+    assert result.success
+    for key in (LISTED, EMBEDDED):
+        assert book.events(key) == own_metadata(TILES)
+    assert book.statuses(dg.AssetKey("index")) == dict.fromkeys(TILES, "MATERIALIZED")
 
-    result = dg.materialize([embedded], instance=book.instance, partition_key="27WXN", raise_on_error=False)
+
+def test_an_asset_downstream_is_not_made_in_a_run_that_fails_and_ours_are_recorded(book: Book) -> None:
+    result = book.run([*assets(failing({"27WXP": TransferFailed("broke")})), downstream()])
 
     assert not result.success
-    assert book.events() == own_metadata("27WXN")
+    assert book.events(EMBEDDED) == own_metadata([tile for tile in TILES if tile != "27WXP"])
+    assert book.events(dg.AssetKey("index")) == {}
 
 
 def test_a_range_that_selects_no_tile_fails(book: Book) -> None:
-    result = book.run(first="27WXP", last="27WXM")
+    result = book.run(assets(), first="27WXP", last="27WXM")
 
     assert not result.success
     assert message_of(result).startswith("the run selects no tiles: its partition range starts after its end")
 
 
+@pytest.mark.parametrize("others", [[], [downstream()]], ids=["recorded live", "recorded at the end"])
 @pytest.mark.parametrize("error", [None, TransferFailed("broke")], ids=["all well", "one failed"])
-def test_tiles_show_as_stale_when_the_code_version_changes(book: Book, error: Exception | None) -> None:
-    book.run(failing({"27WXS": error} if error else {}))
-    finished = [tile for tile in TILES if error is None or tile != "27WXS"]
+def test_tiles_show_as_stale_when_the_code_version_changes(
+    book: Book, error: Exception | None, others: list[dg.AssetsDefinition]
+) -> None:
+    book.run([*assets(failing({"28WDT": error} if error else {})), *others])
+    finished = [tile for tile in TILES if error is None or tile != "28WDT"]
 
     same, other = book.stale("1"), book.stale("2")
 
@@ -288,18 +250,21 @@ def test_tiles_show_as_stale_when_the_code_version_changes(book: Book, error: Ex
     assert {other[tile] for tile in finished} == {StaleStatus.STALE}
 
 
-def test_tiles_show_as_stale_when_what_they_depend_on_is_made_again(book: Book) -> None:
-    book.run(failing({"27WXS": TransferFailed("broke")}))
+def test_a_tile_shows_as_stale_when_other_chips_are_listed_and_not_when_the_same_are(book: Book) -> None:
+    book.run(assets())
 
-    dg.materialize(assets()[:1], instance=book.instance, partition_key="27WXN")
+    book.run(assets(chips="as listed"), first="27WXM", last="27WXN", selection=["listed"])
+    assert book.stale() == dict.fromkeys(TILES, StaleStatus.FRESH)
 
-    stale = book.stale()
-    assert stale["27WXN"] == StaleStatus.STALE
-    assert stale["27WXP"] == StaleStatus.FRESH
+    book.run(assets(chips="another chip"), first="27WXN", last="27WXN", selection=["listed"])
+    assert book.stale() == dict.fromkeys(TILES, StaleStatus.FRESH) | {"27WXN": StaleStatus.STALE}
+
+    book.run(assets(chips="another chip"), first="27WXN", last="27WXN", selection=["embedded"])
+    assert book.stale() == dict.fromkeys(TILES, StaleStatus.FRESH)
 
 
 def test_a_traceback_is_logged_for_bugs_only(book: Book, capfd: pytest.CaptureFixture[str]) -> None:
-    book.run(failing({"27WXN": TransferFailed("broke"), "27WXP": ZeroDivisionError("a bug")}))
+    book.run(assets(failing({"27WXN": TransferFailed("broke"), "27WXP": ZeroDivisionError("a bug")})))
 
     log = capfd.readouterr().err
     ours = log[log.index("tile 27WXN failed") : log.index("tile 27WXP failed")]
