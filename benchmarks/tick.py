@@ -1,87 +1,140 @@
-"""How long a tick of the schedule takes: looking at every tile of a manifest.
+"""How long a tick of the schedule takes: surveying every tile of a manifest.
 
-    python -m benchmarks.tick --tiles 56000 --current 2000
+    python -m benchmarks.tick --tiles 56000 --current 300
 
-Chips are names of a few bytes, results and published files are made up; no network runs. In a folder a look
-costs this process's CPU and nothing else. On S3 it costs the client's CPU, measured against a server on
-loopback, and waiting, which is arithmetic: requests, the latency given, and how many tiles are looked at at
-a time.
+Ticks of `new_imagery_daily`, evaluated as the code server does, over tiles with one chip each, the second of
+two. First a manifest of many tiles that have chips and no results, in a folder: the tick's own CPU alone. Then tiles that are embedded and published, in a folder and on an S3 server on loopback; only this
+process's CPU counts. What a large manifest on S3 takes is projected from the latter: CPU, and waiting for
+answers, which is arithmetic.
 """
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import islice, product
 from pathlib import Path
 
 import dagster as dg
 
-from clay_assets.dagster.assets import KEYS
-from clay_assets.dagster.automation import JOB
-from clay_assets.dagster.run_requests import plan_runs, tiles_under_way
-from clay_assets.state import Target, TileStores, survey
-from clay_assets.state.survey import LOOKERS
+from benchmarks.growth import DATE
+from clay_assets.dagster import build_defs
+from clay_assets.dagster.build import build_resources
+from clay_assets.demo.checkpoint import write_untrained_checkpoint
+from clay_assets.settings import Settings
 from clay_assets.storage import Store
+from clay_assets_tests.geotiffs import chip_bytes, chip_name, chip_pixels
 from clay_assets_tests.s3_server import S3Bucket, client, serving
-from clay_assets_tests.tile_scene import FINGERPRINT, finish, put_chips
 
-BANDS = "CDEFGHJKLMNPQRSTUVWX"
-COLUMNS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
-ROWS = "ABCDEFGHJKLMNPQRSTUV"
+COLUMNS = "ABCDEFGHJK"
+ROWS = "ABCDEFGHJKLMNPQ"
+SURVEYORS = 32
+"""`clay_assets.state.survey.WORKERS`: tiles surveyed at a time."""
 
 REQUESTS = 3
-"""For a look at a current tile: a LIST of its chips, and one read of the end of its results and of its
-published file."""
-
-WANTED = Target(level=FINGERPRINT.level, version=1, precision=FINGERPRINT.precision, preprocessing=1)
+"""For a current tile: a LIST of its chips, one read each of the ends of its results and its file."""
 
 
 def codes(count: int) -> list[str]:
-    """So many MGRS codes, sorted."""
+    """So many MGRS codes, sorted: up to 72,000."""
     zones = [f"{zone:02}" for zone in range(1, 61)]
-    return ["".join(parts) for parts in islice(product(zones, BANDS[8:], COLUMNS[:10], ROWS[:8]), count)]
+    return ["".join(parts) for parts in islice(product(zones, "NPQRSTUV", COLUMNS, ROWS), count)]
 
 
-def look(stores: TileStores, tiles: Sequence[str]) -> dict[str, float]:
-    """Look at tiles as a tick does, planning runs included; returns wall and CPU seconds."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    states = survey(stores, tiles, WANTED)
-    with dg.DagsterInstance.ephemeral() as instance:
-        under_way = tiles_under_way(instance, JOB, KEYS, tiles)
-    runs = list(plan_runs(states, under_way, 64))
-    spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
-    return {**spent, "tiles": len(tiles), "runs": len(runs)}
+def settings_for(root: Path, place: str, tiles: Sequence[str]) -> dict[str, str]:
+    """Variables for tiles at a place: a folder or `s3://bucket`."""
+    (root / "tiles.txt").write_text("\n".join(tiles) + "\n")
+    return {
+        "CLAY_CHIPS_URI": f"{place}/chips",
+        "CLAY_WORK_URI": f"{place}/work",
+        "CLAY_OUTPUT_URI": f"{place}/output",
+        "CLAY_CHECKPOINT": str(root / "tiny.ckpt"),
+        "CLAY_TILES": str(root / "tiles.txt"),
+        "CLAY_TILES_PER_RUN": "0",
+        "CLAY_ALLOW_UNTRAINED": "1",
+        "XDG_CACHE_HOME": str(root / "cache"),
+    }
 
 
-def in_folder(root: Path, tiles: Sequence[str], current: int) -> list[dict[str, float]]:
-    """All tiles with one chip each, none embedded; and some that are current."""
-    stores = TileStores(Store(root / "chips"), Store(root / "work"), Store(root / "output"))
-    for store in (stores.work, stores.output):
-        Path(store.uri).mkdir(parents=True)
+def tick(settings: Mapping[str, str]) -> dict[str, float]:
+    """Evaluate two ticks; returns the second's wall and CPU seconds and what it requests."""
+    with variables(settings), dg.instance_for_test() as instance:
+        found = Settings.from_environment()
+        defs = build_defs(settings=found)
+        schedule = defs.resolve_schedule_def("new_imagery_daily")
+        with dg.build_schedule_context(
+            instance=instance,
+            scheduled_execution_time=datetime.now(UTC),
+            resources=build_resources(found),
+            repository_def=defs.get_repository_def(),
+        ) as context:
+            schedule.evaluate_tick(context)  # imports, and opens connections
+            wall, cpu = time.perf_counter(), time.process_time()
+            made = schedule.evaluate_tick(context)
+            spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+    tiles = len(Path(settings["CLAY_TILES"]).read_text().split())
+    return {**spent, "tiles": tiles, "runs": len(made.run_requests or ())}
+
+
+def embed(root: Path, settings: Mapping[str, str], tiles: Sequence[str]) -> None:
+    """Embed and publish tiles, in a process of its own."""
+    chips, chip = Store(settings["CLAY_CHIPS_URI"]), chip_bytes(chip_pixels())
     for tile in tiles:
-        # Written plainly: `Store` waits for the disk after each file.
-        folder = root / "chips" / tile / "2020-06-15"
+        chips.write(f"{tile}/{DATE}/{chip_name(1, tile=tile, date=DATE)}", chip)
+    home = root / "dagster"
+    home.mkdir(exist_ok=True)
+    command = [str(Path(sys.executable).parent / "dagster"), "asset", "materialize"]
+    command += ["-m", "clay_assets.definitions", "--select", "*"]
+    command += ["--partition-range", f"{tiles[0]}...{tiles[-1]}"]
+    environment = {**os.environ, **settings, "DAGSTER_HOME": str(home)}
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+
+
+def without_results(root: Path, tiles: Sequence[str]) -> dict[str, float]:
+    """A tick over tiles with chips, none of which is embedded."""
+    settings = settings_for(root, str(root / "new"), tiles)
+    for tile in tiles:
+        # Written plainly, for `Store` waits for the disk after each file.
+        folder = root / "new" / "chips" / tile / DATE
         folder.mkdir(parents=True)
-        (folder / f"claytile_{tile}_20200615_v02_0001.tif").write_bytes(b"a chip")
-    new = look(stores, tiles)
-    for tile in tiles[:current]:
-        finish(stores, tile, chips=1)
-    return [new, look(stores, tiles[:current])]
+        (folder / chip_name(1, tile=tile, date=DATE)).write_bytes(b"a chip")
+    return tick(settings)
 
 
-def on_s3(tiles: Sequence[str]) -> dict[str, float]:
-    """The client's CPU for tiles that are current; the server's is another process's."""
+def in_folder(root: Path, tiles: Sequence[str]) -> dict[str, float]:
+    """A tick over tiles that are current, in a folder."""
+    settings = settings_for(root, str(root / "current"), tiles)
+    embed(root, settings, tiles)
+    return tick(settings)
+
+
+def on_s3(root: Path, tiles: Sequence[str]) -> dict[str, float]:
+    """A tick over tiles that are current, on S3."""
     with serving() as endpoint:
         bucket = S3Bucket(endpoint, "tick")
         client(endpoint).create_bucket(Bucket=bucket.name)
-        stores = TileStores(bucket.store("chips"), bucket.store("work"), bucket.store("output"))
-        for tile in tiles:
-            put_chips(stores, tile, [1])
-            finish(stores, tile, chips=1)
-        look(stores, tiles[:8])  # connections and credentials
-        return look(stores, tiles)
+        with variables(bucket.environment):
+            settings = settings_for(root, f"s3://{bucket.name}", tiles)
+            embed(root, settings, tiles)
+            return tick(settings)
+
+
+@contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the length of the block."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def main() -> None:
@@ -90,28 +143,30 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tiles", type=int, default=56_000, help="of the manifest")
-    parser.add_argument("--current", type=int, default=2_000, help="of these, embedded and published")
-    parser.add_argument("--on-s3", type=int, default=200, help="tiles on the S3 server")
+    parser.add_argument("--current", type=int, default=300, help="tiles that are embedded and published")
     parser.add_argument("--latency", type=float, default=0.04, help="seconds of an S3 request")
     options = parser.parse_args()
-    tiles = codes(options.tiles)
     with tempfile.TemporaryDirectory(prefix="clay-tick-") as folder:
-        new, current = in_folder(Path(folder), tiles, options.current)
-    remote = on_s3(tiles[: options.on_s3])
-    for what, row in (("folder, new", new), ("folder, current", current), ("S3, current", remote)):
-        each = 1000 * row["cpu_s"] / row["tiles"]
+        root = Path(folder)
+        write_untrained_checkpoint(root / "tiny.ckpt", model_size="tiny")
+        few = codes(options.current)
+        rows = {
+            "folder, no results": without_results(root, codes(options.tiles)),
+            "folder, current": in_folder(root, few),
+            "S3, current": on_s3(root, few),
+        }
+    for what, row in rows.items():
         print(
-            f"measured   {what:16} {row['tiles']:7,.0f} tiles {row['wall_s']:8.1f} s"
-            f" {each:6.2f} ms CPU a tile, {row['runs']:,.0f} runs"
+            f"measured   {what:20}{row['tiles']:8,.0f} tiles{row['wall_s']:9.1f} s"
+            f"{1000 * row['cpu_s'] / row['tiles']:8.2f} ms CPU a tile, {row['runs']:,.0f} runs requested"
         )
-    cpu = options.tiles * remote["cpu_s"] / remote["tiles"]
-    waiting = options.tiles * REQUESTS * options.latency / LOOKERS
+    cpu = options.tiles * rows["S3, current"]["cpu_s"] / options.current
+    waiting = options.tiles * REQUESTS * options.latency / SURVEYORS
     print(
-        f"projected  S3, current      {options.tiles:7,} tiles {max(cpu, waiting):8.1f} s: {cpu:.0f} s of one"
-        f" core, and {waiting:.0f} s of waiting beside it ({REQUESTS} requests a tile of"
-        f" {1000 * options.latency:.0f} ms, {LOOKERS} tiles at a time)"
+        f"projected  {'S3, current':20}{options.tiles:8,} tiles{max(cpu, waiting):9.1f} s: {cpu:.0f} s of one"
+        f" core and, beside it, {waiting:.0f} s of waiting"
     )
-    print(json.dumps({"benchmark": "tick", "new": new, "current": current, "s3": remote}))
+    print(json.dumps({"benchmark": "tick", "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from cluster.network import INSIDE, move_into_namespaces, switched_network, why_
 from cluster.play import Cluster
 from rehearsal import servers
 
-TIMEOUT_S = 600
-"""For everything; a quiet machine of two cores takes about four minutes."""
+TIMEOUT_S = 900
+"""For everything."""
 
 MEASURE_TIMEOUT_S = 1200
 """The same with three backfills more."""
