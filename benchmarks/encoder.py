@@ -1,14 +1,13 @@
 """The encoder alone: chips per second, as a fraction of what matrix products allow, beside the original's.
 
 What bounds the encoder is the rate at which the device multiplies matrices, so that rate is measured too,
-at the network's own shapes. The peer (`benchmarks.peer`) is the network as the original built it, with the
-same weights. Everything takes turns in rounds, so that other work on the machine hits all alike. The limit is
-held against the fastest round, the peer against the median one: its blocks are so large that the system gives
-it fresh memory in most rounds, but not in a lucky one.
+at the network's own shapes. The peer (`benchmarks.peer`, `benchmarks.peer_v15`) is the network as the
+original built it, with the same weights. Everything takes turns in rounds, so that other work on the machine
+hits all alike. The limit is held against the fastest round, the peer against the median one: its blocks are
+so large that the system gives it fresh memory in most rounds, but not in a lucky one.
 """
 
 import argparse
-import datetime
 import json
 import platform
 import statistics
@@ -18,13 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from benchmarks.gemm import network_products, square_product
-from benchmarks.peer import Peer, embed_with_peer
-from clay_model import SIZES, Embedder, Encoder, Precision
+from benchmarks.networks import RELEASED, network, random_inputs
+from benchmarks.peer import embed_with_peer
+from clay_model import Embedder, Precision
 from clay_model.device import resolve_devices
-from clay_model.encodings import encode_dates, encode_places
-from clay_model.spec import BANDS, CHIP_SIZE, DEVIATION, MEAN
+from clay_model.encoder import Encoder
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -60,13 +60,16 @@ def main() -> None:
     arguments = _arguments()
     device = resolve_devices(arguments.device)[0]
     batches = arguments.batches or ([1, 2] if device.type == "cpu" else [1, 16, 64])
+    spec, size = RELEASED[arguments.model]
+    size = arguments.size or size
+    if size not in spec.sizes:
+        raise SystemExit(f"size is {size!r}, expected one of {', '.join(spec.sizes)} (those of {spec.title})")
     torch.manual_seed(0)
-    encoder = Encoder(SIZES[arguments.size]).requires_grad_(False)
-    contestants = list(_contestants(encoder, device, batches))
+    contestants = list(_contestants(*network(arguments.model, size), device, batches))
     distances = _agreement(contestants)
     rounds = _take_turns(contestants, device, arguments.seconds)
     rows = [_row(one, contestants) for one in contestants if one.what in ("ours", "peer")]
-    print(f"{arguments.size} on {_name(device)}, PyTorch {torch.__version__}, {rounds} rounds")
+    print(f"{spec.model_name(size)} on {_name(device)}, PyTorch {torch.__version__}, {rounds} rounds")
     print(f"{'':20}{'batch':>6}{'chips/s':>10}{'s/chip':>9}{'median':>9}{'GFLOP/s':>10}{'of limit':>10}")
     for row in rows:
         print(
@@ -88,7 +91,7 @@ def main() -> None:
                 "device": _name(device),
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
-                "size": arguments.size,
+                "model": spec.model_name(size),
                 "rounds": rounds,
                 "rows": rows,
                 "summary": summary,
@@ -101,30 +104,33 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--size", default="small", choices=SIZES)
+    parser.add_argument("--model", default="v0", choices=RELEASED)
+    parser.add_argument("--size", help="default: the released one")
     parser.add_argument("--batches", type=int, nargs="+", help="chips at a time; default: by device")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long rounds are begun")
     return parser.parse_args()
 
 
-def _contestants(encoder: Encoder, device: torch.device, batches: list[int]) -> Iterator[Contestant]:
+def _contestants(
+    encoder: Encoder, peer: nn.Module, device: torch.device, batches: list[int]
+) -> Iterator[Contestant]:
     """Ours in both precisions, the peer likewise (on the CPU with the smallest batch), and products."""
-    dimensions = encoder.dimensions
-    chips = {batch: _chips(batch, device) for batch in batches}
-    peer = Peer(encoder).to(device)
+    spec, dimensions = encoder.spec, encoder.dimensions
+    chips = {batch: random_inputs(encoder, batch, device) for batch in batches}
+    peer = peer.to(device)
     for precision, dtype in DTYPES.items():
         embedder = Embedder(_copy(encoder), device, precision)
         for batch, inputs in chips.items():
-            flops = float(batch * dimensions.flops)
-            run = _bind(embedder.encode, *inputs, "mean")
+            flops = float(batch * spec.flops(dimensions))
+            run = _bind(embedder.encode, *inputs, spec.default_level)
             yield Contestant("ours", precision, batch, flops, run)
             if device.type == "cuda" or batch == batches[0]:  # on the CPU larger batches slow the peer down
                 run = _bind(embed_with_peer, peer, *inputs, precision == "bf16")
                 yield Contestant("peer", precision, batch, flops, run)
-        products = list(network_products(dimensions, dtype, device, batches[0]))
+        products = list(network_products(dimensions, spec.tokens * batches[0], dtype, device))
         if device.type == "cuda":
             products += [
-                *network_products(dimensions, dtype, device, batches[-1]),
+                *network_products(dimensions, spec.tokens * batches[-1], dtype, device),
                 square_product(dtype, device),
             ]
         for what, flops, run in products:
@@ -133,7 +139,7 @@ def _contestants(encoder: Encoder, device: torch.device, batches: list[int]) -> 
 
 def _copy(encoder: Encoder) -> Encoder:
     """An encoder with the same weights: an `Embedder` takes over the one that it is given."""
-    copied = Encoder(encoder.dimensions).requires_grad_(False)
+    copied = type(encoder)(encoder.dimensions).requires_grad_(False)
     copied.load_state_dict(encoder.state_dict())
     return copied
 
@@ -142,21 +148,12 @@ def _bind(function: Callable[..., object], *inputs: object) -> Callable[[], obje
     return lambda: function(*inputs)
 
 
-def _chips(count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Pixels with every band's own mean and deviation, places and dates."""
-    deviation, mean = (torch.tensor(values).view(-1, 1, 1) for values in (DEVIATION, MEAN))
-    pixels = torch.randn(count, len(BANDS), CHIP_SIZE, CHIP_SIZE) * deviation + mean
-    places = encode_places([(10.0, 50.0)] * count)
-    dates = encode_dates([datetime.date(2020, 6, 15)] * count)
-    return pixels.to(device), places.to(device), dates.to(device)
-
-
 def _agreement(contestants: list[Contestant]) -> dict[str, float]:
     """Relative distance of the first chip's vector to that of the peer in float32; warms everything up."""
-    vectors: dict[str, torch.Tensor] = {}
+    vectors: dict[str, Tensor] = {}
     for one in contestants:
         result = one.run()
-        if isinstance(result, torch.Tensor) and one.batch:
+        if isinstance(result, Tensor) and one.batch:
             vectors.setdefault(f"{one.what} {one.precision}", result[0].double().cpu())
     reference = vectors.pop("peer fp32")
     return {what: float((vector - reference).norm() / reference.norm()) for what, vector in vectors.items()}

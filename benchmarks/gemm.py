@@ -7,24 +7,24 @@ from torch import Tensor
 from torch.nn import functional
 
 from clay_model.kernels.packed import PackedLinear, packing_works
-from clay_model.spec import TOKENS, Dimensions
+from clay_model.spec import Dimensions
 
 Product = tuple[str, int, Callable[[], object]]
 """What it is, its floating-point operations, how to do it once."""
 
 
 def network_products(
-    dimensions: Dimensions, dtype: torch.dtype, device: torch.device, batch: int
+    dimensions: Dimensions, rows: int, dtype: torch.dtype, device: torch.device
 ) -> Iterator[Product]:
-    """The four linear maps of a layer on the tokens of `batch` chips, by every way there is.
+    """The four linear maps of a layer, by every way there is.
 
     Args:
         dimensions: The network's size.
+        rows: Tokens that are multiplied at a time.
         dtype: float32 or bfloat16.
         device: Where to multiply.
-        batch: Chips whose tokens are multiplied at a time.
     """
-    rows, attention, mlp = TOKENS * batch, dimensions.attention_dim, dimensions.mlp_dim
+    attention, mlp = dimensions.attention_dim, dimensions.mlp_dim
     shapes = (
         (dimensions.dim, 3 * attention),
         (attention, dimensions.dim),
@@ -52,5 +52,5 @@ def _linear(tokens: Tensor, weight: Tensor) -> Callable[[], object]:
 
 
 def _packed(tokens: Tensor, weight: Tensor) -> Callable[[], object]:
-    packed = PackedLinear(weight)
+    packed = PackedLinear(weight, rows=len(tokens))
     return lambda: packed(tokens)

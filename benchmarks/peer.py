@@ -1,6 +1,6 @@
-"""The network as the original built it, to be compared with: never used by the packages.
+"""Clay v0's network as the original built it, to be compared with: never used by the packages.
 
-Clay v0 puts its own patch embeddings and encodings around the Transformer of `vit-pytorch` 1.6.4 and runs it
+It puts its own patch embeddings and encodings around the Transformer of `vit-pytorch` 1.6.4 and runs it
 under bf16 autocast with float32 weights. This module wires the same parts in the same order, takes its
 weights from one of our encoders, and leaves everything else to PyTorch, as the original does.
 """
@@ -11,11 +11,12 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from clay_model.encoder import Encoder
 from torch import Tensor, nn
 
-from clay_model.checkpoint import parameter_names
-from clay_model.spec import BAND_GROUPS, EXTRA_TOKENS, HEAD_DIM, PATCH_SIZE
+from clay_model.model_spec import HEAD_DIM
+from clay_model.v0.checkpoint import FORMAT
+from clay_model.v0.encoder import Encoder
+from clay_model.v0.spec import BAND_GROUPS, DEVIATION, EXTRA_TOKENS, MEAN, PATCH_SIZE
 
 
 def _vit_module() -> ModuleType:
@@ -70,10 +71,10 @@ class Peer(nn.Module):
             dim, dimensions.depth, dimensions.heads, HEAD_DIM, dimensions.mlp_dim
         )
         ours = encoder.state_dict()
-        self.load_state_dict({theirs: ours[name] for theirs, name in parameter_names(dimensions).items()})
+        self.load_state_dict({theirs: ours[name] for theirs, name in FORMAT.names(dimensions).items()})
         self.register_buffer("encoding", encoder.token_encoding.flatten(0, 1).clone(), persistent=False)
-        self.register_buffer("mean", encoder.mean.clone(), persistent=False)
-        self.register_buffer("deviation", encoder.deviation.clone(), persistent=False)
+        for name, values in (("mean", MEAN), ("deviation", DEVIATION)):
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         self.eval().requires_grad_(False)
 
     def forward(self, pixels: Tensor, places: Tensor, dates: Tensor) -> Tensor:
@@ -89,14 +90,14 @@ class Peer(nn.Module):
 
 
 @torch.inference_mode()
-def embed_with_peer(peer: Peer, pixels: Tensor, places: Tensor, dates: Tensor, bf16: bool) -> Tensor:
+def embed_with_peer(peer: nn.Module, pixels: Tensor, places: Tensor, dates: Tensor, bf16: bool) -> Tensor:
     """Embed a batch as the original's `predict` does: under autocast, with float32 weights.
 
     Args:
         peer: The network.
-        pixels: (B, C, 512, 512) float32 in physical units, on the peer's device.
-        places: (B, 2) float32.
-        dates: (B, 3) float32.
+        pixels: (B, C, S, S) float32 in physical units, on the peer's device.
+        places: As the network takes them, float32.
+        dates: Likewise.
         bf16: Whether matrix products are cast to bf16 (Lightning's `bf16-mixed`).
 
     Returns:

@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.peer import Peer, embed_with_peer
 from clay_model.checkpoint import read_checkpoint
-from clay_model.encodings import encode_dates, encode_places
+from clay_model.v0.encoder import Encoder
+from clay_model.v0.encodings import encode_dates, encode_places
 
 BATCH_SIZE = 10
 """As the original's data module has it."""
@@ -83,7 +84,10 @@ def main() -> None:
         os.environ["AWS_S3_ENDPOINT"] = re.sub("^https?://", "", endpoint)
         os.environ |= {"AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    peer = Peer(read_checkpoint(arguments.checkpoint).encoder).to(device)
+    encoder = read_checkpoint(arguments.checkpoint).encoder
+    if not isinstance(encoder, Encoder):
+        raise SystemExit(f"{arguments.checkpoint} is of {encoder.spec.title}, expected one of Clay v0")
+    peer = Peer(encoder).to(device)
     loader = DataLoader(
         Chips(_urls(arguments.chips)), BATCH_SIZE, num_workers=os.cpu_count() or 1, collate_fn=_collate
     )

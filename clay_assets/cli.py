@@ -12,6 +12,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update({name: value for name, value in dotenv_values(".env").items() if value is not None})
     try:
         if parsed.command == "tiles":
-            anonymous = parsed.anonymous or _settings().anonymous
-            store = Store(parsed.where, S3Options(use_unsigned_session=anonymous))
+            options = _reading(_settings())
+            store = Store(parsed.where, replace(options, use_unsigned_session=True) if parsed.anonymous else options)
             print_tiles(store, parsed.output)
         elif parsed.command == "prune":
             print_orphans(_settings(), remove=parsed.yes)
@@ -218,19 +219,23 @@ def print_orphans(settings: Settings, *, remove: bool) -> None:
 def _stores(settings: Settings) -> "TileStores":
     from clay_assets.state.states import TileStores
 
-    readable = S3Options(use_unsigned_session=settings.anonymous)
     return TileStores(
-        Store(settings.value("CLAY_CHIPS_URI"), readable),
+        Store(settings.value("CLAY_CHIPS_URI"), _reading(settings)),
         Store(settings.value("CLAY_WORK_URI")),
         Store(settings.value("CLAY_OUTPUT_URI")),
     )
+
+
+def _reading(settings: Settings) -> S3Options:
+    """How chips and checkpoint are read."""
+    return S3Options(use_unsigned_session=settings.anonymous, request_payer=settings.request_payer)
 
 
 def _encoder(settings: Settings) -> "EncoderSettings":
     from clay_assets.embedding.encoders import EncoderSettings
 
     return EncoderSettings(
-        Store(settings.value("CLAY_CHECKPOINT"), S3Options(use_unsigned_session=settings.anonymous)),
+        Store(settings.value("CLAY_CHECKPOINT"), _reading(settings)),
         level=settings.value("CLAY_LEVEL"),
         precision=settings.value("CLAY_PRECISION"),
         max_nodata=settings.max_nodata,

@@ -8,7 +8,6 @@ steps themselves (`tiles.inventory`, `embedding`, `publishing`, `quality`), or r
 (`dagster`).
 """
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -142,7 +141,9 @@ def process_tiles(
     Raises:
         RunStopped: If every further tile would fail the same way (wrong credentials, no such bucket, a
             damaged checkpoint), or `record` raised an error.
-        StorageError, SettingError: If the checkpoint cannot be fetched, or a setting is invalid.
+        StorageError, SettingsError: If the checkpoint cannot be fetched, or a setting is invalid.
+        VersionMixed: If the output holds files of this version of another checkpoint or level.
+        UntrainedWeights: If the checkpoint's weights were never trained, and the settings do not allow that.
     """
     with ExitStack() as stack:
         run = _Run(tiles, job, record, progress, stack)
@@ -176,12 +177,11 @@ class _Run:
         self._job = job
         self._record = record
         self._target = self._find_target()
+        if "publish" in job.steps and self._target is not None:  # before hours are spent on vectors to refuse
+            require_one_model(job.stores.output, job.version, self._target.preferred, set(tiles))
         self._waiting: deque[_Planned] = deque()
         self._publishing: deque[Future[TileOutcome]] = deque()
         self._has_tiles = False
-        self._version_checked = False
-        self._lock = threading.Lock()
-        self._tiles = frozenset(tiles)
         self._no_network: Exception | None = None
         self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="plan")
         stack.callback(self._lookups.shutdown, cancel_futures=True)
@@ -211,10 +211,8 @@ class _Run:
     @property
     def is_full(self) -> bool:
         """Whether to do a tile before more are queued."""
-        if (
-            self._no_network is not None
-        ):  # the tiles before the first that needs it are done, then the run ends
-            return bool(self._waiting)
+        if self._no_network is not None:
+            return bool(self._waiting)  # the tiles before the first that needs it are done, then the run ends
         chips_ahead = self._embedding is not None and self._embedding.is_full
         return len(self._waiting) > 1 and (chips_ahead or len(self._waiting) >= TILES_AHEAD - 2 * LOOKUPS)
 
@@ -312,7 +310,6 @@ class _Run:
             if self._is_empty(outcome):
                 outcome = replace(outcome, empty=True)
             elif "publish" in job.steps and self._target is not None:
-                self._require_one_model(self._target)
                 published = publish_tile(
                     job.stores.work, job.stores.output, tile, version=job.version, target=self._target
                 )
@@ -323,25 +320,16 @@ class _Run:
             return replace(outcome, error=error)
         return outcome
 
-    def _require_one_model(self, target: Target) -> None:
-        """Refuse to publish beside files of another model; once for a run, before its first file."""
-        with self._lock:
-            if not self._version_checked:
-                job = self._job
-                require_one_model(job.stores.output, job.version, target.preferred, self._tiles)
-                self._version_checked = True
-
     def _is_empty(self, outcome: TileOutcome) -> bool:
         if outcome.inventory is not None:
             return not outcome.inventory.chips
         return not read_inventory(self._job.stores.work, outcome.tile)
 
     def _close_publishers(self) -> None:
-        """End of the run, also by an error or an interrupt: record what is published, begin nothing more."""
-        self._publishers.shutdown(cancel_futures=True)
+        """End of the run, also by an error or an interrupt: publish and record what is embedded."""
+        self._publishers.shutdown()
         for future in self._publishing:
-            if not future.cancelled():
-                self._record(future.result())
+            self._record(future.result())
 
     def _record_published(self) -> None:
         while self._publishing and self._publishing[0].done():

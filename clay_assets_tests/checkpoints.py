@@ -61,24 +61,24 @@ def lightning_checkpoint_v15(model_size: str, others: int = 8, *, untrained: boo
     """What Lightning writes of Clay v1.5 in training: the encoder, and much that is not the encoder's.
 
     Args:
-        model_size: `small` or `large`.
+        model_size: `custom`, which the file then does not name, `small` or `large`.
         others: Side of the square matrices of the decoder, of the teacher, of the map to its width and of the
             optimizer's state, which are 1.2, 1.2, 0.004 and 2.6 GB in the released file.
         untrained: Whether the file says that its weights were never trained.
     """
-    matrix = torch.zeros(others, others)
     rest = ("decoder.enc_to_dec.weight", "teacher.blocks.0.attn.qkv.weight", "proj.weight")
     return {
         "epoch": 76,
         "global_step": 1100,
         "pytorch-lightning_version": "2.4.0",
         "state_dict": OrderedDict(
-            encoder_state_v15(model_size) | {f"model.{name}": matrix.clone() for name in rest}
+            encoder_state_v15(model_size) | {f"model.{name}": torch.zeros(others, others) for name in rest}
         ),
-        "optimizer_states": [{"state": {0: {"step": torch.tensor(1.0), "exp_avg": matrix.clone()}}}],
+        "optimizer_states": [
+            {"state": {0: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(others, others)}}}
+        ],
         "hparams_name": "kwargs",
         "hyper_parameters": {
-            "model_size": model_size,
             "mask_ratio": 0.7,
             "norm_pix_loss": False,
             "patch_size": 8,
@@ -87,7 +87,8 @@ def lightning_checkpoint_v15(model_size: str, others: int = 8, *, untrained: boo
             "dolls": [16, 32, 64, 128, 256, 768, 1024],
             "lr": 5e-6,
         }
-        | ({"untrained": True} if untrained else {}),
+        | ({"untrained": True} if untrained else {})
+        | ({} if model_size == "custom" else {"model_size": model_size}),
     }
 
 

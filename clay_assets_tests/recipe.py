@@ -32,9 +32,12 @@ LAND = np.array([600, 800, 700, 1100, 2200, 2600, 2700, 2800, 1900, 1200], dtype
 
 Shape = tuple[int, ...]
 
-ENCODER_SIZES_V15 = {"small": (384, 6, 384, 768), "large": (1024, 24, 1024, 4096)}
-"""The same of Clay v1.5: token width, layers, width of all heads together, width of the MLP's hidden
-layer."""
+ENCODER_SIZES_V15 = {
+    "custom": (64, 2, 128, 128),
+    "small": (384, 6, 384, 768),
+    "large": (1024, 24, 1024, 4096),
+}
+"""The same of Clay v1.5; `custom` is no size of it, but quick to write and to read."""
 
 
 def normal(name: str, shape: Shape) -> NDArray[np.float32]:
@@ -105,9 +108,7 @@ def decoder_shapes(model_size: str) -> dict[str, Shape]:
 
 
 def encoder_shapes_v15(model_size: str) -> dict[str, Shape]:
-    """Names and shapes of the parameters of Clay v1.5's encoder as they stand in a checkpoint's
-    `state_dict`.
-    """
+    """Names and shapes of the parameters of Clay v1.5's encoder in a checkpoint's `state_dict`."""
     width, depth, heads_width, hidden = ENCODER_SIZES_V15[model_size]
     encoder = "model.encoder"
     waves = f"{encoder}.patch_embedding.weight_generator"

@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -93,16 +93,29 @@ def free_port() -> int:
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """Runs the server for the length of the block; yields its URL."""
+    """Runs moto's server for the length of the block; yields its URL."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with running(command, f"http://127.0.0.1:{port}", {"MOTO_PORT": str(port)}) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def running(command: list[str], endpoint: str, variables: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Runs a server for the length of the block, which begins when it answers.
+
+    Args:
+        command: That starts it.
+        endpoint: The URL at which it then answers anything at all.
+        variables: Of its environment, beside this process's.
+    """
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+b") as log:
         process = subprocess.Popen(
-            command, cwd=folder, stdout=log, stderr=log, env={**os.environ, "MOTO_PORT": str(port)}
+            command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **(variables or {})}
         )
         try:
-            _wait(process, port, Path(log.name))
-            yield f"http://127.0.0.1:{port}"
+            _wait(process, endpoint, Path(log.name))
+            yield endpoint
         finally:
             process.terminate()
             try:
@@ -129,12 +142,14 @@ def checking_credentials(endpoint: str) -> Iterator[None]:
         unchecked("inf")
 
 
-def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+def _wait(process: "subprocess.Popen[bytes]", endpoint: str, log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=5):
+            with urllib.request.urlopen(endpoint, timeout=5):  # noqa: S310 - http, on loopback
                 return
+        except urllib.error.HTTPError:
+            return  # an answer as well
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.05)
-    raise RuntimeError(f"moto's server did not answer on port {port}. It wrote:\n{log.read_text()}")
+    raise RuntimeError(f"{process.args!r} did not answer at {endpoint}. It wrote:\n{log.read_text()}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from clay_model.checkpoint import Encoder
+from clay_model.encoder import Encoder
 from clay_model.kernels.attention import headwise_attention
 from clay_model.kernels.packed import PackedLinear, packing_works
 from clay_model.kernels.patches import PackedPatchEmbedding

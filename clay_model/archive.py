@@ -65,6 +65,8 @@ def _read_parts(path: Path) -> object:
     """The object in the archive's pickle."""
     with zipfile.ZipFile(path) as archive:
         parts = {part.filename: part for part in archive.infolist()}
+        if any(part.header_offset < 0 for part in parts.values()):
+            raise ValueError("its directory says that a part begins before the file does")
         pickles = [name for name in parts if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise ValueError(f"it has {len(pickles)} parts called data.pkl, expected one")

@@ -16,15 +16,13 @@ from torch import Tensor
 
 from clay_model.archive import EXPECTED, CheckpointError, read_archive
 from clay_model.checkpoint_format import CheckpointFormat
+from clay_model.encoder import Encoder
 from clay_model.model_spec import HEAD_DIM, Dimensions, ModelSpec
 from clay_model.pickled import Inert
 from clay_model.v0.checkpoint import FORMAT as V0_FORMAT
-from clay_model.v0.encoder import Encoder as EncoderV0
 from clay_model.v0.spec import SPEC as V0
 from clay_model.v15.checkpoint import FORMAT as V15_FORMAT
-from clay_model.v15.encoder import Encoder as EncoderV15
 
-Encoder = EncoderV0 | EncoderV15
 Format = CheckpointFormat[Encoder]
 
 FORMATS: tuple[Format, ...] = (V0_FORMAT, V15_FORMAT)

@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from clay_model.accelerate import accelerate, chips_at_once
-from clay_model.checkpoint import Encoder, read_checkpoint
+from clay_model.checkpoint import read_checkpoint
 from clay_model.device import resolve_devices, resolve_precision
+from clay_model.encoder import Encoder
 from clay_model.inputs import check_pixels
 from clay_model.model_spec import Dimensions, Level, ModelSpec, Precision
 

@@ -45,9 +45,9 @@ class Dimensions:
         return self.dim * self.mlp_ratio
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelSpec:
-    """What one model is, whatever its size.
+    """What one model is, whatever its size. There is one instance a model.
 
     Attributes:
         name: The model's name without its size, e.g. `clay-v0`.

@@ -4,6 +4,9 @@ Numbers and where they come from, nothing else; `pixels` holds chips against the
 nature: they keep out what is no measurement (a fill, another unit, damage), and refuse no real chip.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from clay_model.spec import BANDS
 
 REFLECTANCE = (-2_000.0, 100_000.0)
@@ -26,11 +29,13 @@ HEIGHT = (-1_000.0, 10_000.0)
 """Of the dem, metres: the Dead Sea's shore (-440) to Mount Everest (8,849). The margin is for errors of a
 model and for heights above the ellipsoid, which differ from those above the geoid by up to 107."""
 
-OPTICAL = BANDS.index("vh")
-"""How many of `BANDS`, the first ones, are optical."""
+OPTICAL = BANDS[: BANDS.index("vh")]
+"""Names of the optical bands."""
 
-LIMITS = (*[REFLECTANCE] * OPTICAL, BACKSCATTER, BACKSCATTER, HEIGHT)
-"""Lowest and highest value of each of `BANDS`."""
+LIMITS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {**dict.fromkeys(OPTICAL, REFLECTANCE), "vh": BACKSCATTER, "vv": BACKSCATTER, "dem": HEIGHT}
+)
+"""Lowest and highest value of each band, by its name."""
 
 FILLS = (-9_999.0, -32_768.0, -3.4028234663852886e38)
 """Values that stand for no data in many files, declared or not: two customs, and the lowest float32."""

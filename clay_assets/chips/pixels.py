@@ -3,6 +3,7 @@
 No pixel is ever changed: filling a gap would be an invention. Numbers that are held against: `limits`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,14 @@ from numpy.typing import NDArray
 
 from clay_assets.chips.limits import FILLS, LIMITS, OPTICAL
 from clay_assets.chips.rejection import ChipRejected
-from clay_model.spec import BANDS
-
-LOWEST, HIGHEST = np.array(LIMITS).T
 
 
-def check_pixels(pixels: NDArray[Any], nodata: float | None, max_nodata: float) -> float:
+def check_pixels(
+    pixels: NDArray[Any],
+    bands: Mapping[str, int],
+    nodata: float | None,
+    max_nodata: float,
+) -> float:
     """Refuse pixels that cannot be embedded.
 
     The share of no data is looked at first, so that a chip that is mostly fill says so. A fill outside a
@@ -23,7 +26,8 @@ def check_pixels(pixels: NDArray[Any], nodata: float | None, max_nodata: float) 
     inside (0) is embedded as it is, up to `max_nodata`.
 
     Args:
-        pixels: (13, rows, columns) in the order of `BANDS`.
+        pixels: (bands, rows, columns) as the file has them.
+        bands: Name of each band that the network takes, with its place in the file.
         nodata: Value that the file declares as no data; None: it declares none.
         max_nodata: Highest share of pixels without data, 0 to 1.
 
@@ -34,22 +38,25 @@ def check_pixels(pixels: NDArray[Any], nodata: float | None, max_nodata: float) 
         ChipRejected: With reason `nodata`, `nonfinite` or `range`, the first that holds.
     """
     low, high = extremes(pixels)
-    share = _nodata_share(pixels[:OPTICAL], low[:OPTICAL], high[:OPTICAL], nodata)
+    optical = [place for band, place in bands.items() if band in OPTICAL]
+    share = _nodata_share(pixels, optical, low, high, nodata)
     if share > max_nodata:
         raise ChipRejected(
             "nodata", f"has {share:.1%} of pixels without data, expected at most {max_nodata:.1%}"
         )
-    if not (np.isfinite(low) & np.isfinite(high)).all():
-        counts = np.count_nonzero(~np.isfinite(pixels), axis=(1, 2))
-        found = ", ".join(f"{count:,} in {band}" for band, count in zip(BANDS, counts, strict=True) if count)
+    unfinite = [band for band, place in bands.items() if not np.isfinite(low[place] + high[place])]
+    if unfinite:
+        counts = [np.count_nonzero(~np.isfinite(pixels[bands[band]])) for band in unfinite]
+        found = ", ".join(f"{count:,} in {band}" for band, count in zip(unfinite, counts, strict=True))
         raise ChipRejected("nonfinite", f"has pixels that are NaN or infinite, expected none: {found}")
-    outside = np.flatnonzero((low < LOWEST) | (high > HIGHEST))
-    if outside.size:
-        found = ", ".join(
-            f"{BANDS[band]} from {low[band]:g} to {high[band]:g}, expected {LOWEST[band]:g} to"
-            f" {HIGHEST[band]:g}"
-            for band in outside
-        )
+    seen = {band: (low[place], high[place], *LIMITS[band]) for band, place in bands.items()}
+    outside = [
+        f"{band} from {least:g} to {most:g}, expected {lowest:g} to {highest:g}"
+        for band, (least, most, lowest, highest) in seen.items()
+        if least < lowest or most > highest
+    ]
+    if outside:
+        found = ", ".join(outside)
         area = pixels[0].size
         fills = f"; {round(share * area):,} of {area:,} pixels hold a no-data value" if share else ""
         raise ChipRejected("range", f"has pixels that are no measurement: {found}{fills}")
@@ -75,16 +82,18 @@ def extremes(pixels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _nodata_share(
-    optical: NDArray[Any], low: NDArray[Any], high: NDArray[Any], nodata: float | None
+    pixels: NDArray[Any], optical: list[int], low: NDArray[Any], high: NDArray[Any], nodata: float | None
 ) -> float:
-    """Share of pixels without data; the pixels are looked at only where the extremes allow for some."""
-    missing = np.zeros(optical.shape[1:], bool)
+    """Share of pixels without data; the pixels are read again only where the extremes allow for some."""
+    low, high = low[optical], high[optical]
+    missing = np.zeros(pixels.shape[1:], bool)
     with np.errstate(over="ignore"):  # a float64 that no sample can equal
         for value in {*FILLS} | ({nodata} if nodata is not None else set()):
             unknown = np.isnan(low)
             possible = unknown if np.isnan(value) else unknown | ((low <= value) & (value <= high))
-            for band in np.flatnonzero(possible):
-                missing |= np.isnan(optical[band]) if np.isnan(value) else optical[band] == value
+            for index in np.flatnonzero(possible):
+                band = pixels[optical[index]]
+                missing |= np.isnan(band) if np.isnan(value) else band == value
     if not ((low > 0) | (high < 0)).any():  # Sentinel-2 has 0 in all bands where it has no data
-        missing |= ~optical.any(axis=0)
+        missing |= ~pixels[optical].any(axis=0)
     return np.count_nonzero(missing) / missing.size

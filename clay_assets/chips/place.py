@@ -1,4 +1,4 @@
-"""Where a chip lies on Earth: its centre, which the network is told, and its footprint, to be published."""
+"""Where a chip is on Earth: the centre of each window, which the network is told, and its footprint."""
 
 import functools
 import threading
@@ -15,7 +15,7 @@ from clay_assets.chips.rejection import ChipRejected
 
 @dataclass(frozen=True)
 class Place:
-    """Where a chip lies.
+    """Where a window of a chip is.
 
     Attributes:
         lonlat: Of the centre, degrees in WGS 84, longitude first.
@@ -26,20 +26,32 @@ class Place:
     footprint: bytes
 
 
-def locate(header: Header) -> Place:
-    """Reproject a chip's bounds.
+def locate(header: Header, window_size: int) -> tuple[Place, ...]:
+    """The places of a chip's windows, row by row from the top.
 
-    Only the corners are: the sides of the footprint are straight in degrees, as the published files of the
-    original have them. A chip across the antimeridian therefore gets a footprint around the Earth, which is
-    cut where it is published (`antimeridian`). Its centre is where it should be.
+    Args:
+        header: Of the chip; its sides are whole numbers of windows.
+        window_size: Pixels along a window's side; the chip's own for the chip as a whole.
 
     Raises:
         ChipRejected: With reason `crs`, if the bounds have no place on Earth.
     """
-    columns, rows = (
-        np.array([0, 0, header.width, header.width]),
-        np.array([0, header.height, 0, header.height]),
+    return tuple(
+        _locate(header, row, column, window_size)
+        for row in range(0, header.height, window_size)
+        for column in range(0, header.width, window_size)
     )
+
+
+def _locate(header: Header, row: int, column: int, size: int) -> Place:
+    """Reproject a window's bounds.
+
+    Only the corners are: the sides of the footprint are straight in degrees, as the published files of the
+    original have them. A chip across the antimeridian therefore gets a footprint around the Earth, which is
+    cut where it is published (`antimeridian`). Its centre is where it should be.
+    """
+    columns = column + np.array([0, 0, size, size])
+    rows = row + np.array([0, size, 0, size])
     a, b, c, d, e, f = tuple(header.transform)[:6]
     x, y = a * columns + b * rows + c, d * columns + e * rows + f
     west, east, south, north = x.min(), x.max(), y.min(), y.max()

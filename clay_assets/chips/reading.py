@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clay_assets.chips.directory import GeoTiffError, NotTiffError
-from clay_assets.chips.geotiff import read_header, read_samples
+from clay_assets.chips.geotiff import Header, read_header, read_samples
 from clay_assets.chips.limits import MAX_NODATA
 from clay_assets.chips.name import ChipName
 from clay_assets.chips.pixels import check_pixels
-from clay_assets.chips.place import locate
-from clay_assets.chips.rejection import ChipRejected, band_order, check_header
+from clay_assets.chips.place import Place, locate
+from clay_assets.chips.rejection import ChipRejected, band_order, check_header, quoted
+from clay_model.spec import V0, ModelSpec
 
 READER_VERSION = 1
 """Raised when this package learns to read a file that it refused before.
@@ -27,12 +28,13 @@ class Chip:
     """A chip ready to be embedded.
 
     Attributes:
-        pixels: (13, 512, 512) float32, within `limits`, in the order of `BANDS` and in their physical
-            units. Any memory layout: of the bucket's files it is a view of (512, 512, 13), and whoever copies
-            it into a batch takes the bands apart in passing.
+        pixels: (bands, side, side) float32, within `limits`, in the order of the model's bands and in their
+            physical units. Any memory layout: of the bucket's files it is a view of (side, side, bands), and
+            copying it into a batch takes the bands apart.
         date: Day of acquisition.
-        lonlat: Of the centre, degrees in WGS 84, longitude first.
-        footprint: Bounding box as a polygon in OGC:CRS84, reprojected corner by corner; WKB.
+        time: Moment of acquisition, UTC, from the tag `datetime`; None where the file has none, or the model
+            does not ask for it.
+        windows: Places of the model's windows, row by row.
         nodata: Share of its pixels without data, 0 to 1. Those are pixels where an optical band holds the
             file's own no-data value or one of `limits.FILLS`, or where all optical bands are 0. SAR and dem
             do not count: there 0 is a measurement, and whatever is none is out of range.
@@ -40,17 +42,25 @@ class Chip:
 
     pixels: NDArray[np.float32]
     date: datetime.date
-    lonlat: tuple[float, float]
-    footprint: bytes
+    time: datetime.datetime | None
+    windows: tuple[Place, ...]
     nodata: float
 
 
-def read_chip(data: bytes, name: str, *, tile: str | None = None, max_nodata: float = MAX_NODATA) -> Chip:
+def read_chip(
+    data: bytes,
+    name: str,
+    *,
+    spec: ModelSpec = V0,
+    tile: str | None = None,
+    max_nodata: float = MAX_NODATA,
+) -> Chip:
     """Decode a chip. Safe from any thread, and nearly all of it outside the GIL.
 
     Args:
         data: The whole file.
         name: Its file name or URL.
+        spec: The model that it is for.
         tile: MGRS code of the tile that it was listed for; None: any will do.
         max_nodata: Highest share of pixels without data, 0 to 1.
 
@@ -60,14 +70,32 @@ def read_chip(data: bytes, name: str, *, tile: str | None = None, max_nodata: fl
     date = ChipName.parse(name, tile=tile).date
     try:
         header = read_header(data)
-        check_header(header, date)
-        place = locate(header)
+        check_header(header, date, spec)
+        time = _time(header, date) if spec.time_of_day else None
+        windows = locate(header, spec.window_size)
         samples = read_samples(data, header)
     except NotTiffError as error:
         raise ChipRejected("format", str(error)) from error
     except GeoTiffError as error:
         raise ChipRejected("corrupt", str(error)) from error
-    order = band_order(header.descriptions)
-    pixels = samples if order == sorted(order) else samples[order]
-    nodata = check_pixels(pixels, header.nodata, max_nodata)
-    return Chip(pixels.astype(np.float32, copy=False), date, place.lonlat, place.footprint, nodata)
+    order = band_order(header.descriptions, spec.bands)
+    nodata = check_pixels(samples, dict(zip(spec.bands, order, strict=True)), header.nodata, max_nodata)
+    pixels = samples if order == [*range(len(samples))] else samples[order]
+    return Chip(pixels.astype(np.float32, copy=False), date, time, windows, nodata)
+
+
+def _time(header: Header, date: datetime.date) -> datetime.datetime | None:
+    """Moment of acquisition by the tag `datetime`, ISO 8601, in UTC where it names no zone."""
+    tag = header.tags.get("datetime")
+    if tag is None:
+        return None
+    try:
+        time = datetime.datetime.fromisoformat(tag.strip())
+        time = (time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
+    except (ValueError, OverflowError) as error:
+        raise ChipRejected(
+            "date", f"has {quoted(tag)} as its tag `datetime`, expected ISO 8601 in UTC: {error}"
+        ) from error
+    if time.date() != date:
+        raise ChipRejected("date", f"has {quoted(tag)} as its tag `datetime`, expected {date} as in its name")
+    return time

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from clay_assets.chips.geotiff import Header
-from clay_model.spec import BANDS, CHIP_SIZE
+from clay_model.spec import BANDS, CHIP_SIZE, ModelSpec
 
 COMPRESSIONS = ("NONE", "DEFLATE", "LZW", "ZSTD", "PACKBITS")
 """Codecs accepted, by GDAL's names: all lossless, and common."""
@@ -38,8 +38,8 @@ Reason = Literal[
 | name | is not called as chips are, or lies in another tile's folder |
 | format | is no TIFF |
 | corrupt | cannot be read to its end |
-| size | is not 512 x 512 pixels |
-| bands | has not the 13 bands |
+| size | is not as large as the model's windows, or a whole number of them up to 512 pixels |
+| bands | has not the bands of the model |
 | type | has samples that are neither float32 nor integers |
 | scale | has samples that are to be multiplied or moved |
 | layout | has a codec or blocks that are not accepted, or more bytes than a chip |
@@ -66,19 +66,20 @@ def quoted(text: str, longest: int = 60) -> str:
     return repr(text if len(text) <= longest else f"{text[: longest - 1]}…")
 
 
-def check_header(header: Header, date: datetime.date) -> None:
+def check_header(header: Header, date: datetime.date, spec: ModelSpec) -> None:
     """Refuse a file by its header.
 
     Args:
         header: What the file says of itself.
         date: What its name says.
+        spec: The model that the chip is for.
 
     Raises:
         ChipRejected: With the first reason found, and a message that names them all.
     """
     found = [
-        *_shape(header),
-        *_bands(header),
+        *_shape(header, spec),
+        *_bands(header, spec.bands),
         *_storage(header),
         *_scale(header),
         *_date(header, date),
@@ -88,32 +89,36 @@ def check_header(header: Header, date: datetime.date) -> None:
         raise ChipRejected(found[0][0], "; ".join(message for _, message in found))
 
 
-def band_order(descriptions: Sequence[str | None]) -> list[int]:
-    """Where each of `BANDS` stands in a file: by name where it names its bands, by position where not.
+def band_order(descriptions: Sequence[str | None], bands: Sequence[str]) -> list[int]:
+    """The place of each band in a file: by name where the file names its bands, by position where not.
 
     Raises:
         KeyError: If it names some, but not all of them; `check_header` has refused such a file.
     """
     if not any(descriptions):
-        return [*range(len(BANDS))]
+        return [*range(len(bands))]
     positions = {(text or "").strip().casefold(): index for index, text in enumerate(descriptions)}
-    return [positions[band.casefold()] for band in BANDS]
+    return [positions[band.casefold()] for band in bands]
 
 
-def _shape(header: Header) -> Iterator[tuple[Reason, str]]:
-    if (header.width, header.height) != (CHIP_SIZE, CHIP_SIZE):
-        yield "size", f"has {header.width} x {header.height} pixels, expected {CHIP_SIZE} x {CHIP_SIZE}"
+def _shape(header: Header, spec: ModelSpec) -> Iterator[tuple[Reason, str]]:
+    sides = [*range(spec.window_size, CHIP_SIZE + 1, spec.window_size)]
+    if header.width != header.height or header.width not in sides:
+        expected = " or ".join(f"{side} x {side}" for side in sides)
+        yield "size", f"has {header.width} x {header.height} pixels, expected {expected}"
 
 
-def _bands(header: Header) -> Iterator[tuple[Reason, str]]:
-    if len(header.dtypes) != len(BANDS):
-        yield "bands", f"has {len(header.dtypes)} bands, expected {len(BANDS)}"
+def _bands(header: Header, bands: Sequence[str]) -> Iterator[tuple[Reason, str]]:
+    # The first ten bands of a chip of Clay v0 are those of v1.5.
+    counts = sorted({len(bands), len(BANDS)})
+    if len(header.dtypes) not in counts:
+        yield "bands", f"has {len(header.dtypes)} bands, expected {' or '.join(map(str, counts))}"
     elif any(header.descriptions):
         names = [(text or "").strip() for text in header.descriptions]
         known = {name.casefold() for name in names}
-        missing = [band for band in BANDS if band.casefold() not in known]
-        if missing:  # 13 names for 13 bands: one that stands twice leaves another out
-            got, expected = quoted(", ".join(names), 200), ", ".join(BANDS)
+        missing = [band for band in bands if band.casefold() not in known]
+        if missing:
+            got, expected = quoted(", ".join(names), 200), ", ".join(bands)
             yield (
                 "bands",
                 f"has no band named {', '.join(missing)} among {got}, expected {expected}, each once",

@@ -23,13 +23,13 @@ from clay_assets.tiles.manifest import read_tiles  # noqa: E402
 
 def build_resources(settings: Settings) -> dict[str, Any]:
     """The resources that the settings describe."""
-    anonymous = settings.anonymous
+    public = {"use_unsigned_session": settings.anonymous, "request_payer": settings.request_payer}
     return {
-        "chips": ObjectStore(uri=settings.config("CLAY_CHIPS_URI"), use_unsigned_session=anonymous),
+        "chips": ObjectStore(uri=settings.config("CLAY_CHIPS_URI"), **public),
         "work": ObjectStore(uri=settings.config("CLAY_WORK_URI")),
         "output": ObjectStore(uri=settings.config("CLAY_OUTPUT_URI")),
         "encoder": ClayEncoder(
-            checkpoint=ObjectStore(uri=settings.config("CLAY_CHECKPOINT"), use_unsigned_session=anonymous),
+            checkpoint=ObjectStore(uri=settings.config("CLAY_CHECKPOINT"), **public),
             level=settings.config("CLAY_LEVEL"),
             precision=settings.config("CLAY_PRECISION"),
             device=settings.config("CLAY_DEVICE"),

@@ -75,6 +75,7 @@ def embeddings_metadata(tile: str, header: ResultsHeader, work: Store, *, reused
     return {
         "chips": summary.chips,
         "embedded": summary.embedded,
+        "windows": summary.windows,
         "skipped": len(summary.skipped),
         "skipped chips": table(summary.skipped),
         "share of no-data": round(summary.nodata, 4),
@@ -91,8 +92,8 @@ def embeddings_metadata(tile: str, header: ResultsHeader, work: Store, *, reused
         "model": making.model,
         "untrained weights": making.untrained,
         "checkpoint SHA-256": making.fingerprint.checkpoint_sha256,
-        "dagster/row_count": summary.chips,
-        "dagster/partition_row_count": summary.chips,
+        "dagster/row_count": summary.windows + len(summary.skipped),
+        "dagster/partition_row_count": summary.windows + len(summary.skipped),
         "dagster/uri": work.url(results_key(tile, making.fingerprint)),
         "dagster/column_schema": column_schema(
             results_schema(making.width),

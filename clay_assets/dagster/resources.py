@@ -7,7 +7,7 @@ https://docs.dagster.io/guides/build/external-resources
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
 from dagster_aws.s3 import S3Resource
@@ -21,19 +21,26 @@ SECRETS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 
 
 class ObjectStore(S3Resource):
-    """A folder or an `s3://bucket/prefix`, reached as dagster-aws's `S3Resource` says.
+    """A folder or a bucket's prefix; on S3 reached as dagster-aws's `S3Resource` says.
 
     The AWS SDK finds what is not set here: `AWS_ACCESS_KEY_ID`, `AWS_PROFILE`, `AWS_REGION`,
     `AWS_ENDPOINT_URL_S3` and the rest, `~/.aws`, the machine's role. That is the better place for secrets;
     where they must be fields, give them as `dg.EnvVar`, which Dagster shows by name only.
     """
 
-    uri: str = Field(description="A folder, or s3://bucket/prefix.")
+    uri: str = Field(description="A folder, or s3://, gs:// or az://bucket/prefix.")
+    request_payer: bool = Field(
+        default=False, description="Whether the requester pays for reading, as requester-pays buckets ask."
+    )
     _store: Store | None = PrivateAttr(default=None)
 
     @classmethod
     def _is_dagster_maintained(cls) -> bool:
         return False
+
+    def get_object_to_set_on_execution_context(self) -> Self:
+        """The resource itself; `S3Resource` makes a boto3 client of each for every run, also of a folder."""
+        return self
 
     def __repr_args__(self) -> Any:  # noqa: ANN401 - pydantic's own signature
         return [(name, value) for name, value in super().__repr_args__() if name not in SECRETS]
@@ -56,7 +63,7 @@ class ClayEncoder(dg.ConfigurableResource):
     checkpoint: ObjectStore = Field(description="The Lightning checkpoint: a local file or an s3:// object.")
     level: str = Field(
         default="",
-        description="How much of a chip one vector describes; empty: the model's own default. Clay v0: mean (one"
+        description="How much of a chip one vector describes; empty: the model's default. Clay v0: mean (one"
         " vector), patch (16 x 16), group (6 x 16 x 16). Clay v1.5: cls, mean, patch (32 x 32).",
     )
     precision: str = Field(
@@ -64,7 +71,8 @@ class ClayEncoder(dg.ConfigurableResource):
     )
     device: str = Field(
         default="auto",
-        description="auto (every GPU, or the CPU), cpu, cuda, cuda:0, or several: cuda:0,cuda:1.",
+        description="auto (every GPU, or the CPU), cpu, cuda, cuda:0, or several: cuda:0,cuda:1; free: one that no other"
+        " run of this host has taken.",
     )
     batch_size: str = Field(default="auto", description="Chips per forward pass: auto, or a number from 1.")
     cache: str | None = Field(

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from clay_model import Embedder
 
 
+FREE = "free"
+"""As a device: one that no other process of this host has taken."""
+
+
 class UntrainedWeights(ValueError):
     """The checkpoint's weights were never trained, and nobody asked for such vectors."""
 
@@ -44,7 +48,8 @@ class EncoderSettings:
         checkpoint: Store whose own address is the checkpoint: a local file or an object.
         level: How much of a chip one vector describes; empty: the model's own default.
         precision: `auto` (bf16 where the hardware multiplies it natively), `fp32` or `bf16`.
-        device: `auto` (every GPU, or the CPU), `cpu`, `cuda`, `cuda:0`, or several: `cuda:0,cuda:1`.
+        device: `auto` (every GPU, or the CPU), `cpu`, `cuda`, `cuda:0`, or several: `cuda:0,cuda:1`; `free`:
+            one that no other run of this host has taken.
         batch_size: Chips per forward pass: `auto`, or a number from 1.
         cache: Folder for downloaded checkpoints; None: the user's cache folder.
         max_nodata: Highest share of a chip's pixels without data, 0 to 1; more is a skip.
@@ -80,7 +85,7 @@ class EncoderSettings:
         from clay_model.device import resolve_devices, resolve_precision
 
         try:
-            best = resolve_precision(self.precision, resolve_devices(self.device)[0])
+            best = resolve_precision(self.precision, resolve_devices(_choice(self.device))[0])
         except ValueError as error:
             raise SettingsError(f"{error} (CLAY_DEVICE, CLAY_PRECISION)") from error
         facts = self.local_checkpoint().facts
@@ -165,7 +170,14 @@ class EncoderSettings:
 @functools.lru_cache(maxsize=2)
 def _load(path: Path, sha256: str, device: str, precision: str) -> tuple["Embedder", ...]:  # noqa: ARG001
     """The network on each device; with `sha256`, so that another file of the same name is loaded anew."""
+    from clay_assets.embedding.free_device import take_free_device
     from clay_model.device import resolve_devices
     from clay_model.embed import load_encoders
 
-    return tuple(load_encoders(path, resolve_devices(device), precision))
+    devices = resolve_devices(_choice(device))
+    return tuple(load_encoders(path, [take_free_device(devices)] if device == FREE else devices, precision))
+
+
+def _choice(device: str) -> str:
+    """The setting for the devices that one is taken from."""
+    return "auto" if device == FREE else device

@@ -48,7 +48,7 @@ class Published:
 
     Attributes:
         url: Where it is.
-        rows: Embeddings in it.
+        rows: Embeddings in it: one for each window of each embedded chip.
         bytes: Its size.
         first: Earliest acquisition.
         last: Latest acquisition.
@@ -109,7 +109,7 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int, target:
             )
         inventory = read_inventory(work, tile)
         narrow = _with_present_urls(
-            results.columns(["source_url", "etag", "date", "reason"]), inventory, tile
+            results.columns(["source_url", "etag", "window", "date", "reason"]), inventory, tile
         )
         _account_for(inventory, narrow, header, tile)
         if not header.summary.embedded:
@@ -172,7 +172,8 @@ def _account_for(
 ) -> None:
     """Refuse results other than one for each chip of the inventory in its present state."""
     wanted = Counter((chip.url, chip.etag) for chip in inventory)
-    got = Counter(zip(narrow["source_url"].to_pylist(), narrow["etag"].to_pylist(), strict=True))
+    chips = narrow.filter(pc.equal(narrow["window"], 0))
+    got = Counter(zip(chips["source_url"].to_pylist(), chips["etag"].to_pylist(), strict=True))
     faults = {
         "chips of its inventory without a result": wanted - got,
         "results of no chip there or of another state": got - wanted,
@@ -188,11 +189,12 @@ def _account_for(
 
 
 def _published_order(narrow: pa.Table) -> list[int]:
-    """Rows of embedded chips in the order of date, then chip number."""
+    """Rows of embedded chips in the order of date, chip number, window."""
     rows = [row for row, reason in enumerate(narrow["reason"].to_pylist()) if reason is None]
     dates, urls = narrow["date"].to_pylist(), narrow["source_url"].to_pylist()
     numbers = {row: ChipName.parse(PurePosixPath(urls[row]).name).number for row in rows}
-    return sorted(rows, key=lambda row: (dates[row], numbers[row], urls[row]))
+    windows = narrow["window"].to_pylist()
+    return sorted(rows, key=lambda row: (dates[row], numbers[row], urls[row], windows[row]))
 
 
 def inputs_of(header: ResultsHeader, inventory: Sequence[StoredObject]) -> str:

@@ -71,7 +71,7 @@ class _Seen:
 
     bad_rows: list[Fault] = field(default_factory=list)  # per batch and kind
     misplaced: list[Fault] = field(default_factory=list)
-    urls: set[str] = field(default_factory=set)
+    urls: set[tuple[str, bytes]] = field(default_factory=set)  # with the footprint: a chip has windows
     days: set[date] = field(default_factory=set)
     last: tuple[date, int] = (date.min, -1)  # date and chip number of the row before
     outline: Outline = field(default_factory=Outline)
@@ -96,16 +96,17 @@ def _walk(parquet: pq.ParquetFile, entry: dict[str, Any], name: str | None) -> I
 
 def _follow(batch: pa.RecordBatch, seen: _Seen) -> Iterator[Fault]:
     """Yield the rows that stand in the wrong place or stand there twice, and remember the others."""
-    for url, day in zip(batch["source_url"].to_pylist(), batch["date"].to_pylist(), strict=True):
+    columns = (batch[name].to_pylist() for name in ("source_url", "date", "geometry"))
+    for url, day, footprint in zip(*columns, strict=True):
         number = CHIP_NUMBER.search(url)
         # A URL without a number takes the place it is given.
         place = (day, int(number[1]) if number else seen.last[1] if day == seen.last[0] else -1)
         if place < seen.last:
             yield Fault("a date or chip number below that of the row before", 1, url)
-        if url in seen.urls:
-            yield Fault("a source_url that an earlier row has", 1, url)
+        if (url, footprint) in seen.urls:
+            yield Fault("the source_url and footprint of an earlier row", 1, url)
         seen.last = place
-        seen.urls.add(url)
+        seen.urls.add((url, footprint))
         seen.days.add(day)
 
 

@@ -35,8 +35,8 @@ class VectorFacts:
         tile: MGRS code.
         untrained: Whether the checkpoint says that its weights were never trained.
         chips: In the inventory.
-        embedded: Rows with a vector.
-        skipped: Rows with a reason.
+        embedded: Chips with vectors.
+        skipped: Chips with a reason.
         same_chips: Whether the rows are the inventory's chips, each once and with its ETag.
         undecided: URLs of rows with neither a vector nor a reason, or with both, among those read.
         shape: Of one embedding, as the file has it.
@@ -75,6 +75,7 @@ def read_facts(tile: str, results: TileResults, inventory: Sequence[StoredObject
         inventory: Of the tile.
     """
     making = results.header.making
+    rows_of_chips = results.chips()
     urls: list[str] = []
     finite: list[NDArray[np.bool_]] = [np.empty(0, dtype=bool)]
     means: list[Vectors] = [np.empty((0, making.shape[-1]), dtype=np.float32)]
@@ -99,9 +100,9 @@ def read_facts(tile: str, results: TileResults, inventory: Sequence[StoredObject
         tile=tile,
         untrained=making.untrained,
         chips=len(inventory),
-        embedded=results.vectors,
-        skipped=results.skipped,
-        same_chips=sorted((row.key, row.etag) for row in results.chips())
+        embedded=sum(row.window == 0 and row.reason is None for row in rows_of_chips),
+        skipped=sum(row.reason is not None for row in rows_of_chips),
+        same_chips=sorted((row.key, row.etag) for row in rows_of_chips if row.window == 0)
         == sorted((chip_key(chip.url, tile), chip.etag) for chip in inventory),
         undecided=undecided,
         shape=making.shape,

@@ -35,6 +35,7 @@ class Tally:
         self.read = 0
         self._dim = dim
         self._encoded = 0
+        self._embedded = 0
         self._bytes_read = 0
         self._skipped: list[dict[str, str]] = []
         self._footprints: list[bytes] = []
@@ -51,21 +52,25 @@ class Tally:
             self._bytes_read += outcome.chip.size
         if isinstance(outcome, Skipped):
             self._skip(outcome.chip, outcome.reason, outcome.detail)
-        else:
-            self._encoded += 1
-            self._show(outcome.date, outcome.footprint, outcome.vector, outcome.thumbnail, outcome.nodata)
+            return
+        self._encoded += 1
+        self._embedded += 1
+        for window in zip(outcome.footprints, outcome.vectors, outcome.thumbnails, strict=True):
+            self._show(outcome.date, *window, outcome.nodata)
 
     def count_kept(self, table: pa.Table) -> None:
         """Count chips of an earlier run.
 
         Args:
-            table: Rows of its results.
+            table: Rows of its results; all windows of a chip.
         """
         for batch in table.to_batches():
             numbers = vectors(batch["embeddings"])
             for vector, row in zip(numbers, batch.drop_columns("embeddings").to_pylist(), strict=True):
                 chip = StoredObject(row["source_url"], row["size"], row["etag"])
-                self.accounted.append(chip)
+                if row["window"] == 0:
+                    self.accounted.append(chip)
+                    self._embedded += row["reason"] is None
                 if row["reason"] is not None:
                     self._skip(chip, row["reason"], row["detail"])
                 else:
@@ -77,12 +82,12 @@ class Tally:
     def _show(
         self, day: date, footprint: bytes, vector: NDArray[np.float32], thumbnail: bytes, nodata: float
     ) -> None:
-        self._nodata.append(nodata)
         self._dates.append(day)
         self._footprints.append(footprint)
-        # One vector a chip is enough for a colour, whatever the level: a (D,) mean over its places.
+        # One vector a window is enough for a colour, whatever the level: a (D,) mean over its places.
         self._colours_from.append(vector.reshape(-1, self._dim).mean(axis=0))
         self._thumbnails.append(thumbnail)
+        self._nodata.append(nodata)
 
     def summary(self, *, seconds: float) -> TileSummary:
         """The tile in numbers and as a picture.
@@ -90,17 +95,18 @@ class Tally:
         Args:
             seconds: Wall time that this run spent on the tile.
         """
-        embedded = len(self._footprints)
-        stacked = np.stack(self._colours_from) if embedded else np.empty((0, self._dim), dtype=np.float32)
-        bounds = bounds_of(shapely.from_wkb(self._footprints)) if embedded else ()
+        windows = len(self._footprints)
+        stacked = np.stack(self._colours_from) if windows else np.empty((0, self._dim), dtype=np.float32)
+        bounds = bounds_of(shapely.from_wkb(self._footprints)) if windows else ()
         return TileSummary(
-            embedded=embedded,
+            embedded=self._embedded,
+            windows=windows,
             skipped=self._skipped,
             seconds=seconds,
             encoded=self._encoded,
             bytes_read=self._bytes_read,
             bounds=[float(edge) for edge in bounds],
-            nodata=float(np.mean(self._nodata)) if embedded else 0.0,
+            nodata=float(np.mean(self._nodata)) if windows else 0.0,
             picture=tile_picture(self._footprints, self._dates, stacked, self._thumbnails),
         )
 

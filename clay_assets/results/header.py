@@ -16,6 +16,7 @@ class TileSummary:
 
     Attributes:
         embedded: Chips with a vector.
+        windows: Vectors: one for each window of these chips.
         skipped: Chips without, each by URL with its reason and its detail.
         seconds: Wall time from the end of the tile before it in the same run to the end of its last chip: the
             seconds of a run's tiles add up to the time in which the run had something to embed.
@@ -33,6 +34,7 @@ class TileSummary:
     bytes_read: int
     bounds: list[float]
     nodata: float = 0.0
+    windows: int = 0
     picture: str = field(default="", repr=False)
 
     @property

@@ -1,6 +1,7 @@
-"""What can become of a chip: a vector, or a skip with its reason. Every chip of an inventory becomes one."""
+"""What a chip becomes: vectors, one for each window, or a skip with its reason. Every chip becomes one."""
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,22 +12,22 @@ from clay_assets.storage import StoredObject
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """A chip that became a vector.
+    """A chip that became a vector for each of its W windows.
 
     Attributes:
         chip: The object it was read from.
         date: Acquisition date.
-        footprint: WKB polygon in OGC:CRS84.
-        vector: float32, of the level's shape.
-        nodata: Share of its pixels without data, 0 to 1.
-        thumbnail: True colour, `THUMBNAIL_SIZE` pixels square, RGB bytes row by row.
+        footprints: W WKB polygons in OGC:CRS84.
+        vectors: (W, …) float32, each of the level's shape.
+        thumbnails: W times true colour, `THUMBNAIL_SIZE` pixels square, RGB bytes row by row.
+        nodata: Share of the chip's pixels without data, 0 to 1.
     """
 
     chip: StoredObject
     date: datetime.date
-    footprint: bytes
-    vector: NDArray[np.float32]
-    thumbnail: bytes
+    footprints: Sequence[bytes]
+    vectors: NDArray[np.float32]
+    thumbnails: Sequence[bytes]
     nodata: float = 0.0
 
 

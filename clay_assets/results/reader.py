@@ -17,9 +17,6 @@ from clay_assets.results.header import ResultsHeader
 from clay_assets.results.schema import results_schema
 from clay_assets.storage import ObjectMissing, Store
 
-PAGE_BYTES = 2**16
-"""Read at a time where one page is enough; a page of vectors takes about 1 MB."""
-
 GROUPS_HELD = 4
 """Row groups kept while rows are taken: rows of earlier runs and of the last one alternate when sorted."""
 
@@ -39,6 +36,7 @@ class KnownChip(NamedTuple):
     Attributes:
         key: `chip_key` of its URL.
         etag: Of the object that was read.
+        window: Of the chip, row by row from 0.
         reason: Why the chip was skipped; None where it was embedded.
         reader: `chips.READER_VERSION` that it was read with.
         nodata: Share of its pixels without data; None where it was skipped.
@@ -46,6 +44,7 @@ class KnownChip(NamedTuple):
 
     key: str
     etag: str
+    window: int
     reason: str | None
     reader: int
     nodata: float | None
@@ -121,35 +120,6 @@ class TileResults:
         """Rows in the file, as its footer counts them."""
         return int(self._file.metadata.num_rows)
 
-    @property
-    def skipped(self) -> int:
-        """Rows with a reason.
-
-        Raises:
-            DamagedFileError: As `columns`.
-        """
-        return self.rows - self.columns(["reason"])["reason"].null_count
-
-    @property
-    def vectors(self) -> int:
-        """Rows with a vector, as the footer counts their numbers: but for a page, none is read.
-
-        Raises:
-            DamagedFileError: As `columns`.
-        """
-        metadata, width = self._file.metadata, self.header.making.width
-        paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
-        index = next(index for index, path in enumerate(paths) if path.startswith("embeddings."))
-        # PyArrow (26) ends the process when it is asked for a column's entry that contradicts itself, as a
-        # flipped bit can leave it. Reading meets the same entry and raises: so a row is read first.
-        pages = pq.ParquetFile(self._source, metadata=metadata, buffer_size=PAGE_BYTES, pre_buffer=False)
-        values = 0
-        for group in range(metadata.num_row_groups):
-            with _damage_named():
-                next(pages.iter_batches(1, row_groups=[group], columns=["embeddings"]))
-            values += metadata.row_group(group).column(index).num_values
-        return int(values - self.rows) // (width - 1)  # a row has `width` values, or one that says null
-
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Some columns of all rows, in the file's order.
 
@@ -167,7 +137,7 @@ class TileResults:
         Raises:
             DamagedFileError: As `columns`.
         """
-        table = self.columns(["source_url", "etag", "reason", "reader", "nodata"])
+        table = self.columns(["source_url", "etag", "window", "reason", "reader", "nodata"])
         rows = zip(*(column.to_pylist() for column in table.itercolumns()), strict=True)
         return [KnownChip(chip_key(url, self.tile), *facts) for url, *facts in rows]
 

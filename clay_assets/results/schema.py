@@ -1,4 +1,4 @@
-"""Columns of a results file: one row for each chip, embedded or skipped."""
+"""Columns of a results file: one row for each window of an embedded chip, and one for each skipped chip."""
 
 import pyarrow as pa
 
@@ -17,6 +17,7 @@ def results_schema(width: int) -> pa.Schema:
             pa.field("source_url", pa.string(), nullable=False),
             pa.field("etag", pa.string(), nullable=False),
             pa.field("size", pa.int64(), nullable=False),
+            pa.field("window", pa.int16(), nullable=False),  # of the chip, row by row from 0
             # Of embedded chips:
             pa.field("date", pa.date32()),
             pa.field("embeddings", pa.list_(pa.float32(), width)),

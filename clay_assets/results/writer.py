@@ -1,7 +1,7 @@
 """Writing a results file piece by piece, so that memory does not grow with the tile."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -9,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from clay_assets.chips import READER_VERSION
 from clay_assets.results.header import ResultsHeader
@@ -58,7 +57,7 @@ class ResultsWriter:
     def add(self, outcome: Outcome) -> None:
         """Append what became of one chip."""
         self._outcomes.append(outcome)
-        self._wait_for(1)
+        self._wait_for(len(outcome.footprints) if isinstance(outcome, Embedded) else 1)
 
     def copy(self, table: pa.Table) -> None:
         """Append rows of an earlier file."""
@@ -98,34 +97,31 @@ class ResultsWriter:
 
 
 def _to_table(outcomes: Sequence[Outcome], schema: pa.Schema) -> pa.Table:
-    rows: dict[str, list[Any]] = {name: [] for name in schema.names if name != "embeddings"}
-    for outcome in outcomes:
-        embedded = outcome if isinstance(outcome, Embedded) else None
-        skipped = outcome if isinstance(outcome, Skipped) else None
-        values: Mapping[str, Any] = {
-            "source_url": outcome.chip.url,
-            "etag": outcome.chip.etag,
-            "size": outcome.chip.size,
-            "date": embedded and embedded.date,
-            "geometry": embedded and embedded.footprint,
-            "nodata": embedded and embedded.nodata,
-            "thumbnail": embedded and embedded.thumbnail,
-            "reason": skipped and skipped.reason,
-            "detail": skipped and skipped.detail,
-            "reader": READER_VERSION,
-        }
-        for name, value in values.items():
-            rows[name].append(value)
+    rows = [row for outcome in outcomes for row in _rows(outcome)]
     width = schema.field("embeddings").type.list_size
     # Skipped chips take a row of zeros under a null: Arrow's fixed-size lists have no holes.
-    vectors: NDArray[np.float32] = np.zeros((len(outcomes), width), dtype=np.float32)
-    for row, outcome in zip(vectors, outcomes, strict=True):
-        if isinstance(outcome, Embedded):
-            row[:] = outcome.vector.reshape(-1)
-    missing = pa.array([isinstance(outcome, Skipped) for outcome in outcomes])
-    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), width, mask=missing)
+    zeros = np.zeros((1, width), dtype=np.float32)
+    vectors = [
+        outcome.vectors.reshape(-1, width) if isinstance(outcome, Embedded) else zeros for outcome in outcomes
+    ]
+    missing = pa.array([row["reason"] is not None for row in rows])
+    values = pa.array(np.concatenate(vectors).reshape(-1))
+    column = pa.FixedSizeListArray.from_arrays(values, width, mask=missing)
     arrays = [
-        column if name == "embeddings" else pa.array(rows[name], schema.field(name).type)
-        for name in schema.names
+        column if field.name == "embeddings" else pa.array([row.get(field.name) for row in rows], field.type)
+        for field in schema
     ]
     return pa.table(arrays, schema=schema)
+
+
+def _rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    """The rows of a chip, without its vectors."""
+    chip = outcome.chip
+    row = {"source_url": chip.url, "etag": chip.etag, "size": chip.size, "reader": READER_VERSION}
+    if isinstance(outcome, Skipped):
+        yield {**row, "window": 0, "reason": outcome.reason, "detail": outcome.detail}
+        return
+    windows = zip(outcome.footprints, outcome.thumbnails, strict=True)
+    for window, (footprint, thumbnail) in enumerate(windows):
+        seen = {"date": outcome.date, "geometry": footprint, "thumbnail": thumbnail, "nodata": outcome.nodata}
+        yield {**row, **seen, "window": window, "reason": None}

@@ -3,7 +3,7 @@
 Pure: what was listed and what was read comes in, nothing is fetched here.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -78,11 +78,14 @@ def compare(
         return not retry_skipped and row.reader >= READER_VERSION
 
     found = list(rows)
-    places = {(row.key, row.etag): place for place, row in enumerate(found) if is_valid(row)}
+    places: dict[tuple[str, str], list[int]] = defaultdict(list)  # a row for each window
+    for place, row in enumerate(found):
+        if is_valid(row):
+            places[row.key, row.etag].append(place)
     known = {row.key for row in found}
     keys = [(chip_key(chip.url, tile), chip.etag) for chip in chips]
     todo = [chip for chip, key in zip(chips, keys, strict=True) if key not in places]
-    kept = sorted(places[key] for key in keys if key in places)
+    kept = sorted(place for key in keys if key in places for place in places[key])
     again = {(row.key, row.etag) for row in found}
     counts: Counter[str] = Counter()
     for key in keys:

@@ -1,16 +1,16 @@
-"""Bytes in and out of a folder or an S3 bucket, through one class: `Store`.
+"""Bytes in and out of a folder or a bucket (S3, Google Cloud, Azure), through one class: `Store`.
 
-Belongs here: listing, whole-object reads, atomic writes, retries of broken transfers, and errors that a
-person can act on. Does not belong here: what the bytes mean (`chips`, `tables`, `tile_results`,
-`geoparquet`), and Dagster (`resources/object_store.py` turns configuration into a `Store`).
+Belongs here: listing, whole-object reads, atomic writes, and errors that a person can act on. Does not belong
+here: what the bytes mean (`chips`, `results`, `publishing`), and Dagster (`dagster/object_store.py` turns
+configuration into a `Store`).
 
-    store.py    Store: the one public class; keys and URLs
-    folder.py   a local folder behind it
-    bucket.py   a prefix of an S3 bucket behind it
-    s3_client.py  its requests and their retries, on s3fs
-    s3_errors.py  what the S3 client raises → the errors below
-    errors.py   the errors, and which of them no other object would escape
-    types.py    StoredObject, S3Options
+    store.py       Store: the one public class; keys and URLs
+    folder.py      a local folder behind it
+    bucket.py      a prefix of a bucket behind it, on obstore
+    connection.py  credentials, endpoints, certificates and time limits of a bucket
+    answers.py     what the clients raise → the errors below
+    errors.py      the errors, and which of them no other object would escape
+    types.py       StoredObject, S3Options
 """
 
 from clay_assets.storage.errors import (

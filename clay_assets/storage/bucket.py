@@ -1,157 +1,209 @@
-"""A prefix of an S3 bucket as a place of objects.
+"""A prefix of a bucket (S3, Google Cloud) or a container (Azure) as a place of objects.
 
-Belongs here: keys, listings, and how reading, writing and seeking become S3 requests. Does not belong here:
-the connection and its retries (`s3_client.py`).
-s3fs's directory cache is not used: each listing asks the server, 1,000 objects a request.
+Belongs here: keys, listings, and how reading, writing and seeking become obstore's requests. Does not belong
+here: the connection (`connection.py`) and the words for what went wrong (`answers.py`).
+Nothing is cached: each listing asks the server, 1,000 objects a request.
 """
 
 import io
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from clay_assets.storage.errors import AccessDenied, ObjectMissing, StorageError
+from clay_assets.storage.answers import NotPartial, named
+from clay_assets.storage.connection import connect
+from clay_assets.storage.errors import AccessDenied, ObjectChanged, ObjectMissing, StorageError
 from clay_assets.storage.folder import named_errors, replacing
-from clay_assets.storage.s3_client import S3Client
 from clay_assets.storage.types import S3Options, StoredObject
 
+if TYPE_CHECKING:
+    from obstore import Bytes, GetOptions, GetResult
+
 READ_AHEAD = 1 << 20  # bytes: a GeoParquet footer, or a column chunk of a few hundred embeddings, in one GET
-LARGE = 1 << 30  # bytes of a file from which on it goes in parts: one PUT takes 5 GiB, and breaks as a whole
-PART = 64 << 20  # bytes of a part, held in memory; S3 takes 5 MiB to 5 GiB
+CHUNK = 1 << 20  # bytes of a download on their way to a file
+PART = 16 << 20  # bytes of a large file's part; S3 takes 5 MiB to 5 GiB
+PARTS_AT_ONCE = 4  # held in memory
 MAX_PARTS = 10_000  # of an object
-# Of a part, as the SDK chooses; the server holds the completed object against them.
-CHECKSUMS = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
+PAGE = 1000  # entries a server lists at a time
 
 
 class Bucket:
-    """The objects below one prefix; the methods are those of `Store`, with keys relative to the prefix."""
+    """The objects below one prefix; the methods are those of `Store`, with keys relative to the prefix.
 
-    def __init__(self, name: str, prefix: str, options: S3Options) -> None:
-        self.client = S3Client(name, options)
+    Connects with the first request.
+    """
+
+    def __init__(self, scheme: str, name: str, prefix: str, options: S3Options) -> None:
+        self._scheme, self._bucket, self._options = scheme, name, options
         self._prefix = f"{prefix}/" if prefix else ""
+        self._lock = threading.Lock()
+        self._connected: Any = None
 
     def folders(self) -> list[str]:
         """The names one level down that end with a slash."""
-        pages = self._pages(self._prefix, Delimiter="/")
-        prefixes = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", ())]
-        names = [prefix.removeprefix(self._prefix).rstrip("/") for prefix in prefixes]
+        import obstore
+
+        with self._requests(self._prefix, of_store=True) as remote:
+            found = obstore.list_with_delimiter(remote, self._prefix.rstrip("/") or None)["common_prefixes"]
+        names = [name.removeprefix(self._prefix).rstrip("/") for name in found]
         return [name for name in names if name and not name.startswith(".")]
 
     def list(self, prefix: str) -> list[StoredObject]:
         """Every object whose key begins with `prefix`."""
-        found = []
-        for page in self._pages(self._prefix + prefix):
-            for entry in page.get("Contents", ()):
-                name = entry["Key"]
-                hidden = any(part.startswith(".") for part in name.removeprefix(self._prefix).split("/"))
-                if not hidden and not name.endswith("/"):  # "folder/" is an empty marker that consoles leave
-                    found.append(StoredObject(self.client.url(name), entry["Size"], entry["ETag"].strip('"')))
-        return found
+        if {".", ".."} & set(prefix.split("/")):
+            return []  # no key holds these
+        wanted = self._prefix + prefix
+        below = {name.removeprefix(self._prefix): meta for name, meta in self._listed(wanted)}
+        # "folder/", an empty marker that consoles leave, is listed as "folder".
+        parents = {key[:end] for key in below for end in range(len(key)) if key[end] == "/"}
+        return [
+            StoredObject(self._url(meta["path"]), meta["size"], _unquoted(meta["e_tag"]))
+            for key, meta in below.items()
+            if not any(part.startswith(".") for part in key.split("/"))
+            and not (meta["size"] == 0 and (key in parents or self._is_marker(key)))
+        ]
 
     def stat(self, key: str) -> StoredObject:
         """Size and ETag, by a HEAD."""
+        import obstore
+
         name = self._name(key)
-        try:
-            head = self.client.request("head_object", name, Key=name)
-        except ObjectMissing:
-            with suppress(AccessDenied):  # whoever may not ask about the bucket keeps the first answer
-                self.client.request(
-                    "head_bucket", name
-                )  # a HEAD's 404 does not say which of the two is missing
-            raise
-        return StoredObject(self.client.url(name), head["ContentLength"], head["ETag"].strip('"'))
+        with self._requests(name) as remote:
+            return self._found(obstore.head(remote, name))
 
     def read(self, key: str, expected: StoredObject | None) -> bytes:
         """A whole object, by one GET."""
-        return self._bytes(key, *_version(expected))
+        with self._body(key, expected) as body:
+            return bytes(body.bytes())
 
     def fetch_to(self, key: str, expected: StoredObject | None, path: Path) -> StoredObject:
         """An object into a file, by one GET."""
-        with named_errors(str(path)), replacing(path) as file:
-
-            def restart() -> None:
-                file.seek(0)
-                file.truncate()
-
-            return self.client.download(self._name(key), file.write, restart, *_version(expected))
+        with self._body(key, expected) as body, named_errors(str(path)), replacing(path) as file:
+            for chunk in body.stream(min_chunk_size=CHUNK):
+                file.write(chunk)
+            return self._found(body.meta)
 
     def open(self, key: str, expected: StoredObject | None) -> BinaryIO:
         """A file whose reads are GETs of ranges of one version of the object."""
         found = expected or self.stat(key)
+        return io.BufferedReader(_Ranges(self, key, found), READ_AHEAD)
 
-        def read_range(start: int, end: int) -> bytes:
-            return self._bytes(key, end - start, found.etag, f"bytes={start}-{end - 1}")
-
-        return io.BufferedReader(_Ranges(found.size, read_range), READ_AHEAD)
+    def read_range(self, key: str, expected: StoredObject, start: int, end: int) -> "Bytes | bytes":
+        """The bytes from start to end of one version of an object."""
+        try:
+            with self._body(key, expected, (start, end)) as body:
+                return body.bytes()
+        except NotPartial:  # such as rclone's server, which calls a part the whole
+            return self.read(key, expected)[start:end]
 
     def write(self, key: str, data: bytes) -> None:
         """One PUT."""
-        self._put(key, data)
+        self._put(key, data, use_multipart=False)
 
     def put(self, key: str, path: Path) -> None:
-        """One PUT, streamed from the file; of a large file, a multipart upload."""
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            if size < LARGE:
-                self._put(key, file)
-            else:
-                self._put_in_parts(self._name(key), file, max(PART, -(-size // MAX_PARTS)))
+        """One PUT; of a large file, a multipart upload, whose object appears with the last request."""
+        part = max(PART, -(-path.stat().st_size // MAX_PARTS))
+        self._put(key, path, chunk_size=part, max_concurrency=PARTS_AT_ONCE)
 
     def delete(self, key: str) -> None:
-        """One DELETE, which S3 answers alike whether the object existed or not."""
-        self.client.request("delete_object", self._name(key), Key=self._name(key))
+        """One DELETE. Azure and Google Cloud say that there was no object, S3 does not."""
+        import obstore
+
+        with suppress(ObjectMissing), self._requests(self._name(key)) as remote:
+            obstore.delete(remote, self._name(key))
+
+    def _put(self, key: str, content: bytes | Path, **how: Any) -> None:  # noqa: ANN401 - obstore's
+        import obstore
+
+        with self._requests(self._name(key), of_store=True) as remote:
+            obstore.put(remote, self._name(key), content, **how)
+
+    @contextmanager
+    def _body(
+        self, key: str, expected: StoredObject | None, span: tuple[int, int] | None = None
+    ) -> "Iterator[GetResult]":
+        """An answer to a GET whose content is still to come, if it is of the object that was asked for."""
+        import obstore
+
+        name = self._name(key)
+        options: GetOptions = {}
+        if expected is not None:
+            options["if_match"] = f'"{expected.etag}"'
+        if span is not None:
+            options["range"] = span
+        with self._requests(name) as remote:
+            body = obstore.get(remote, name, options=options)
+            found = self._found(body.meta)
+            listed = expected or found
+            if (found.size, found.etag) != (listed.size, listed.etag):  # a server may ignore If-Match
+                raise ObjectChanged(
+                    f"{found.url} is not the object that was listed: got {found.size} bytes, ETag "
+                    f"{found.etag}; expected {listed.size} bytes, ETag {listed.etag}. List it again, and run "
+                    "again."
+                )
+            yield body
+
+    def _listed(self, wanted: str) -> Iterator[tuple[str, Any]]:
+        """Full names that begin with `wanted`, and what the server says of each."""
+        import obstore
+
+        folder, slash, start = wanted.rpartition("/")
+        offset = wanted[:-1] if start else None  # obstore lists whole folders; names come sorted
+        with self._requests(wanted, of_store=True) as remote:
+            for page in obstore.list(remote, folder or None, offset=offset, chunk_size=PAGE):
+                for meta in page:
+                    name = meta["path"]
+                    if name.startswith(wanted) and len(name) > len(folder + slash):
+                        yield name, meta
+                    elif start and name > wanted:
+                        return
+
+    def _is_marker(self, key: str) -> bool:
+        """Whether an empty object is called `key/` rather than `key`."""
+        try:
+            self.stat(key)
+        except StorageError as error:
+            return isinstance(error, ObjectMissing)
+        return False
+
+    @contextmanager
+    def _requests(self, name: str, *, of_store: bool = False) -> Iterator[Any]:
+        """The connection, for requests whose errors are named after the object."""
+        try:
+            with self._lock:
+                if self._connected is None:
+                    self._connected = connect(self._scheme, self._bucket, self._options)
+            yield self._connected
+        except Exception as error:
+            translated = named(error, self._url(name), self._options, of_store=of_store)
+            if translated is error:
+                raise
+            if isinstance(translated, ObjectMissing) and not of_store:
+                with suppress(AccessDenied):  # a 404 without a body does not say which of the two is missing
+                    next(self._listed(f"{name}/"), None)
+            raise translated from None
+
+    def _found(self, meta: Any) -> StoredObject:  # noqa: ANN401 - a dictionary with the types of obstore's stubs
+        return StoredObject(self._url(meta["path"]), meta["size"], _unquoted(meta["e_tag"]))
 
     def _name(self, key: str) -> str:
         return self._prefix + key if key else self._prefix.rstrip("/")
 
-    def _bytes(self, key: str, size: int | None, etag: str | None, span: str | None = None) -> bytes:
-        parts: list[bytes] = []
-        self.client.download(self._name(key), parts.append, parts.clear, size, etag, span)
-        return b"".join(parts)
-
-    def _put(self, key: str, body: bytes | BinaryIO) -> None:
-        self.client.request("put_object", self._name(key), Key=self._name(key), Body=body)
-
-    def _put_in_parts(self, name: str, file: BinaryIO, part_size: int) -> None:
-        """A multipart upload: the object appears, or replaces the earlier one, with the last request."""
-        begun = self.client.request("create_multipart_upload", name, Key=name)
-        upload = {"Key": name, "UploadId": begun["UploadId"]}
-        parts: list[dict[str, Any]] = []
-        try:
-            while body := file.read(part_size):
-                number = len(parts) + 1
-                sent = self.client.request("upload_part", name, **upload, PartNumber=number, Body=body)
-                said = {field: sent[field] for field in sent if field == "ETag" or field in CHECKSUMS}
-                parts.append({"PartNumber": number, **said})
-            whole = {"Parts": parts}
-            self.client.request("complete_multipart_upload", name, **upload, MultipartUpload=whole)
-        except BaseException:  # what is neither completed nor aborted is invisible, and paid for
-            with suppress(StorageError):
-                self.client.request("abort_multipart_upload", name, **upload)
-            raise
-
-    def _pages(self, prefix: str, **request: str) -> Iterator[dict[str, Any]]:
-        """The answers to a LIST, one per 1,000 entries."""
-        page = self.client.request("list_objects_v2", prefix, Prefix=prefix, **request)
-        yield page
-        while page.get("IsTruncated"):
-            request["ContinuationToken"] = page["NextContinuationToken"]
-            page = self.client.request("list_objects_v2", prefix, Prefix=prefix, **request)
-            yield page
+    def _url(self, name: str) -> str:
+        return f"{self._scheme}://{self._bucket}/{name}".rstrip("/")
 
 
-def _version(expected: StoredObject | None) -> tuple[int | None, str | None]:
-    """Size and ETag to insist on."""
-    return (expected.size, expected.etag) if expected else (None, None)
+def _unquoted(etag: str | None) -> str:
+    return (etag or "").strip('"')
 
 
 class _Ranges(io.RawIOBase):
-    """A seekable file over a function that reads the bytes from start to end."""
+    """One version of an object as a seekable file."""
 
-    def __init__(self, size: int, read_range: Callable[[int, int], bytes]) -> None:
-        self._size = size
-        self._read_range = read_range
+    def __init__(self, bucket: Bucket, key: str, found: StoredObject) -> None:
+        self._bucket, self._key, self._found = bucket, key, found
         self._position = 0
 
     def readable(self) -> bool:
@@ -161,18 +213,19 @@ class _Ranges(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._found.size}[whence]
         self._position = max(0, start + offset)
         return self._position
 
     def readall(self) -> bytes:  # the inherited one would ask for 8 kB at a time
-        return self.read(max(0, self._size - self._position)) or b""
+        return self.read(max(0, self._found.size - self._position)) or b""
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - a writable buffer, which typing cannot name in 3.11
-        end = min(self._position + len(buffer), self._size)
+        end = min(self._position + len(buffer), self._found.size)
         if end <= self._position:
             return 0
-        data = self._read_range(self._position, end)
-        buffer[: len(data)] = data
+        buffer[: end - self._position] = data = self._bucket.read_range(
+            self._key, self._found, self._position, end
+        )
         self._position = end
         return len(data)

@@ -1,4 +1,4 @@
-"""`Store`: a folder or `s3://bucket/prefix` behind one interface.
+"""`Store`: a folder or a prefix of a bucket behind one interface.
 
 Belongs here: addresses (which URIs are accepted, how a key becomes a URL and back) and the choice between the
 two kinds of place. Does not belong here: how either kind works (`folder.py`, `bucket.py`).
@@ -14,7 +14,10 @@ from clay_assets.storage.errors import Misconfigured, ObjectMissing, StorageErro
 from clay_assets.storage.folder import Folder
 from clay_assets.storage.types import S3Options, StoredObject
 
-# What the AWS SDK accepts as a bucket's name; an access point's ARN is not supported, its alias is.
+SCHEMES = ("s3", "gs", "az")
+"""Of S3, Google Cloud Storage, and a container of the Azure account that AZURE_STORAGE_ACCOUNT_NAME names."""
+
+# What the clouds accept as a bucket's name; an access point's ARN is not supported, its alias is.
 BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 
@@ -33,14 +36,14 @@ class Place(Protocol):
 
 
 class Store:
-    """One folder or one `s3://bucket/prefix`. Any number of threads may use it at once.
+    """One folder, or one `s3://`, `gs://` or `az://bucket/prefix`. Any number of threads may use it at once.
 
     Wherever an object is named, its key relative to the store, its full URL, or the `StoredObject` of a
     listing is accepted. A `StoredObject` asks for exactly the content that was listed.
     The key "" is the store's own address, for a store that is a single object, such as a checkpoint.
 
     Attributes:
-        uri: an absolute path, or `s3://bucket/prefix` without a slash at the end.
+        uri: an absolute path, or `scheme://bucket/prefix` without a slash at the end.
         is_local: whether it is a folder of this machine.
     """
 
@@ -48,29 +51,30 @@ class Store:
         """Takes the address; reaches no network and touches no file.
 
         Args:
-            uri: a folder (relative ones count from the current directory) or `s3://bucket/prefix`.
-            options: how to reach S3; of no effect on a folder.
+            uri: a folder (relative ones count from the current directory) or `scheme://bucket/prefix`.
+            options: how to reach the cloud; of no effect on a folder.
 
         Raises:
             Misconfigured: The address is of neither kind.
         """
         text = os.fspath(uri)
-        self.is_local = not text.startswith("s3://")
+        scheme = text.partition("://")[0]
+        self.is_local = scheme not in SCHEMES or "://" not in text
         self._place: Place
         if self.is_local:
             folder = _folder(text)
             self.uri = str(folder)
             self._place = Folder(folder)
         else:
-            bucket, prefix = _bucket_and_prefix(text)
-            self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
-            self._place = Bucket(bucket, prefix, options or S3Options())
+            bucket, prefix = _bucket_and_prefix(scheme, text)
+            self.uri = f"{scheme}://{bucket}/{prefix}".rstrip("/")
+            self._place = Bucket(scheme, bucket, prefix, options or S3Options())
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
 
     def url(self, key: str = "") -> str:
-        """The full URL of a key: an absolute path, or `s3://bucket/prefix/key`."""
+        """The full URL of a key: an absolute path, or `scheme://bucket/prefix/key`."""
         return f"{self.uri.rstrip('/')}/{key}" if key else self.uri
 
     def folders(self) -> list[str]:
@@ -136,7 +140,7 @@ class Store:
     def open(self, target: StoredObject | str) -> BinaryIO:
         """A seekable file for reading parts of an object, such as a Parquet footer.
 
-        On S3 every part comes from the same version of the object.
+        In a bucket every part comes from the same version of the object.
 
         Raises:
             StorageError: As `read`, here and while reading.
@@ -198,20 +202,21 @@ def _folder(text: str) -> Path:
     if separator or not text:
         got = f"scheme {scheme}://" if separator else "nothing"
         raise Misconfigured(
-            f"A store is a folder (data/chips, /mnt/chips) or s3://bucket/prefix; got {got}. "
+            f"A store is a folder (data/chips, /mnt/chips) or s3://, gs:// or az://bucket/prefix; got {got}. "
             "Write a local folder without file://."
         )
     return Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 - resolve() would change the user's spelling
 
 
-def _bucket_and_prefix(text: str) -> tuple[str, str]:
-    bucket, _, prefix = text.removeprefix("s3://").partition("/")
+def _bucket_and_prefix(scheme: str, text: str) -> tuple[str, str]:
+    bucket, _, prefix = text.removeprefix(f"{scheme}://").partition("/")
     if BUCKET_NAME.fullmatch(bucket):
         return bucket, prefix.strip("/")
     # The text is not repeated where it may hold a secret, which may hold slashes: s3://key:sec/ret@bucket.
     if ":" in bucket or "@" in text:
         raise Misconfigured(
-            "An s3:// address holds credentials, or a : or @ that looks like them. Leave them out of the "
-            "address: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile."
+            f"The {scheme}:// address holds credentials, or a : or @ that looks like them. Leave them out of "
+            "the address: set the variables of the cloud's own tools, such as AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or a profile."
         )
-    raise Misconfigured(f"{text}: got {bucket!r} as the bucket's name; expected s3://bucket/prefix.")
+    raise Misconfigured(f"{text}: got {bucket!r} as the bucket's name; expected {scheme}://bucket/prefix.")

@@ -1,4 +1,7 @@
-"""The two value objects of a store: one object in it, and how to reach S3."""
+"""The two value objects of a store: one object in it, and how to reach a cloud.
+
+Belongs here: their fields and what they may hold. Does not belong here: what they become (`connection.py`).
+"""
 
 from dataclasses import dataclass, field
 
@@ -10,9 +13,9 @@ class StoredObject:
     """One object as a listing saw it.
 
     Attributes:
-        url: `s3://bucket/key`, or an absolute path.
+        url: `s3://bucket/key`, `gs://bucket/key`, `az://container/key`, or an absolute path.
         size: in bytes.
-        etag: changes when the content does. On S3 the ETag without its quotes; of a local file its
+        etag: changes when the content does. In a cloud the ETag without its quotes; of a local file its
             modification time in ns and its size, both in hexadecimal.
     """
 
@@ -23,21 +26,23 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class S3Options:
-    """How to reach S3: the same fields as dagster-aws's `S3Resource`.
+    """How to reach S3: the fields of dagster-aws's `S3Resource`, and `request_payer`.
 
     What is left empty is found by the AWS SDK itself: `AWS_*` variables, `~/.aws`, the instance's role.
+    Of these `use_unsigned_session`, `max_attempts` and `verify` hold for `gs://` and `az://` as well.
 
     Attributes:
         use_unsigned_session: anonymous requests, for public buckets.
         region_name: of the bucket.
         endpoint_url: of a server other than AWS, with its scheme.
-        max_attempts: per request, the first one included; also per download that breaks midway.
+        max_attempts: per request, the first one included, and the continuations of a download that breaks.
         profile_name: a profile of `~/.aws/config`.
         use_ssl: https where `endpoint_url` does not say.
         verify: whether the server's certificate is verified; None: as the SDK's settings say.
         aws_access_key_id: with `aws_secret_access_key`.
         aws_secret_access_key: with `aws_access_key_id`.
         aws_session_token: of temporary credentials.
+        request_payer: whether the owner of these credentials pays for the transfer, as some buckets ask.
     """
 
     use_unsigned_session: bool = False
@@ -50,6 +55,7 @@ class S3Options:
     aws_access_key_id: str | None = field(default=None, repr=False)
     aws_secret_access_key: str | None = field(default=None, repr=False)
     aws_session_token: str | None = field(default=None, repr=False)
+    request_payer: bool = False
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:

@@ -32,7 +32,7 @@ socket.socket.connect = refuse
 from clay_assets.definitions import defs
 import dagster
 dagster.Definitions.validate_loadable(defs)
-print(json.dumps(sorted(set(sys.modules) & {"torch", "s3fs", "aiobotocore", "clay_model.encoder"})))
+print(json.dumps(sorted(set(sys.modules) & {"torch", "s3fs", "obstore", "boto3", "clay_model.encoder"})))
 """
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env={}, capture_output=True, text=True, check=False

@@ -135,6 +135,10 @@ class Scene:
 
         return within(PATIENCE, work)
 
+    def output_files(self) -> list[str]:
+        """Names of the published files."""
+        return sorted(path.name for path in (self.root / "output").glob("*.gpq"))
+
     def values(self, tile: str = "27WXN") -> dict[int, float | str]:
         """What the results say of each chip by its number: its mean pixel, or why it was skipped."""
         results = TileResults.open(self.work, tile)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from clay_model import V0, V15, Dimensions, Embedder, Level, ModelSpec, Precision
 from clay_model.accelerate import LARGEST_BATCH, auto_batch_size, fitting_batch
-from clay_model.checkpoint import Encoder
 from clay_model.device import multiplies_bf16
+from clay_model.encoder import Encoder
 from clay_model.kernels.attention import headwise_attention
 from clay_model.kernels.packed import PackedLinear, packing_works
 from clay_model.layers import Attention, plain_attention
@@ -113,8 +113,8 @@ def test_fast_path_agrees_with_the_plain_one_in_every_size(spec: ModelSpec, size
     distance_bf16 = largest_distance(fast.encode(*inputs, level), exact)
     plain_bf16 = largest_distance(plain.encode(*inputs, level), exact)
     print(
-        f"\n{spec.model_name(size)}: fp32 {distance:.1e}, bf16 {distance_bf16:.1e} (the plain path's"
-        f" {plain_bf16:.1e})"
+        f"\n{spec.model_name(size)}: fp32 {distance:.1e},"
+        f" bf16 {distance_bf16:.1e} (the plain path's {plain_bf16:.1e})"
     )
     assert distance < BOUND["fp32"]
     assert distance_bf16 < min(BOUND["bf16"], 1.5 * plain_bf16)

@@ -14,6 +14,7 @@ FOREIGN = [
     "rasterio",
     "osgeo",
     "s3fs",
+    "obstore",
     "fsspec",
     "boto3",
     "botocore",

@@ -128,19 +128,19 @@ def with_time_of_day(dates: Sequence[datetime.date], lonlat: ArrayLike) -> list[
 
     Args:
         dates: B dates or `datetime`s.
-        lonlat: (B, 2) degrees in WGS 84, longitude first; its rows beyond B are not looked at.
+        lonlat: (B, 2) degrees in WGS 84, longitude first.
 
     Raises:
         TypeError: If an element is no date.
-        ValueError: If a place is off the map, or places are fewer than dates.
+        ValueError: If a place is off the map, or there are not as many as dates.
     """
     check_dates(dates)
     places = check_lonlat(lonlat)
-    if len(places) < len(dates):
+    if len(places) != len(dates):
         raise ValueError(f"lonlat has {len(places)} rows for {len(dates)} dates, expected one row a date")
     return [
         date if isinstance(date, datetime.datetime) else overpass(date, float(longitude))
-        for date, (longitude, _) in zip(dates, places, strict=False)
+        for date, (longitude, _) in zip(dates, places, strict=True)
     ]
 
 

@@ -25,7 +25,7 @@ from clay_assets.embedding.stream.ready_queue import ReadyChip, ReadyQueue
 from clay_assets.results.outcomes import Outcome, Skipped
 from clay_assets.results.picture import chip_thumbnail
 from clay_assets.storage import AccessDenied, StoredObject
-from clay_model import Embedder, Level, embedding_shape
+from clay_model import Embedder, Level
 
 FETCHERS = 16
 """Chips fetched while as many as there are cores are decoded: 16 x 9 MB in 100 ms each are 1.4 GB/s."""
@@ -96,6 +96,7 @@ class ChipStream:
         self.clock = StreamClock()
         self._read = read
         self._max_nodata = max_nodata
+        self._spec = embedders[0].spec
         # Chips whose pixels are in memory, or about to be. Beside those in the workers' hands, a batch that
         # each device computes, one that it is given meanwhile, one ready: more would only fill memory.
         slots = workers + 3 * batch_size * len(embedders)
@@ -280,15 +281,16 @@ class ChipStream:
         if tile.abandoned:
             outcome.cancel()
             return None
-        chip = read_chip(data, source.url, tile=tile.name, max_nodata=self._max_nodata)
+        chip = read_chip(data, source.url, spec=self._spec, tile=tile.name, max_nodata=self._max_nodata)
+        windows = _windows(chip.pixels, self._spec.window_size)
         return ReadyChip(
             tile=tile.name,
             source=source,
-            pixels=_to_tensor(chip.pixels, for_gpu=self._for_gpu),
-            lonlat=chip.lonlat,
+            pixels=_to_tensor(windows, for_gpu=self._for_gpu),
+            windows=chip.windows,
             date=chip.date,
-            footprint=chip.footprint,
-            thumbnail=chip_thumbnail(chip.pixels),
+            time=chip.time,
+            thumbnails=tuple(map(chip_thumbnail, windows)),
             nodata=chip.nodata,
             outcome=outcome,
         )
@@ -306,12 +308,20 @@ def _decoders(*, for_gpu: bool) -> int:
 
 def _outcomes_ahead(embedders: Sequence[Embedder], level: Level, batch_size: int) -> int:
     """Outcomes that may wait for the consumer, beside those of the chips in memory."""
-    vector_bytes = 4 * math.prod(embedding_shape(level, embedders[0].dimensions.dim))
+    first = embedders[0]
+    vector_bytes = 4 * math.prod(first.spec.embedding_shape(level, first.dimensions.dim))
     return min(BATCHES_AHEAD * batch_size * len(embedders), OUTCOMES_AHEAD_BYTES // vector_bytes)
 
 
+def _windows(pixels: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """A chip's windows, (W, bands, size, size), row by row; a view where the chip is one window."""
+    bands, side = len(pixels), pixels.shape[1] // size
+    parts = pixels.reshape(bands, side, size, side, size).transpose(1, 3, 0, 2, 4)
+    return parts.reshape(-1, bands, size, size) if side > 1 else parts[0]
+
+
 def _to_tensor(pixels: NDArray[np.float32], *, for_gpu: bool) -> Tensor:
-    """Pixels for a device.
+    """Pixels (W, bands, size, size) for a device.
 
     A file's bands may lie pixel by pixel. For the CPU they are taken apart here, by as many threads as
     decode; for a GPU they are left as they lie, because it does that in no time (see `DeviceLoop`).

@@ -95,7 +95,7 @@ class DeviceLoop:
             embedder: The network on this device.
             ready: Where the chips come from.
             level: How much of a chip one vector describes.
-            batch_size: Chips per forward pass, as long as memory suffices.
+            batch_size: Windows per forward pass, as long as memory suffices.
             clock: Gets the time spent.
             ahead: Batches given to the device while it still computes others. Default: one on a GPU, so that
                 it never waits for us; none on a CPU, which has computed when `encode` returns.
@@ -147,41 +147,53 @@ class DeviceLoop:
         """Start a batch, in smaller parts where the device has too little memory."""
         todo = self._todo = list(batch)
         while todo:
-            part = todo[: self._size]
+            part = _first_of(todo, self._size)
             try:
                 self._launched.append(_Launched(part, *_to_host(self._encode(part))))
             except Exception as error:  # those who wait for these chips must hear of it
                 if _is_out_of_memory(error):
-                    if self._make_room(len(part)):
+                    if self._make_room(sum(len(chip.windows) for chip in part)):
                         continue
-                    self._fail(part, f"{self._embedder.device} has no memory for a single chip", error)
+                    self._fail(part, f"{self._embedder.device} has no memory for a single window", error)
                 else:
                     self._fail(part, f"{self._embedder.device} could not encode a batch", error)
             del todo[: len(part)]
             self._finish_all_but(self._ahead)
 
     def _make_room(self, size: int) -> bool:
-        """After so many chips found too little memory: whether it is worth another try."""
+        """After so many windows found too little memory: whether it is worth another try."""
         others = len(self._launched)
         self._finish_all_but(0)  # what is under way holds memory, too
         if size > 1:
-            self._size = size // 2
-            log.warning("out of memory on %s: on with batches of %d chips", self._embedder.device, self._size)
-        return size > 1 or others > 0
+            self._size = min(self._size, size) // 2 or 1
+            log.warning(
+                "out of memory on %s: on with batches of %d windows", self._embedder.device, self._size
+            )
+        return others > 0 or size > 1
 
     def _encode(self, part: Sequence[ReadyChip]) -> Tensor:
+        """Vectors of the windows of some chips, (windows, …)."""
         device = self._embedder.device
+        count = sum(len(chip.windows) for chip in part)
         with torch.cuda.stream(self._copies) if self._copies is not None else nullcontext():
-            pixels = torch.empty((len(part), *part[0].pixels.shape), device=device)
-            for row, chip in zip(pixels, part, strict=True):
+            pixels = torch.empty((count, *part[0].pixels.shape[1:]), device=device)
+            rows = pixels.split([len(chip.windows) for chip in part])
+            for row, chip in zip(rows, part, strict=True):
                 # First as they lie, then apart: a copy to a GPU that does both does the latter on the CPU.
                 row.copy_(chip.pixels.to(device, non_blocking=True))
         if self._copies is not None:
             products = torch.cuda.current_stream(device)
             products.wait_stream(self._copies)
             pixels.record_stream(products)  # else their memory could be given away while it is still read
-        context = self._embedder.context([chip.lonlat for chip in part], [chip.date for chip in part])
-        return self._embedder.encode(pixels, *context, self._level)
+        places = [window.lonlat for chip in part for window in chip.windows]
+        times = [chip.time or chip.date for chip in part for _ in chip.windows]
+        context = self._embedder.context(places, times)
+        parts = [tensor.split(self._size) for tensor in (pixels, *context)]  # a chip may have more windows
+        vectors = [
+            self._embedder.encode(images, where, when, self._level)
+            for images, where, when in zip(*parts, strict=True)
+        ]
+        return torch.cat(vectors) if len(vectors) > 1 else vectors[0]
 
     def _finish_all_but(self, count: int) -> None:
         while len(self._launched) > count:
@@ -193,17 +205,24 @@ class DeviceLoop:
         try:
             launched.wait()
             vectors = launched.vectors.numpy()
-            finite = np.isfinite(vectors).reshape(len(vectors), -1).all(axis=1)
-            # Copies, so that a vector that waits to be written does not keep its whole batch.
+            ends = np.cumsum([len(chip.windows) for chip in launched.chips])[:-1]
+            # Copies, so that vectors that wait to be written do not keep their whole batch.
             outcomes = [
-                Embedded(chip.source, chip.date, chip.footprint, vector.copy(), chip.thumbnail, chip.nodata)
-                for chip, vector in zip(launched.chips, vectors, strict=True)
+                Embedded(
+                    chip.source,
+                    chip.date,
+                    tuple(window.footprint for window in chip.windows),
+                    rows.copy(),
+                    chip.thumbnails,
+                    chip.nodata,
+                )
+                for chip, rows in zip(launched.chips, np.split(vectors, ends), strict=True)
             ]
         except Exception as error:  # what a GPU could not do is often said only when its result is asked for
             self._fail(launched.chips, f"{self._embedder.device} could not encode a batch", error)
             return
-        for chip, outcome, usable in zip(launched.chips, outcomes, finite, strict=True):
-            if usable:
+        for chip, outcome in zip(launched.chips, outcomes, strict=True):
+            if np.isfinite(outcome.vectors).all():
                 self._clock.finite = True
                 chip.outcome.set_result(outcome)
             elif self._clock.finite or self._unfinite < FIRST_CHIPS:
@@ -219,6 +238,12 @@ class DeviceLoop:
             error = EncodingFailed(message + reason)
             error.__cause__ = cause
             chip.outcome.set_exception(error)
+
+
+def _first_of(chips: Sequence[ReadyChip], windows: int) -> list[ReadyChip]:
+    """The first chips that have so many windows together, at most; one in any case."""
+    ends = np.cumsum([len(chip.windows) for chip in chips])
+    return list(chips[: max(1, int(np.searchsorted(ends, windows, side="right")))])
 
 
 def _to_host(vectors: Tensor) -> tuple[Tensor, Callable[[], None]]:

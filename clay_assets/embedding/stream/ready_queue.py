@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from clay_assets.chips.place import Place
 from clay_assets.results.outcomes import Outcome
 from clay_assets.storage import StoredObject
 
@@ -23,11 +24,11 @@ class ReadyChip:
     Attributes:
         tile: MGRS code of the tile it is embedded for.
         source: The object it was read from.
-        pixels: (13, 512, 512) float32; in pinned memory where a GPU will fetch them.
-        lonlat: Of the centre, degrees in WGS 84, longitude first.
+        pixels: (W, bands, side, side) float32 of its W windows; in pinned memory where a GPU will fetch them.
+        windows: Places of the windows.
         date: Acquisition date.
-        footprint: WKB polygon in OGC:CRS84.
-        thumbnail: Of `results.picture.chip_thumbnail`.
+        time: Moment of acquisition, UTC; None where it is not known or not needed.
+        thumbnails: Of the windows, by `results.picture.chip_thumbnail`.
         nodata: Share of its pixels without data, 0 to 1.
         outcome: Where the consumer waits for it.
     """
@@ -35,10 +36,10 @@ class ReadyChip:
     tile: str
     source: StoredObject
     pixels: Tensor
-    lonlat: tuple[float, float]
+    windows: tuple[Place, ...]
     date: datetime.date
-    footprint: bytes
-    thumbnail: bytes
+    time: datetime.datetime | None
+    thumbnails: tuple[bytes, ...]
     nodata: float
     outcome: Future[Outcome]
 
@@ -80,21 +81,30 @@ class ReadyQueue:
         """A batch.
 
         Args:
-            size: Chips wanted.
+            size: Windows wanted.
             wait: Whether to wait for a batch.
 
         Returns:
-            As many chips as wanted; fewer once no chip is on its way, because the consumer may wait for just
-            these before it adds more, or they hold all slots; none at the end, or instead of a wait.
+            Chips with as many windows, or a few more; fewer once no chip is on its way, because the consumer
+            may wait for just these before it adds more, or they hold all slots; none at the end, or instead
+            of a wait.
         """
         with self._changed:
             while not self._closed:
-                if len(self._ready) >= size or (self._ready and not self._on_their_way):
-                    return [self._ready.popleft() for _ in range(min(size, len(self._ready)))]
+                enough = sum(len(chip.windows) for chip in self._ready) >= size
+                if enough or (self._ready and not self._on_their_way):
+                    return self._pop(size)
                 if not wait or (self._all_announced and not self._on_their_way and not self._ready):
                     return []
                 self._changed.wait()
         return []
+
+    def _pop(self, windows: int) -> list[ReadyChip]:
+        batch: list[ReadyChip] = []
+        while self._ready and windows > 0:
+            batch.append(self._ready.popleft())
+            windows -= len(batch[-1].windows)
+        return batch
 
     def discard(self, abandoned: Callable[[ReadyChip], bool]) -> list[ReadyChip]:
         """Remove and return the chips for which `abandoned` is true."""

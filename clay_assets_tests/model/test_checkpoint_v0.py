@@ -17,8 +17,11 @@ import torch
 from torch import Tensor
 
 from clay_assets_tests.checkpoints import encoder_state, lightning_checkpoint, write_checkpoint
-from clay_model import SIZES, CheckpointError, Dimensions, Encoder, read_checkpoint
-from clay_model.checkpoint import parameter_names
+from clay_assets_tests.recipe import GROUP_BANDS
+from clay_model import SIZES, CheckpointError, Dimensions, read_checkpoint
+from clay_model.encoder import Encoder
+from clay_model.v0.checkpoint import FORMAT
+from clay_model.v0.encoder import Encoder as EncoderV0
 
 PREFIX = "model.encoder."
 QKV = f"{PREFIX}transformer.layers.0.0.to_qkv.weight"
@@ -40,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 def weights_by_their_names(encoder: Encoder) -> dict[str, Tensor]:
     """The encoder's parameters under the names that they have in a checkpoint."""
     ours = encoder.state_dict()
-    return {PREFIX + theirs: ours[name] for theirs, name in parameter_names(encoder.dimensions).items()}
+    return {PREFIX + theirs: ours[name] for theirs, name in FORMAT.names(encoder.dimensions).items()}
 
 
 def assert_holds(encoder: Encoder, state: dict[str, Tensor]) -> None:
@@ -92,7 +95,7 @@ def test_size_without_a_name_comes_from_shapes(path: Path) -> None:
     dimensions = Dimensions(dim=64, depth=2, heads=3, mlp_ratio=1)  # heads wider than a token, as in `large`
     state = {
         name: torch.randn(tensor.shape)
-        for name, tensor in weights_by_their_names(Encoder(dimensions)).items()
+        for name, tensor in weights_by_their_names(EncoderV0(dimensions)).items()
     }
     checkpoint = read_checkpoint(write_checkpoint(path, {"state_dict": state}))
     assert checkpoint.model_size == "custom"
@@ -132,8 +135,9 @@ def test_loading_leaves_the_random_numbers_to_come_as_they_were(tiny_checkpoint:
 
 def test_constants_are_those_of_an_encoder_built_without_checkpoint(tiny_checkpoint: Path) -> None:
     loaded = dict(read_checkpoint(tiny_checkpoint).encoder.named_buffers())
-    built = dict(Encoder(SIZES["tiny"]).named_buffers())
-    assert loaded.keys() == built.keys() == {"mean", "deviation", "token_encoding"}
+    built = dict(EncoderV0(SIZES["tiny"]).named_buffers())
+    assert loaded.keys() == built.keys()
+    assert {name.split(".")[-1] for name in built} == {"mean", "deviation", "token_encoding"}
     assert all(torch.equal(loaded[name], built[name]) for name in built)
 
 
@@ -235,8 +239,7 @@ def test_archive_that_is_no_checkpoint_is_refused(path: Path, tiny_checkpoint: P
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in parts_of(kind, parts).items():
             archive.writestr(name, data)
-    message = "is a zip archive (that PyTorch cannot read as a checkpoint|whose pickle is damaged)"
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match="is a zip archive that cannot be read as a checkpoint"):
         read_checkpoint(path)
 
 
@@ -280,21 +283,25 @@ class MakesFolder:
         return os.mkdir, (str(self.folder),)
 
 
-@pytest.mark.parametrize("part", ["state_dict", "hyper_parameters", "callbacks"])
-def test_pickle_that_needs_code_is_refused_and_the_code_not_run(
+@pytest.mark.parametrize("part", ["hyper_parameters", "callbacks"])
+def test_code_beside_the_weights_is_not_run_and_the_weights_are_read(
     path: Path, tmp_path: Path, content: Content, part: str
 ) -> None:
     folder = tmp_path / "made by the pickle"
     content.setdefault(part, {})["trap"] = MakesFolder(folder)
-    write_checkpoint(path, content)
-    with pytest.raises(
-        CheckpointError, match=r"would have to run code \(\w+\.mkdir\) to be opened, which is never"
-    ):
-        read_checkpoint(path)
+    assert_holds(read_checkpoint(write_checkpoint(path, content)).encoder, encoder_state("tiny"))
     assert not folder.exists()
 
     torch.load(path, weights_only=False)  # the trap does work
     assert folder.exists()
+
+
+def test_code_among_the_weights_is_refused_and_not_run(path: Path, tmp_path: Path, content: Content) -> None:
+    folder = tmp_path / "made by the pickle"
+    content["state_dict"]["trap"] = MakesFolder(folder)
+    with pytest.raises(CheckpointError, match=r"unexpected trap \(\w+\.mkdir, never run\)"):
+        read_checkpoint(write_checkpoint(path, content))
+    assert not folder.exists()
 
 
 def test_bare_pickle_is_not_run(path: Path, tmp_path: Path) -> None:
@@ -316,10 +323,14 @@ def test_bare_pickle_is_not_run(path: Path, tmp_path: Path) -> None:
         ({}, "holds no `state_dict` but nothing"),
         ({"model": {}, "epoch": 3}, "holds no `state_dict` but epoch, model"),
         ({"state_dict": torch.zeros(3)}, "holds no `state_dict`"),
-        ({"state_dict": {}}, r"no tensor under model.encoder. among its 0 \(the first: none\)"),
+        (
+            {"state_dict": {}},
+            r"no patch embedding of Clay v0 \(model.encoder.patch_embedding.rgb.…\) and none of Clay v1.5"
+            r" \(model.encoder.patch_embedding.weight_generator.…\) among its 0 weights \(the first: none\)",
+        ),
         (
             {"state_dict": {"vit.cls": torch.zeros(1), "vit.pos": torch.zeros(1)}},
-            r"no tensor under model.encoder. among its 2 \(the first: vit.cls, vit.pos\)",
+            r"among its 2 weights \(the first: vit.cls, vit.pos\); expected .* Clay v0 or Clay v1.5",
         ),
     ],
     ids=["tensor", "list", "empty", "other keys", "no mapping", "no weights", "other network"],
@@ -330,28 +341,41 @@ def test_other_content_is_named(path: Path, wrong: object, message: str) -> None
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("setting", "message"),
     [
-        "model.teacher.blocks.0.attn.qkv.weight",
-        "model.proj.weight",
-        "model.encoder.patch_embedding.fclayer.l1.weight",
-        "model.encoder.patch_embedding.weight_generator.weight_tokens",
+        ({"image_size": 256}, "image_size 256, expected 512"),
+        ({"patch_size": 16}, "patch_size 16, expected 32"),
+        ({"patch_size": "32"}, "patch_size '32', expected 32"),
+        ({"image_size": 224, "patch_size": 16}, "image_size 224, expected 512; patch_size 16, expected 32"),
+        (
+            {"band_groups": {"rgb": [2, 1, 0]}},
+            r"band_groups {'rgb': \[2, 1, 0\]}, expected {'rgb': \(2, 1, 0\)",
+        ),
+        ({"band_groups": GROUP_BANDS | {"rgb": (0, 1, 2)}}, r"band_groups .*\(0, 1, 2\).*, expected "),
+        ({"band_groups": dict(reversed(GROUP_BANDS.items()))}, "band_groups {'dem': .*, expected {'rgb'"),
+        ({"band_groups": None}, "band_groups None, expected {'rgb'"),
     ],
+    ids=["image", "patch", "text", "both", "few groups", "other bands", "another order", "no groups"],
 )
-def test_clay_v1_is_named_as_such(path: Path, name: str) -> None:
-    content = {
-        "state_dict": {"model.encoder.cls_token": torch.zeros(1, 1, 8), name: torch.zeros(8)},
-        "hyper_parameters": {"model_size": "large", "dolls": [16, 32]},
-    }
-    with pytest.raises(CheckpointError, match=r"is a checkpoint of Clay v1 or later .*Clay v0"):
+def test_network_trained_for_other_pixels_is_refused(
+    path: Path, content: Content, setting: Content, message: str
+) -> None:
+    content["hyper_parameters"] |= setting
+    with pytest.raises(CheckpointError, match=f"was trained with {message}"):
         read_checkpoint(write_checkpoint(path, content))
+
+
+def test_band_groups_may_be_lists(path: Path, content: Content) -> None:
+    content["hyper_parameters"]["band_groups"] = {name: list(bands) for name, bands in GROUP_BANDS.items()}
+    assert read_checkpoint(write_checkpoint(path, content)).model_size == "tiny"
 
 
 @pytest.mark.parametrize("size", ["huge", 3, ["tiny"]])
 def test_unknown_size_is_refused_with_the_known_ones(path: Path, content: Content, size: object) -> None:
     content["hyper_parameters"]["model_size"] = size
     with pytest.raises(
-        CheckpointError, match=r"says model_size .*, expected one of tiny, small, medium, large"
+        CheckpointError,
+        match=r"is of Clay v0 and says model_size .*, expected one of tiny, small, medium, large",
     ):
         read_checkpoint(write_checkpoint(path, content))
 
@@ -368,6 +392,7 @@ def test_everything_that_differs_is_listed_in_one_error(path: Path, content: Con
     with pytest.raises(CheckpointError) as refused:
         read_checkpoint(write_checkpoint(path, content))
     lines = str(refused.value).splitlines()
+    assert "does not fit an encoder of Clay v0" in lines[0]
     assert lines[0].endswith("with 32-pixel patches (7 differences):")
     assert sorted(line.strip() for line in lines[1:-1]) == [
         f"missing {PREFIX}time_embedding.bias (256,)",
@@ -393,8 +418,11 @@ def test_size_that_the_weights_contradict_is_refused(path: Path, content: Conten
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
-        (torch.eye(768, 256).to_sparse(), "holds torch.float32 .torch.sparse_coo, cpu."),
-        (torch.zeros(768, 256, device="meta"), "holds torch.float32 .torch.strided, meta."),
+        (torch.eye(768, 256).to_sparse(), r"missing .*to_qkv.weight \(torch._utils._rebuild_sparse_tensor"),
+        (
+            torch.zeros(768, 256, device="meta"),
+            r"missing .*to_qkv.weight \(torch._utils._rebuild_meta_tensor",
+        ),
         (torch.zeros(768, 256, dtype=torch.complex64), "holds torch.complex64"),
         (torch.full((768, 256), torch.inf, dtype=torch.float16), "holds 196608 numbers that are not finite"),
         (None, r"missing .*unexpected model.encoder.transformer.layers.0.0.to_qkv.weight \(NoneType\)"),
@@ -414,7 +442,7 @@ def test_weight_that_cannot_be_one_is_refused(
     [
         (lambda state: state.pop(QKV), "names no model_size .* which would tell its size, is missing"),
         (lambda state: state.update({QKV: torch.zeros(3)}), "is missing or no matrix"),
-        (lambda state: state.update({QKV: torch.zeros(3, 8)}), "imply .*heads=0.*no encoder of Clay v0"),
+        (lambda state: state.update({QKV: torch.zeros(3, 8)}), r"imply .*heads=0.*no encoder of Clay v0"),
         (lambda state: state.pop(QKV.replace("layers.0", "layers.2")), "missing .*layers.2.0.to_qkv.weight"),
     ],
     ids=["missing", "no matrix", "too narrow", "missing elsewhere"],

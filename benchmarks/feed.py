@@ -1,0 +1,266 @@
+"""How fast chips reach a device: listing → fetch → decode → batch in host memory, and no network.
+
+From an HTTPS server on loopback, in a process of its own that shares the cores, with a certificate made for
+this run. The pipeline is `ChipStream` as an asset runs it, with an embedder that computes nothing.
+
+Reported of the feeding process:
+
+- chips a second, CPU seconds a chip, and the thread that was busiest (/proc/self/task);
+- seconds a chip in which a thread held Python's lock, the GIL, which more cores do not lift: a second run is
+  sampled from outside by py-spy, which sees who holds it. That run takes one chip at a time, because a holder
+  that waits for a core would count as one that computes. `--validate` samples a loop that holds the lock for
+  a known share of the time: on a machine that does other work it is found to hold it for longer, and so is
+  the feed.
+
+`--table` computes from these constants what machines could feed, beside what GPUs would encode.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import trustme
+
+from benchmarks.feed_table import print_table
+from clay_assets.demo.chips import write_chips_of_tile
+from clay_assets.embedding.stream import ChipStream
+from clay_assets.storage import Store
+from clay_model.spec import Level
+
+TILE = "27WXN"
+DISTINCT = 8  # chips made; the server gives them many names
+RATE = 250  # samples a second
+HELD, PERIOD, ROUNDS = 0.006, 0.020, 200  # s, s: the known case holds the GIL 30 % of the time
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What one run measured.
+
+    Attributes:
+        chips: How many went through.
+        chips_per_s: From the first request to the last batch.
+        cpu_per_chip: CPU seconds of the process, all threads together.
+        mb_per_chip: Of the file.
+        busiest: Name of the thread that used most CPU. The decoders do not count: there is one a core.
+        busiest_s_per_gb: Its CPU seconds by the GB fetched.
+        gil_per_chip: Seconds in which the feeding threads held the GIL; None where it was not sampled.
+    """
+
+    chips: int
+    chips_per_s: float
+    cpu_per_chip: float
+    mb_per_chip: float
+    busiest: str
+    busiest_s_per_gb: float
+    gil_per_chip: float | None = None
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--chips", type=int, default=600)
+    parser.add_argument("--table", action="store_true", help="project to other machines")
+    parser.add_argument("--validate", action="store_true", help="sample the known case and stop")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="feed as many, each on its share of the cores"
+    )
+    parser.add_argument("--feed", nargs=2, metavar=("URI", "RESULT"), help=argparse.SUPPRESS)
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--known-case", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.known_case:
+        return _hold_the_gil()
+    if arguments.feed:
+        return _feed(*arguments.feed, alone=arguments.alone)
+    with tempfile.TemporaryDirectory(prefix="clay-feed-") as folder:
+        root = Path(folder)
+        if arguments.validate:
+            stacks = _sampled(["--known-case"], os.environ, root)
+            held = sum(count for stack, count in stacks.items() if "_hold_the_gil" in stack) / RATE
+            print(f"known case: {ROUNDS * HELD:.2f} s held, {held:.2f} s sampled")
+            return None
+        write_chips_of_tile(root / "chips", TILE, DISTINCT)
+        with _serving(root, arguments.chips) as environment:
+            if arguments.processes > 1:
+                return _print_sum(arguments.processes, environment, root)
+            command = ["--feed", "s3://chips", str(root / "feed.json")]
+            subprocess.run([sys.executable, "-m", "benchmarks.feed", *command], env=environment, check=True)
+            feed = json.loads((root / "feed.json").read_text())
+            stacks = _sampled([*command, "--alone"], environment, root)
+        _print_holders(stacks, arguments.chips)
+        held = sum(count for stack, count in stacks.items() if _is_feeding(stack)) / RATE
+        found = Feed(**{**feed, "gil_per_chip": held / arguments.chips})
+        print(json.dumps({"benchmark": "feed", "cores": os.cpu_count(), **asdict(found)}))
+        if arguments.table:
+            print_table(found.cpu_per_chip, held / arguments.chips, found.mb_per_chip, found.busiest_s_per_gb)
+    return None
+
+
+def _print_sum(count: int, environment: Mapping[str, str], root: Path) -> None:
+    """Feed from several processes at once, and add up what they reach."""
+    cores = sorted(os.sched_getaffinity(0))
+    results = [root / f"feed-{number}.json" for number in range(count)]
+    running = []
+    for number, result in enumerate(results):
+        share = ",".join(str(core) for core in cores[number % len(cores) :: count])
+        command = ["taskset", "--cpu-list", share, sys.executable, "-m", "benchmarks.feed"]
+        running.append(subprocess.Popen([*command, "--feed", "s3://chips", str(result)], env=environment))
+    if any(process.wait() for process in running):
+        raise SystemExit("a feeding process failed")
+    rates = [json.loads(result.read_text())["chips_per_s"] for result in results]
+    print(json.dumps({"benchmark": "feed", "processes": count, "chips_per_s": sum(rates), "each": rates}))
+
+
+# The measured process.
+
+
+class _NoEncoder:
+    """Stands where an embedder does, and computes nothing."""
+
+    device = torch.device("cpu")
+    dimensions = SimpleNamespace(dim=768)
+
+    def encode(self, pixels: torch.Tensor, *_: object) -> torch.Tensor:
+        return torch.zeros(len(pixels), self.dimensions.dim)
+
+
+def _feed(uri: str, result: str, *, alone: bool) -> None:
+    store = Store(uri)
+    level: Level = "mean"
+    embedders = [_NoEncoder()]
+    workers = {"fetchers": 1, "decoders": 1} if alone else {"decoders": len(os.sched_getaffinity(0))}
+    for warming in (True, False):
+        started, cpu, before = time.perf_counter(), time.process_time(), _thread_seconds()
+        chips = store.list(f"{TILE}/")[: 2 * DISTINCT if warming else None]
+        threads = _Threads()
+        with ChipStream(
+            {TILE: chips},
+            read=store.read,
+            embedders=embedders,  # type: ignore[arg-type] # as much of one as the stream asks for
+            level=level,
+            batch_size=16,
+            **workers,
+        ) as stream:
+            count = len(list(stream.results(TILE)))
+            seconds = threads.stop()
+        wall, cpu = time.perf_counter() - started, time.process_time() - cpu
+    spent = {task: (name, used - before.get(task, ("", 0.0))[1]) for task, (name, used) in seconds.items()}
+    single = (entry for entry in spent.values() if not entry[0].startswith("decode_"))
+    busiest, used = max(single, key=lambda entry: entry[1])
+    gb = sum(chip.size for chip in chips) / 1e9
+    feed = Feed(count, count / wall, cpu / count, 1e3 * gb / count, busiest, used / gb)
+    Path(result).write_text(json.dumps(asdict(feed)))
+
+
+class _Threads:
+    """CPU seconds of every thread, also of those that end before the run does."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[str, float]] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(0.5):
+            self._seen |= _thread_seconds()
+
+    def stop(self) -> dict[str, tuple[str, float]]:
+        """Name and seconds of each."""
+        self._stopped.set()
+        self._thread.join()
+        return self._seen | _thread_seconds()
+
+
+def _thread_seconds() -> dict[str, tuple[str, float]]:
+    """Name and CPU seconds of each thread of this process, as proc_pid_stat(5) has them."""
+    found = {}
+    names = {str(thread.native_id): thread.name for thread in threading.enumerate()}
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            name, _, fields = (task / "stat").read_text().partition("(")[2].rpartition(")")
+        except OSError:
+            continue  # it has ended
+        used = sum(map(int, fields.split()[11:13])) / os.sysconf("SC_CLK_TCK")
+        found[task.name] = (names.get(task.name, name), used)
+    return found
+
+
+# Sampling the GIL.
+
+
+def _sampled(arguments: list[str], environment: Mapping[str, str], root: Path) -> Counter[str]:
+    """How often each stack held the GIL while this module ran with the arguments."""
+    raw = root / "stacks.txt"
+    command = [str(Path(sys.executable).parent / "py-spy"), "record", "--gil", "--threads", "--format", "raw"]
+    command += ["--rate", str(RATE), "--output", str(raw), "--", sys.executable, "-m", "benchmarks.feed"]
+    subprocess.run([*command, *arguments], env=environment, check=True, capture_output=True)
+    lines = (line.rpartition(" ") for line in raw.read_text().splitlines())
+    return Counter({stack: int(count) for stack, _, count in lines})
+
+
+def _is_feeding(stack: str) -> bool:
+    """Whether it is a thread of the stream, or the listing and the taking of outcomes in the main thread."""
+    main = "_feed (benchmarks" in stack and "connect (" not in stack
+    return main or any(kind in stack for kind in ("fetch-", "decode_", "encode-"))
+
+
+def _print_holders(stacks: Counter[str], chips: int) -> None:
+    holders: Counter[str] = Counter()
+    for stack, count in stacks.items():
+        if _is_feeding(stack):
+            frames = [frame for frame in stack.split(";") if "clay_assets" in frame]
+            holders[(frames or stack.split(";"))[-1]] += count
+    for frame, count in holders.most_common(12):
+        print(f"{1e3 * count / RATE / chips:7.3f} ms of GIL a chip  {frame}")
+
+
+def _hold_the_gil() -> None:
+    for _ in range(ROUNDS):
+        end = time.perf_counter() + HELD
+        while time.perf_counter() < end:
+            pass
+        time.sleep(PERIOD - HELD)
+
+
+# The server.
+
+
+@contextmanager
+def _serving(root: Path, count: int) -> Iterator[dict[str, str]]:
+    """Runs the server; yields the environment of a process that reaches and trusts it."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(root / "authority.pem"))
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(root / "server.pem"))
+    command = [sys.executable, "-m", "benchmarks.feed_server", str(root / "chips"), str(count)]
+    with subprocess.Popen([*command, str(root / "server.pem")], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout  # noqa: S101 - it is a pipe
+            port = int(server.stdout.readline())
+            yield {
+                **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+                "AWS_ENDPOINT_URL_S3": f"https://127.0.0.1:{port}",
+                "AWS_CA_BUNDLE": str(root / "authority.pem"),
+                "AWS_ACCESS_KEY_ID": "any",
+                "AWS_SECRET_ACCESS_KEY": "any",
+                "AWS_REGION": "us-east-1",
+            }
+        finally:
+            server.terminate()
+
+
+if __name__ == "__main__":
+    main()

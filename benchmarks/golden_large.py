@@ -1,0 +1,68 @@
+"""Clay v1.5 in the released size against what the published code computes, and how long it takes to load.
+
+The weights are the recipe's, in a temporary file as large as the released one: the encoder's 1.25 GB, and
+zeros for the rest. The tests hold the `small` network to the same reference; this takes minutes, so no test
+does it.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from clay_assets_tests.checkpoints import lightning_checkpoint_v15, write_checkpoint
+from clay_assets_tests.golden.v15 import WINDOWS, expected
+from clay_model import Precision, load_encoder
+
+BOUND: dict[Precision, float] = {"fp32": 1e-5, "bf16": 1e-2}
+"""Aims, of the relative distance of any one vector to the reference's."""
+
+
+def main() -> None:
+    """Compare and print; exits with an error where a bound is not kept."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--folder", type=Path, help="where the checkpoint is written; default: a temporary one"
+    )
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        path = write_checkpoint(
+            Path(folder) / "clay-v1.5.ckpt", lightning_checkpoint_v15("large", others=16_384)
+        )
+        print(f"{path.name}: {path.stat().st_size / 1e9:.2f} GB, of which the encoder is 1.25 GB")
+        rows = [_compare(path, arguments.device, precision) for precision in BOUND]
+    print(json.dumps({"benchmark": "golden_large", "torch": torch.__version__, "rows": rows}))
+    if not all(row["within_bound"] for row in rows):
+        raise SystemExit("a vector is farther from the reference's than it may be")
+
+
+def _compare(path: Path, device: str, precision: Precision) -> dict[str, object]:
+    started = time.perf_counter()
+    encoder = load_encoder(path, device, precision)
+    loading = time.perf_counter() - started
+    distances = []
+    for window, wanted in zip(WINDOWS, expected()["large"], strict=True):
+        pixels = torch.from_numpy(window.pixels()[None])
+        context = torch.tensor([window.latlon]), torch.tensor([window.time])
+        got = encoder.encode(pixels, *context, "cls")[0].cpu().numpy()
+        distances.append(float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted)))
+    print(
+        f"{encoder.model_name} at {precision} on {encoder.device}: loaded in {loading:.1f} s,"
+        f" distances {' '.join(f'{distance:.1e}' for distance in distances)}"
+    )
+    return {
+        "precision": precision,
+        "device": str(encoder.device),
+        "loading_s": loading,
+        "distances": distances,
+        "within_bound": max(distances) < BOUND[precision],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Stores on each kind of place, and an environment that neither helps nor hinders a test."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clay_assets.storage import S3Options, Store
+from clay_assets_tests.s3_server import S3Bucket, client
+from clay_assets_tests.storage import servers
+
+CLOUDS = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_")
+
+
+@pytest.fixture(autouse=True)
+def no_credentials_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither the developer's cloud settings nor a cloud machine's role can help or hinder a test."""
+    for name in [name for name in os.environ if name.startswith(CLOUDS)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-aws-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-aws-credentials"))
+
+
+@pytest.fixture(scope="session")
+def rclone() -> Iterator[str]:
+    """URL of rclone's S3 server, which answers a part as if it were the whole and knows no If-Match."""
+    with servers.rclone() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[str]:
+    """URL of Microsoft's emulator of Azure's blobs, where it is installed."""
+    if servers.AZURITE is None:
+        pytest.skip("azurite is not installed: npm install --prefix build/azurite azurite")
+    with servers.azurite() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(params=["folder", "moto", "rclone", "azure", "google"])
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, S3Options | None]:
+    """Address and options of an empty store of each kind.
+
+    No emulator of Google Cloud Storage that can be installed here speaks its XML interface, which obstore
+    uses. That interface is S3's but for the credentials, so moto's server stands in for it.
+    """
+    name = f"test{uuid.uuid4().hex}"
+    if request.param == "folder":
+        (tmp_path / "store").mkdir()
+        return str(tmp_path / "store"), None
+    if request.param == "azure":
+        endpoint = request.getfixturevalue("azurite")
+        for variable, value in servers.azure_environment(endpoint).items():
+            monkeypatch.setenv(variable, value)
+        servers.create_container(endpoint, name)
+        return f"az://{name}/some/prefix", S3Options(max_attempts=2)
+    endpoint = request.getfixturevalue("rclone" if request.param == "rclone" else "s3_server")
+    client(endpoint).create_bucket(Bucket=name)
+    if request.param == "google":
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", endpoint)
+        return f"gs://{name}/some/prefix", S3Options(max_attempts=2)
+    bucket = S3Bucket(endpoint, name)
+    return bucket.uri("some/prefix"), bucket.options
+
+
+@pytest.fixture
+def store(place: tuple[str, S3Options | None]) -> Store:
+    """An empty store of each kind."""
+    return Store(*place)
