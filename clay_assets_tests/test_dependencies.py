@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
-OURS = {"clay_model", "clay_assets", "clay_assets_tests", "benchmarks", "rehearsal"}
+OURS = {"clay_model", "clay_assets", "clay_assets_tests", "benchmarks", "rehearsal", "cluster"}
 WITHOUT = {"geopandas"}
 """What the packages do without where it is missing: the demo then shows its files with pyarrow."""
 
@@ -43,6 +43,7 @@ def declared(*extras: str) -> set[str]:
         ("clay_assets", (), WITHOUT),
         ("clay_assets_tests", ("dev", "production"), set()),
         ("rehearsal", ("dev", "production"), set()),
+        ("cluster", ("dev", "cluster"), set()),
         ("benchmarks", ("dev", "bench"), set()),
     ],
 )

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-import botocore.session
+import boto3
 
 from clay_assets.demo.checkpoint import write_untrained_checkpoint
 from clay_assets.storage import S3Options, Store
@@ -170,7 +170,7 @@ class Machines:
         }
 
     def _fill(self) -> None:
-        client = botocore.session.get_session().create_client(
+        client = boto3.client(
             "s3",
             region_name="us-east-1",
             endpoint_url=self.endpoint,
