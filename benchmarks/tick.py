@@ -4,9 +4,9 @@
 
 Ticks of `new_imagery_daily`, evaluated as the code server does, over tiles with one chip each, the second
 of two. First a manifest of many tiles that have chips and no results, in a folder: the tick's own CPU alone.
-Then tiles that are embedded and published, in a folder and on an S3 server on loopback; only this process's
-CPU counts. What a large manifest on S3 takes is projected from the latter: CPU, and waiting for answers, which
-is arithmetic.
+Then tiles that are embedded and published, in a folder and on an S3 server on loopback; of that only the CPU
+of this process counts. What a large manifest on S3 takes is projected from the latter: CPU, and waiting for
+answers, which is arithmetic.
 """
 
 import argparse

@@ -15,10 +15,10 @@ import requests
 
 from rehearsal.dagster_api import DagsterApi
 
-EVENTS = """query($key: AssetKeyInput!, $partitions: [String!], $after: String) {
+EVENTS = """query($key: AssetKeyInput!, $partitions: [String!]) {
   assetNodeOrError(assetKey: $key) {
-    ... on AssetNode { assetMaterializations(partitions: $partitions, afterTimestampMillis: $after) {
-      partition runId
+    ... on AssetNode { assetMaterializations(partitions: $partitions) {
+      partition runId timestamp
       metadataEntries { label ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue } }
     } }
   }
@@ -65,11 +65,11 @@ class Embedded:
 
 def embedded_since(api: DagsterApi, tiles: Sequence[str], started: float) -> list[Embedded]:
     """The materializations of tiles since a time, seconds since 1970, in no particular order."""
-    found = api.ask(
-        EVENTS, key={"path": ["chip_embeddings"]}, partitions=list(tiles), after=str(int(started * 1000))
-    )
+    found = api.ask(EVENTS, key={"path": ["chip_embeddings"]}, partitions=list(tiles))
     events = []
     for event in found["assetMaterializations"]:
+        if int(event["timestamp"]) < 1000 * started:
+            continue
         values = {entry["label"]: entry for entry in event["metadataEntries"]}
         encoded = values["chips encoded in this run"]["intValue"]
         events.append(Embedded(event["partition"], event["runId"], values["host"]["text"], encoded))

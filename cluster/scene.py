@@ -1,4 +1,4 @@
-"""What lies in the cluster's bucket: twenty-four tiles of six small chips, all of them good."""
+"""What lies in the cluster's bucket: twenty-four tiles of four small chips, all of them good."""
 
 from clay_assets.storage import Store
 from clay_assets_tests.geotiffs import chip_name
@@ -6,7 +6,7 @@ from rehearsal.scene import DATES, assemble_cast, make_chip
 
 TILES = assemble_cast().tiles[:24]
 
-CHIPS = 3
+CHIPS = 2
 """Chips of a tile on each date."""
 
 
