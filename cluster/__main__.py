@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from cluster.machines import Machines
-from cluster.measuring import measure
+from cluster.measuring import WORKERS, measure
 from cluster.network import INSIDE, move_into_namespaces, switched_network, why_not_namespaces
 from cluster.play import Cluster
 from rehearsal import servers
@@ -56,8 +56,11 @@ def _run(*, inside: bool, measuring: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="clay-cluster-", dir="/tmp") as folder, ExitStack() as stack:
         # /tmp: a socket's path has 107 characters at most, and Ray's own are long.
         address = stack.enter_context(switched_network()) if inside else servers.LOOPBACK
-        cluster = Cluster(Machines(Path(folder), address, stack))
-        measure(cluster) if measuring else cluster.play()
+        machines = Machines(Path(folder), address, stack)
+        if measuring:
+            measure(Cluster(machines, WORKERS))
+        else:
+            Cluster(machines).play()
 
 
 def _give_up(_signal: int, _frame: FrameType | None) -> None:

@@ -1,6 +1,7 @@
 """Everything that runs: PostgreSQL, S3 and Dagster on one host, Ray's head beside them, workers on others."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -85,11 +86,19 @@ class Machines:
             "RAY_USAGE_STATS_ENABLED": "0",
         }
 
-    def start_dagster(self) -> DagsterApi:
-        """Start webserver and daemon with the settings for Ray; the daemon hands CLAY_* on to the runs."""
+    def start_dagster(self, gpus: int) -> DagsterApi:
+        """Start webserver and daemon with the settings for Ray; the daemon hands CLAY_* on to the runs.
+
+        Args:
+            gpus: Of the cluster, as a rule: runs at once.
+        """
         home = self._scratch / "dagster"
         home.mkdir()
-        (home / "dagster.yaml").write_text((PROJECT / "deploy" / "ray" / "dagster.yaml").read_text())
+        settings = (PROJECT / "deploy" / "ray" / "dagster.yaml").read_text()
+        # The one thing that is to be changed there: how many GPUs the cluster has.
+        (home / "dagster.yaml").write_text(
+            re.sub(r"(max_concurrent_runs|limit): \d+", rf"\1: {gpus}", settings)
+        )
         environment = {
             **self.environment(),
             **self._settings("work", "embeddings"),

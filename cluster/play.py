@@ -19,15 +19,16 @@ MIDWAY = 2
 class Cluster:
     """A cluster whose hosts run, and what it is asked to do."""
 
-    def __init__(self, machines: Machines) -> None:
+    def __init__(self, machines: Machines, workers: int = 2) -> None:
         """Start Dagster.
 
         Args:
             machines: The hosts.
+            workers: That there are as a rule.
         """
         self.machines = machines
         self.say = machines.say
-        self.api = machines.start_dagster()
+        self.api = machines.start_dagster(workers)
 
     def play(self) -> None:
         """Everything that `make cluster` shows."""
