@@ -43,6 +43,7 @@ class Machines:
         self._scratch, self._stack, self.address = scratch, stack, address
         self.workers: dict[str, ray_nodes.RayWorker] = {}
         self._postgres = stack.enter_context(servers.postgres(scratch, address))
+        self._prepare_database()
         self.endpoint, log = stack.enter_context(servers.s3(scratch, address))
         self.reads = ChipReads(log)
         self.say(f"{address}: PostgreSQL on port {self._postgres}, S3 at {self.endpoint}")
@@ -164,6 +165,22 @@ class Machines:
                 aws_access_key_id=CREDENTIALS,
                 aws_secret_access_key=CREDENTIALS,
             ),
+        )
+
+    def _prepare_database(self) -> None:
+        """What the head of `deploy/ray/dagster.yaml` asks for."""
+        command = [
+            str(servers.find_program("psql", "postgresql")),
+            "-h",
+            self.address,
+            "-p",
+            str(self._postgres),
+        ]
+        statement = "ALTER DATABASE dagster SET idle_in_transaction_session_timeout = '30s'"
+        subprocess.run(
+            [*command, "-U", "dagster", "-q", "-c", statement, "dagster"],
+            check=True,
+            stdin=subprocess.DEVNULL,
         )
 
     def _settings(self, work: str, output: str) -> dict[str, str]:
