@@ -2,6 +2,6 @@
 
 from importlib import import_module
 
-for name in ("decode", "encoder", "tile", "growth"):
+for name in ("decode", "encoder", "tile", "growth", "search"):
     print(f"\n== {name}", flush=True)
     import_module(f"benchmarks.{name}").main()

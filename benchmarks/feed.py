@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,12 +34,12 @@ import torch
 import trustme
 
 from benchmarks.feed_table import print_table
-from clay_assets.demo.chips import write_chips_of_tile
+from clay_assets.demo.chips import CHILE, write_chips
 from clay_assets.embedding.stream import ChipStream
 from clay_assets.storage import Store
-from clay_model.spec import Level
+from clay_model.spec import V0, Level
 
-TILE = "27WXN"
+TILE = "18HYB"
 DISTINCT = 8  # chips made; the server gives them many names
 RATE = 250  # samples a second
 HELD, PERIOD, ROUNDS = 0.006, 0.020, 200  # s, s: the known case holds the GIL 30 % of the time
@@ -92,7 +92,7 @@ def main() -> None:
             held = sum(count for stack, count in stacks.items() if "_hold_the_gil" in stack) / RATE
             print(f"known case: {ROUNDS * HELD:.2f} s held, {held:.2f} s sampled")
             return None
-        write_chips_of_tile(root / "chips", TILE, DISTINCT)
+        write_chips(root / "chips", CHILE, DISTINCT, span=512)
         with _serving(root, arguments.chips) as environment:
             if arguments.processes > 1:
                 return _print_sum(arguments.processes, environment, root)
@@ -132,6 +132,10 @@ class _NoEncoder:
 
     device = torch.device("cpu")
     dimensions = SimpleNamespace(dim=768)
+    spec = V0
+
+    def context(self, lonlat: Sequence[object], _: object) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(len(lonlat), 2), torch.zeros(len(lonlat), 3)
 
     def encode(self, pixels: torch.Tensor, *_: object) -> torch.Tensor:
         return torch.zeros(len(pixels), self.dimensions.dim)
@@ -147,13 +151,14 @@ def _feed(uri: str, result: str, *, alone: bool) -> None:
         chips = store.list(f"{TILE}/")[: 2 * DISTINCT if warming else None]
         threads = _Threads()
         with ChipStream(
-            {TILE: chips},
             read=store.read,
             embedders=embedders,  # type: ignore[arg-type] # as much of one as the stream asks for
             level=level,
             batch_size=16,
             **workers,
         ) as stream:
+            stream.add(TILE, chips)
+            stream.finish()
             count = len(list(stream.results(TILE)))
             seconds = threads.stop()
         wall, cpu = time.perf_counter() - started, time.process_time() - cpu

@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clay_assets.embed import EmbeddedTile, embed_tile
+    from clay_assets.reading import read_embeddings
+    from clay_assets.search.similar import similar
 
-__all__ = ["EmbeddedTile", "embed_tile"]
+__all__ = ["EmbeddedTile", "embed_tile", "read_embeddings", "similar"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-_MODULES = {"EmbeddedTile": "embed", "embed_tile": "embed"}
+_MODULES = {
+    "EmbeddedTile": "embed",
+    "embed_tile": "embed",
+    "read_embeddings": "reading",
+    "similar": "search.similar",
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the module holds

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 from dotenv import dotenv_values
 
+from clay_assets.export import command as export_command
+from clay_assets.search import command as similar_command
 from clay_assets.settings import Settings, SettingsError
 from clay_assets.storage import S3Options, StorageError, Store
 from clay_assets.tiles.code import TILE_CODE
@@ -50,10 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if parsed.command == "tiles":
             options = _reading(_settings())
-            store = Store(parsed.where, replace(options, use_unsigned_session=True) if parsed.anonymous else options)
+            store = Store(
+                parsed.where, replace(options, use_unsigned_session=True) if parsed.anonymous else options
+            )
             print_tiles(store, parsed.output)
         elif parsed.command == "prune":
             print_orphans(_settings(), remove=parsed.yes)
+        elif parsed.command == "similar":
+            return similar_command.run(parsed, _settings().value("CLAY_OUTPUT_URI"))
+        elif parsed.command == "export":
+            return export_command.run(parsed, _settings().value("CLAY_OUTPUT_URI"))
         else:
             print_estimate(_settings(), parsed.tiles)
         sys.stdout.flush()
@@ -106,6 +114,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Name the published files whose tiles have no chips any more or are not in the manifest.",
     )
     prune.add_argument("--yes", action="store_true", help="remove them")
+    similar_command.add_parser(commands)
+    export_command.add_parser(commands)
     return parser
 
 

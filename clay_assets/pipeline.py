@@ -28,7 +28,7 @@ from clay_assets.quality.report import Part, Report
 from clay_assets.results import ResultsHeader
 from clay_assets.results.target import Target
 from clay_assets.state.states import TileStores
-from clay_assets.storage import StorageError, StoredObject, TransferFailed
+from clay_assets.storage import StorageError, Store, StoredObject, TransferFailed
 from clay_assets.tiles.code import TILE_CODE
 from clay_assets.tiles.inventory import (
     Inventory,
@@ -314,6 +314,8 @@ class _Run:
                     job.stores.work, job.stores.output, tile, version=job.version, target=self._target
                 )
                 outcome = replace(outcome, published=published)
+                if job.stores.stac is not None:
+                    _catalogue(published, job.stores.output, job.stores.stac)
             if job.check:
                 outcome = replace(outcome, reports=examine(job, tile, self._target))
         except Exception as error:
@@ -367,6 +369,14 @@ class _Run:
         except StorageError:
             return True
         return False
+
+
+def _catalogue(published: Published, output: Store, stac: Store) -> None:
+    """Describe a published file as a STAC Item; imported here, because most scripts publish none."""
+    from clay_assets.stac.catalog import publish_item
+
+    name = published.url.rpartition("/")[2]
+    publish_item(output, stac, name, picture=published.picture, energy=published.energy)
 
 
 def examine(job: TileJob, tile: str, target: Target | None, *, again: bool = False) -> dict[Part, Report]:

@@ -18,6 +18,7 @@ DEFAULTS: Mapping[str, str] = {
     "CLAY_CHECKPOINT": "checkpoints/clay-small-70MT-1100T-10E.ckpt",
     "CLAY_OUTPUT_URI": "data/embeddings",
     "CLAY_WORK_URI": "data/work",
+    "CLAY_STAC_URI": "data/stac",
     "CLAY_TILES": "tiles.txt",
     "CLAY_LEVEL": "",
     "CLAY_PRECISION": "auto",
@@ -84,8 +85,7 @@ class Settings:
     @property
     def checkpoint(self) -> str:
         """Address of the checkpoint, the same from whichever working directory it is named."""
-        value = self.value("CLAY_CHECKPOINT")
-        return value if "://" in value else str(Path(value).absolute())
+        return self._absolute(self.value("CLAY_CHECKPOINT"))
 
     @property
     def version(self) -> int:
@@ -104,6 +104,27 @@ class Settings:
             SettingsError: If the value is no whole number from 0.
         """
         return self._whole_number("CLAY_TILES_PER_RUN")
+
+    @property
+    def stac_uri(self) -> str:
+        """Where the STAC catalog goes.
+
+        Raises:
+            SettingsError: If that is below the published files: readers of a folder take every file for
+                Parquet.
+        """
+        stac, output = (self._absolute(self.value(f"CLAY_{name}_URI")) for name in ("STAC", "OUTPUT"))
+        if f"{stac}/".startswith(f"{output}/"):
+            raise SettingsError(
+                f"CLAY_STAC_URI is {stac}, which is below CLAY_OUTPUT_URI ({output}): readers of that"
+                f" folder take"
+                " every file for Parquet. Name a place beside it"
+            )
+        return self.value("CLAY_STAC_URI")
+
+    @staticmethod
+    def _absolute(address: str) -> str:
+        return address.rstrip("/") if "://" in address else str(Path(address).absolute())
 
     @property
     def max_nodata(self) -> float:

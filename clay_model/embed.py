@@ -20,7 +20,7 @@ from clay_model.accelerate import accelerate, chips_at_once
 from clay_model.checkpoint import read_checkpoint
 from clay_model.device import resolve_devices, resolve_precision
 from clay_model.encoder import Encoder
-from clay_model.inputs import check_pixels
+from clay_model.inputs import check_lonlat, check_pixels
 from clay_model.model_spec import Dimensions, Level, ModelSpec, Precision
 
 
@@ -111,7 +111,7 @@ class Embedder:
         level = level or self.spec.default_level
         self.spec.embedding_shape(level, self.dimensions.dim)  # refuses an unknown level before any work
         tensor = check_pixels(pixels, self.spec)
-        for name, count in (("lonlat", len(np.asarray(lonlat))), ("dates", len(dates))):
+        for name, count in (("lonlat", len(check_lonlat(lonlat))), ("dates", len(dates))):
             if count != len(tensor):
                 raise ValueError(f"{name} has {count} rows for {len(tensor)} chips, expected one row a chip")
         return self.encode(tensor, *self.context(lonlat, dates), level).cpu().numpy()

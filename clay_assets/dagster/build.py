@@ -15,6 +15,7 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 from clay_assets.dagster.assets import KEYS, build_assets  # noqa: E402
 from clay_assets.dagster.automation import ImageryMonitor, build_automation  # noqa: E402
+from clay_assets.dagster.collection import build_embeddings_collection  # noqa: E402
 from clay_assets.dagster.resources import ClayEncoder, ObjectStore  # noqa: E402
 from clay_assets.settings import Settings  # noqa: E402
 from clay_assets.storage import Store  # noqa: E402
@@ -23,13 +24,21 @@ from clay_assets.tiles.manifest import read_tiles  # noqa: E402
 
 def build_resources(settings: Settings) -> dict[str, Any]:
     """The resources that the settings describe."""
-    public = {"use_unsigned_session": settings.anonymous, "request_payer": settings.request_payer}
+
+    def read_only(name: str) -> ObjectStore:
+        return ObjectStore(
+            uri=settings.config(name),
+            use_unsigned_session=settings.anonymous,
+            request_payer=settings.request_payer,
+        )
+
     return {
-        "chips": ObjectStore(uri=settings.config("CLAY_CHIPS_URI"), **public),
+        "chips": read_only("CLAY_CHIPS_URI"),
         "work": ObjectStore(uri=settings.config("CLAY_WORK_URI")),
         "output": ObjectStore(uri=settings.config("CLAY_OUTPUT_URI")),
+        "stac": ObjectStore(uri=settings.config("CLAY_STAC_URI")),
         "encoder": ClayEncoder(
-            checkpoint=ObjectStore(uri=settings.config("CLAY_CHECKPOINT"), **public),
+            checkpoint=read_only("CLAY_CHECKPOINT"),
             level=settings.config("CLAY_LEVEL"),
             precision=settings.config("CLAY_PRECISION"),
             device=settings.config("CLAY_DEVICE"),
@@ -47,7 +56,7 @@ def build_defs(
 
     Args:
         resource_overrides: Resources to take instead of those the settings describe, by key: `chips`, `work`,
-            `output` (each an `ObjectStore`), `encoder` (a `ClayEncoder`).
+            `output`, `stac` (each an `ObjectStore`), `encoder` (a `ClayEncoder`).
         settings: Of the deployment; from the environment if omitted.
 
     Returns:
@@ -60,6 +69,7 @@ def build_defs(
     """
     settings = settings or Settings.from_environment()
     Store(settings.value("CLAY_CHECKPOINT"))  # refused here, before the code version shows it to everybody
+    _ = settings.stac_uri  # refused here, too, where it is below the published files
     tiles = read_tiles(settings.manifest)
     level, precision = settings.value("CLAY_LEVEL") or "default", settings.value("CLAY_PRECISION")
     assets = build_assets(
@@ -72,7 +82,7 @@ def build_defs(
     monitor = ImageryMonitor(KEYS, tiles, settings.manifest, settings.version, settings.tiles_per_run)
     return dg.Definitions.merge(
         dg.Definitions(
-            assets=assets,
+            assets=[*assets, build_embeddings_collection(settings.version)],
             resources={**build_resources(settings), **(resource_overrides or {})},
             # PyTorch is imported once and the network loaded once in a run's process.
             executor=dg.in_process_executor,

@@ -71,8 +71,8 @@ class ClayEncoder(dg.ConfigurableResource):
     )
     device: str = Field(
         default="auto",
-        description="auto (every GPU, or the CPU), cpu, cuda, cuda:0, or several: cuda:0,cuda:1; free: one that no other"
-        " run of this host has taken.",
+        description="auto (every GPU, or the CPU), cpu, cuda, cuda:0, or several: cuda:0,cuda:1; free: one"
+        " that no other run of this host has taken.",
     )
     batch_size: str = Field(default="auto", description="Chips per forward pass: auto, or a number from 1.")
     cache: str | None = Field(

@@ -1,8 +1,9 @@
 """One device for each process of a host: the first that no other process has taken.
 
 Belongs here: taking it. Python's lock lets one process feed only so many chips a second, which
-docs/performance.md measures, so a host of several GPUs is best used by a run for each: `CLAY_DEVICE=free`, and
-as many slots of the pool `gpu` as there are GPUs. Does not belong here: which devices there are (`clay_model.device`).
+docs/performance.md measures, so a host of several GPUs is best used by a run for each: `CLAY_DEVICE=free`,
+and as many slots of the pool `gpu` as there are GPUs. Does not belong here: which devices there are
+(`clay_model.device`).
 """
 
 import fcntl

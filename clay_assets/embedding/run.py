@@ -16,6 +16,7 @@ from typing import Self
 from clay_assets import __version__
 from clay_assets.chips import READER_VERSION
 from clay_assets.embedding.encoders import EncoderSettings
+from clay_assets.embedding.energy import Counter, counter_of
 from clay_assets.embedding.plan import TilePlan
 from clay_assets.embedding.progress import Progress
 from clay_assets.embedding.stream import ChipStream
@@ -54,6 +55,7 @@ class EmbeddingRun:
         self._added: dict[str, float] = {}  # when, for each tile that was not embedded yet
         self._last_ended = 0.0
         self._streams: dict[Fingerprint, ChipStream] = {}
+        self._counters: dict[Fingerprint, Counter | None] = {}
         self._makings: dict[Fingerprint, Making] = {}
         self._stack = ExitStack()
 
@@ -111,6 +113,10 @@ class EmbeddingRun:
         """The stream that has a tile's chips."""
         return self._streams[plan.fingerprint]
 
+    def counter(self, plan: TilePlan) -> Counter | None:
+        """The energy counter of the device that embeds a tile; None of several, or where none counts."""
+        return self._counters.get(plan.fingerprint) if plan.todo else None
+
     def making(self, plan: TilePlan) -> Making:
         """How a tile's vectors are made; of a tile with nothing to embed, how they were."""
         made = self._makings.get(plan.fingerprint) if plan.todo else None
@@ -147,6 +153,7 @@ class EmbeddingRun:
             max_nodata=self._encoder.max_nodata,
         )
         self._streams[fingerprint] = self._stack.enter_context(stream)
+        self._counters[fingerprint] = counter_of(str(embedders[0].device)) if len(embedders) == 1 else None
         self._makings[fingerprint] = _making(fingerprint, embedders, self._encoder.max_nodata)
 
 

@@ -11,6 +11,7 @@ from contextlib import closing
 
 import pyarrow as pa
 
+from clay_assets.embedding.energy import EnergyMeter
 from clay_assets.embedding.plan import TilePlan
 from clay_assets.embedding.run import EmbeddingRun
 from clay_assets.parquet import DamagedFileError
@@ -63,12 +64,13 @@ def _embed(plan: TilePlan, run: EmbeddingRun, work: Store, on_chip: Callable[[],
     making = run.making(plan)
     started = run.begin(plan)
     tally = Tally(dim=making.shape[-1])
+    meter = EnergyMeter(run.counter(plan))
 
     def header(ended: float) -> ResultsHeader:
         return ResultsHeader(
             making,
             digest=chips_digest(plan.tile, tally.accounted),
-            summary=tally.summary(seconds=ended - started),
+            summary=tally.summary(seconds=ended - started, energy=meter.record),
             left=len(plan.chips) - len(tally.accounted),
         )
 
@@ -80,7 +82,7 @@ def _embed(plan: TilePlan, run: EmbeddingRun, work: Store, on_chip: Callable[[],
                     tally.count_kept(table)
         try:
             if plan.todo:
-                with closing(run.stream(plan).results(plan.tile)) as outcomes:
+                with meter, closing(run.stream(plan).results(plan.tile)) as outcomes:
                     for outcome in outcomes:
                         writer.add(outcome)
                         tally.count(outcome)

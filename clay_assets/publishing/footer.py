@@ -17,6 +17,7 @@ from clay_assets.publishing.schema import (
     COLUMNS,
     CRS,
     GEOPARQUET_VERSION,
+    MEAN,
     PREFIX,
     PROVENANCE,
     published_schema,
@@ -29,6 +30,8 @@ PublishedFile = str | Path | BinaryIO
 def read_provenance(file: PublishedFile) -> dict[str, str]:
     """Return what a file says it was made from, by bare names; empty where it says nothing.
 
+    The mean vector, a number of what was made, is left out.
+
     Raises:
         DamagedFileError: the file is no Parquet file.
         OSError: the file can't be opened or its bytes can't be fetched.
@@ -40,7 +43,7 @@ def read_provenance(file: PublishedFile) -> dict[str, str]:
         }
     except DAMAGE as error:
         raise damaged(error) from error
-    return {key.removeprefix(PREFIX): value for key, value in names.items()}
+    return {key.removeprefix(PREFIX): value for key, value in names.items() if key != PREFIX + MEAN}
 
 
 def column_faults(schema: pa.Schema, shape: tuple[int, ...] | None) -> list[str]:

@@ -8,7 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -56,6 +56,8 @@ class Published:
         schema: Of its columns.
         head: Its first rows, without the vectors, for a preview.
         inputs: One word for all that its content depends on: `inputs_of` the results.
+        picture: Of the tile, as `results.picture` drew it.
+        energy: `emb:energy` of the run that embedded it; None where it was not measured.
     """
 
     url: str
@@ -67,6 +69,8 @@ class Published:
     schema: pa.Schema
     head: list[dict[str, Any]]
     inputs: str
+    picture: str = field(default="", repr=False)
+    energy: dict[str, Any] | None = None
 
 
 def publish_tile(work: Store, output: Store, tile: str, *, version: int, target: Target) -> Published:
@@ -140,6 +144,8 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int, target:
             for row in order[:5]
         ],
         inputs=inputs,
+        picture=header.summary.picture,
+        energy=header.summary.energy,
     )
 
 

@@ -4,11 +4,13 @@ Here belong facts about the format that both the writer and the validation need.
 belongs in `rows.py`. The format: https://geoparquet.org/releases/v1.0.0/
 """
 
+import base64
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyproj
 
@@ -22,6 +24,10 @@ PREFIX = "clay:"
 
 PROVENANCE = ("model", "checkpoint_sha256", "level", "precision", "software")
 """What every published file says about its making; a caller may add further names."""
+
+MEAN = "mean"
+"""Provenance name of the file's mean vector, (D,) numbers as a JSON list: the mean of a collection is then a
+matter of its footers."""
 
 Bounds = tuple[float, float, float, float]
 """(xmin, ymin, xmax, ymax) in degrees of OGC:CRS84; xmin > xmax across the antimeridian."""
@@ -78,3 +84,23 @@ def geo_metadata(bounds: Bounds, types: Collection[str], counterclockwise: bool)
     return json.dumps(
         {"version": GEOPARQUET_VERSION, "primary_column": "geometry", "columns": {"geometry": geometry}}
     )
+
+
+def arrow_schema_metadata(schema: pa.Schema, said: Mapping[str, str]) -> dict[str, str]:
+    """Return the footer entry from which Arrow restores a schema, with `said` as that schema's metadata.
+
+    Readers of a folder (pyarrow's datasets, geopandas on them) look for `geo` in the schema, readers of one
+    file in the footer. The entry is the schema as an Arrow IPC message in base64, as Arrow C++ stores it:
+    https://arrow.apache.org/docs/cpp/parquet.html#roundtripping-arrow-types-and-schema
+    """
+    message = schema.with_metadata(dict(said)).serialize()
+    return {"ARROW:schema": base64.b64encode(message).decode()}
+
+
+def mean_metadata(mean: np.ndarray) -> dict[str, str]:
+    """Return the footer entry of a file's mean vector.
+
+    Args:
+        mean: (D,), over rows and, at levels with several vectors a row, over places. Kept as float32.
+    """
+    return {PREFIX + MEAN: json.dumps([float(str(value)) for value in mean.astype(np.float32)])}

@@ -10,13 +10,22 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clay_assets.parquet import vectors
 from clay_assets.publishing.rows import Outline, RowsRefusedError, cut_footprints, row_faults
-from clay_assets.publishing.schema import PREFIX, Bounds, geo_metadata, published_schema, width_of
+from clay_assets.publishing.schema import (
+    PREFIX,
+    Bounds,
+    arrow_schema_metadata,
+    geo_metadata,
+    mean_metadata,
+    published_schema,
+    width_of,
+)
 
 ROW_GROUP_BYTES = 32 * 2**20
 """Of vectors, uncompressed, per row group: 10,922 rows at level mean, 42 at patch, 7 at group. The writer
@@ -42,6 +51,8 @@ PARQUET_OPTIONS: dict[str, Any] = {
     "use_dictionary": ["source_url", "date"],
     "column_encoding": {"embeddings.list.element": "BYTE_STREAM_SPLIT"},
     "write_statistics": ["source_url", "date"],
+    # The writer would serialize the Arrow schema when it opens, before the bounds are known.
+    "store_schema": False,
 }
 
 
@@ -61,6 +72,8 @@ class PublishedSummary:
 class _Totals:
     """What the rows so far add up to."""
 
+    vector_sum: np.ndarray  # (D,) float64, over rows and places
+    places: int  # vectors in one embedding: 1 at level mean
     rows: int = 0
     row_groups: int = 0
     days: set[date] = field(default_factory=set)
@@ -91,25 +104,28 @@ def write_geoparquet(
     """
     schema, width = published_schema(shape), width_of(shape)
     said = _prefixed(provenance)
-    totals = _Totals()
+    totals = _Totals(np.zeros(shape[-1]), width // shape[-1])
     part = path.with_name(f"{path.name}.part")
     try:
         with pq.ParquetWriter(part, schema, **PARQUET_OPTIONS) as writer:
             for group in _row_groups(_accepted(batches, schema, width, totals), width):
                 writer.write_table(group)
                 totals.row_groups += 1
-            if totals.outline.bounds is None:
+            outline, bounds = totals.outline, totals.outline.bounds
+            if bounds is None:
                 raise RowsRefusedError(f"got no rows for {path.name}; expected at least one")
             # Only now are all bounds known. Closing the writer puts these into the footer.
-            geo = geo_metadata(totals.outline.bounds, totals.outline.types, totals.outline.counterclockwise)
-            writer.add_key_value_metadata({"geo": geo, **said})
+            geo = geo_metadata(bounds, outline.types, outline.counterclockwise)
+            said = {"geo": geo, **said}
+            mean = mean_metadata(totals.vector_sum / (totals.rows * totals.places))
+            writer.add_key_value_metadata(said | arrow_schema_metadata(schema, said) | mean)
         size = part.stat().st_size
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)  # closed on the way out, it has a footer and would pass for a whole file
         raise
     days = totals.days
-    return PublishedSummary(totals.rows, size, totals.row_groups, min(days), max(days), totals.outline.bounds)
+    return PublishedSummary(totals.rows, size, totals.row_groups, min(days), max(days), bounds)
 
 
 def _prefixed(provenance: Mapping[str, str]) -> dict[str, str]:
@@ -135,6 +151,8 @@ def _accepted(
             totals.days.update(pc.unique(batch["date"]).to_pylist())
             cut = cut_footprints(batch["geometry"])
             totals.outline.add(cut)
+            places = vectors(batch["embeddings"]).reshape(-1, len(totals.vector_sum))
+            totals.vector_sum += places.sum(axis=0, dtype=np.float64)
             yield _as_published(batch, cut, schema, width)
 
 

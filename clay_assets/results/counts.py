@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -89,11 +90,12 @@ class Tally:
         self._thumbnails.append(thumbnail)
         self._nodata.append(nodata)
 
-    def summary(self, *, seconds: float) -> TileSummary:
+    def summary(self, *, seconds: float, energy: dict[str, Any] | None = None) -> TileSummary:
         """The tile in numbers and as a picture.
 
         Args:
             seconds: Wall time that this run spent on the tile.
+            energy: `emb:energy` of that time; None where it was not measured.
         """
         windows = len(self._footprints)
         stacked = np.stack(self._colours_from) if windows else np.empty((0, self._dim), dtype=np.float32)
@@ -101,6 +103,7 @@ class Tally:
         return TileSummary(
             embedded=self._embedded,
             windows=windows,
+            energy=energy,
             skipped=self._skipped,
             seconds=seconds,
             encoded=self._encoded,

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Self
+from typing import Any, Self
 
 from clay_assets.chips import READER_VERSION
 from clay_assets.results.fingerprint import Fingerprint
@@ -24,6 +24,7 @@ class TileSummary:
         bytes_read: Bytes of chips fetched in that run.
         nodata: Mean share of the embedded chips' pixels without data, 0 to 1.
         bounds: West, south, east, north of the embedded chips, degrees in OGC:CRS84; empty without any.
+        energy: `emb:energy` of the run that last embedded chips of the tile; None where it was not measured.
         picture: The tile as `preview.tile_picture` drew it.
     """
 
@@ -35,6 +36,7 @@ class TileSummary:
     bounds: list[float]
     nodata: float = 0.0
     windows: int = 0
+    energy: dict[str, Any] | None = None
     picture: str = field(default="", repr=False)
 
     @property

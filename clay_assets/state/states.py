@@ -26,11 +26,12 @@ STATES: Mapping[State, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class TileStores:
-    """Where the chips, the results and the published files lie."""
+    """Stores of chips, of results, of published files, and of their STAC catalog; None: none is kept."""
 
     chips: Store
     work: Store
     output: Store
+    stac: Store | None = None
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,7 @@ from dagster._daemon.monitoring import concurrency, run_monitoring
 from dagster._serdes.config_class import ConfigurableClassData
 from dagster._utils.env import environ
 
-from clay_assets.dagster import build_defs
-from clay_assets.dagster.assets import GPU_POOL
-from clay_assets.dagster.automation import JOB
-from clay_assets.settings import Settings
+from clay_assets.dagster.assets import GPU_POOL, KEYS, build_assets
 from clay_assets_tests.s3_server import S3Bucket
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -70,7 +67,7 @@ def test_a_run_that_died_unnoticed_is_marked_as_failed_after_a_day_and_gives_its
     shutil.copy(DEPLOY / "dagster.yaml", tmp_path / "dagster.yaml")
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         process_context: Any = SimpleNamespace(instance=instance, create_request_context=lambda: None)
-        run = instance.create_run_for_job(define_job())
+        run = instance.create_run_for_job(tiles_job())
         for event in (DagsterEventType.PIPELINE_STARTING, DagsterEventType.PIPELINE_START):
             instance.report_dagster_event(DagsterEvent(event.value, run.job_name), run.run_id)
         pools = instance.event_log_storage
@@ -92,14 +89,14 @@ def test_a_run_that_died_unnoticed_is_marked_as_failed_after_a_day_and_gives_its
         assert look_after_runs(24.1) == (dg.DagsterRunStatus.FAILURE, 0)
 
 
-def test_while_one_run_embeds_others_stay_in_the_queue(tmp_path: Path) -> None:
+def test_while_one_run_has_the_gpu_others_stay_in_the_queue(tmp_path: Path) -> None:
     shutil.copy(DEPLOY / "dagster.yaml", tmp_path / "dagster.yaml")
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
-        embedding, waiting = (instance.create_run_for_job(define_job()) for _ in range(2))
+        embedding, waiting = (instance.create_run_for_job(tiles_job()) for _ in range(2))
         pools = instance.event_log_storage
         pools.initialize_concurrency_limit_to_default(GPU_POOL)
 
-        def blocked() -> bool:
+        def blocked(run: dg.DagsterRun) -> bool:
             return GlobalOpConcurrencyLimitsCounter(
                 instance,
                 [waiting],
@@ -107,11 +104,13 @@ def test_while_one_run_embeds_others_stay_in_the_queue(tmp_path: Path) -> None:
                 pools.get_concurrency_keys(),
                 pools.get_pool_limits(),
                 pool_granularity=instance.get_concurrency_config().pool_config.pool_granularity,
-            ).is_blocked(waiting)
+            ).is_blocked(run)
 
-        assert not blocked()
+        assert not blocked(waiting)
         assert pools.claim_concurrency_slot(GPU_POOL, embedding.run_id, "tiles").is_claimed
-        assert blocked()
+        assert blocked(waiting)
+        pools.free_concurrency_slots_for_run(embedding.run_id)
+        assert not blocked(waiting)
 
 
 def test_every_part_of_the_production_settings_is_accepted_by_the_class_it_configures(
@@ -178,10 +177,13 @@ def test_a_misspelt_key_would_be_refused(name: str, tmp_path: Path) -> None:
         InstanceRef.from_dir(str(tmp_path))
 
 
-def define_job() -> dg.JobDefinition:
-    """What lists, embeds and publishes tiles."""
-    settings = Settings.from_environment({"CLAY_TILES": str(DEPLOY.parent / "tiles.txt")})
-    return build_defs(settings=settings).resolve_job_def(JOB)
+def tiles_job() -> dg.JobDefinition:
+    """What a backfill runs."""
+    assets = build_assets(["27WXM", "27WXN"], tiles_per_run=64, code_version="1", version=1)
+    resources = dict.fromkeys(("chips", "work", "output", "encoder"), dg.ResourceDefinition.none_resource())
+    jobs = [dg.define_asset_job("tiles", list(KEYS))]
+    definitions = dg.Definitions(assets=assets, jobs=jobs, resources=resources)
+    return definitions.resolve_job_def("tiles")
 
 
 def values_of(part: ConfigurableClassData | None) -> dict[str, Any]:

@@ -72,7 +72,8 @@ states["imported"] = state()
 for precision in ("fp32", "bf16"):
     encoder = load_encoder(sys.argv[1], "cpu", precision)
     states["loaded as " + precision] = state()
-    encoder.embed(numpy.zeros((1, 13, 512, 512)), lonlat=[(0, 0)], dates=[datetime.date(2020, 1, 1)])
+    shape = (1, len(encoder.spec.bands), encoder.spec.window_size, encoder.spec.window_size)
+    encoder.embed(numpy.zeros(shape), lonlat=[(0, 0)], dates=[datetime.date(2020, 1, 1)])
     states["embedded as " + precision] = state()
 print(json.dumps(states))
 """
@@ -96,8 +97,11 @@ def test_importing_the_package_or_its_numbers_brings_no_torch() -> None:
     assert run(program).strip() == "False"
 
 
-def test_importing_loading_and_embedding_change_no_global_state(tiny_checkpoint: Path) -> None:
-    states = json.loads(run(STATE, tiny_checkpoint))
+@pytest.mark.parametrize("checkpoint", ["tiny_checkpoint", "v15_checkpoint"])
+def test_importing_loading_and_embedding_change_no_global_state(
+    checkpoint: str, request: pytest.FixtureRequest
+) -> None:
+    states = json.loads(run(STATE, request.getfixturevalue(checkpoint)))
     before = states.pop("before")
     assert len(states) == 5
     changed = {

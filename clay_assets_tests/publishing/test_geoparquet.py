@@ -14,6 +14,7 @@ import duckdb
 import geopandas
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as dataset
 import pyarrow.parquet as pq
 import pyproj
 import pytest
@@ -96,6 +97,45 @@ def test_geopandas_reads_the_same_rows_in_crs84(published: Path) -> None:
     assert all(shapely.equals_exact(frame.geometry.to_numpy(), footprints(10), tolerance=0))
     assert frame.crs == pyproj.CRS.from_user_input("OGC:CRS84")
     assert frame.crs.to_authority() == ("OGC", "CRS84")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tiles of ten and nine rows."""
+    folder = tmp_path_factory.mktemp("folder")
+    write_geoparquet(folder / "27WXN_20200615_20210703_v001.gpq", [rows(10)], MEAN, PROVENANCE)
+    write_geoparquet(folder / "27WXP_20200615_20210703_v001.gpq", [rows(9)], MEAN, PROVENANCE)
+    return folder
+
+
+@pytest.mark.parametrize("as_list", [False, True], ids=["folder", "list"])
+def test_geopandas_reads_a_folder_and_a_list_of_files(folder: Path, as_list: bool) -> None:
+    frame = geopandas.read_parquet(sorted(folder.iterdir()) if as_list else folder)
+
+    expected = np.concatenate([vectors(10, MEAN), vectors(9, MEAN)])
+    np.testing.assert_array_equal(np.stack(frame["embeddings"].tolist()), expected)
+    assert all(shapely.equals_exact(frame.geometry.to_numpy()[10:], footprints(9), tolerance=0))
+    assert frame.crs.to_authority() == ("OGC", "CRS84")
+
+
+def test_dataset_finds_geo_and_provenance_in_its_schema(folder: Path) -> None:
+    schema = dataset.dataset(folder, format="parquet").schema
+
+    footer = pq.read_metadata(folder / "27WXN_20200615_20210703_v001.gpq").metadata
+    assert schema.metadata[b"geo"] == footer[b"geo"]
+    assert {key: schema.metadata[b"clay:" + key.encode()].decode() for key in PROVENANCE} == PROVENANCE
+    assert schema.field("embeddings").type == pa.fixed_shape_tensor(pa.float32(), MEAN)
+
+
+@pytest.mark.parametrize("shape", [MEAN, (4, 4, 8)], ids=["mean", "patch"])
+def test_footer_has_the_mean_over_rows_and_places(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    batch = rows(9, shape)
+
+    write_geoparquet(tmp_path / "file.gpq", [batch.slice(0, 4), batch.slice(4)], shape, PROVENANCE)
+
+    mean = json.loads(pq.read_metadata(tmp_path / "file.gpq").metadata[b"clay:mean"])
+    expected = vectors(9, shape).reshape(-1, shape[-1]).astype(float).mean(axis=0)
+    np.testing.assert_allclose(mean, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_geopandas_reads_the_patch_level_flat(tmp_path: Path) -> None:

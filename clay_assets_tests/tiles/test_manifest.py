@@ -5,7 +5,8 @@ import pytest
 
 from clay_assets.chips import ChipName, ChipRejected
 from clay_assets.publishing import parse_published_name
-from clay_assets.tiles.manifest import TILE_CODE, ManifestError, read_tiles
+from clay_assets.tiles.code import TILE_CODE
+from clay_assets.tiles.manifest import ManifestError, read_tiles
 
 
 def manifest(tmp_path: Path, content: str | bytes) -> Path:

@@ -1,0 +1,157 @@
+"""Which files, row groups and rows match a choice of tiles, a bounding box and dates.
+
+From coarse to fine, each step without reading what the next one would: the file's name, its footer, a row
+group's statistics, the rows' dates and outlines. Only then are vectors read (`scan.py`).
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
+
+from clay_assets.publishing import parse_published_name
+from clay_assets.publishing.schema import Bounds
+from clay_assets.reading.facts import Facts
+from clay_assets.reading.files import SourceFile
+from clay_assets.tiles.code import TILE_CODE
+
+PARTITION = re.compile(r"/grid_zone=(?P<zone>[0-9]{2}[A-Z])/year=(?P<year>[0-9]{4})/")
+"""Of a compact copy (`export`): what a file's folders say about its rows."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A choice of rows; what is None leaves all in.
+
+    Attributes:
+        tiles: MGRS codes.
+        bbox: West, south, east, north in degrees; west above east crosses the antimeridian. A row matches
+            whose outline touches it.
+        dates: First and last day of acquisition.
+        version: Of published files.
+    """
+
+    tiles: frozenset[str] | None = None
+    bbox: Bounds | None = None
+    dates: tuple[date, date] | None = None
+    version: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        tiles: Collection[str] | None,
+        bbox: Bounds | None,
+        dates: tuple[date, date] | None,
+        version: int | None,
+    ) -> "Selection":
+        """Check what a caller asks for.
+
+        Raises:
+            ValueError: A tile is no MGRS code; the box is none; the dates are in the wrong order.
+        """
+        bad = [tile for tile in tiles or () if not TILE_CODE.fullmatch(tile)]
+        if isinstance(tiles, str) or bad:
+            raise ValueError(f"got tiles {tiles!r}; expected a list of MGRS codes such as ['27WXN']")
+        if bbox is not None and not (
+            len(bbox) == 4 and np.isfinite(bbox).all() and -90 <= bbox[1] <= bbox[3] <= 90
+        ):
+            raise ValueError(f"got bbox {bbox!r}; expected (west, south, east, north) in degrees")
+        if dates is not None and not dates[0] <= dates[1]:
+            raise ValueError(f"got dates {dates[0]} to {dates[1]}; expected the first not after the last")
+        return cls(None if tiles is None else frozenset(tiles), bbox, dates, version)
+
+    def may_have(self, file: SourceFile) -> bool:
+        """Whether a file can hold matching rows, by its name and folders."""
+        name = parse_published_name(file.name)
+        if name is not None:
+            return (
+                (self.version is None or name.version == self.version)
+                and (self.tiles is None or name.tile in self.tiles)
+                and (self.dates is None or _overlap(self.dates, (name.first, name.last)))
+            )
+        part = PARTITION.search(file.url)
+        return part is None or (
+            (self.tiles is None or part["zone"] in {tile[:3] for tile in self.tiles})
+            and (self.dates is None or self.dates[0].year <= int(part["year"]) <= self.dates[1].year)
+        )
+
+    def may_be_in(self, facts: Facts) -> bool:
+        """Whether a file can hold matching rows, by its footer."""
+        return self.bbox is None or facts.bounds is None or _touch(self.bbox, facts.bounds)
+
+    def may_be_in_group(self, group: pq.RowGroupMetaData) -> bool:
+        """Whether a row group can hold matching rows, by its statistics; True where it has none."""
+        ranges = {}
+        for index in range(group.num_columns):
+            chunk = group.column(index)
+            if chunk.path_in_schema == "date" or chunk.path_in_schema.startswith("bbox."):
+                found = chunk.statistics
+                if found is not None and found.has_min_max:
+                    ranges[chunk.path_in_schema] = (found.min, found.max)
+        if self.dates is not None and "date" in ranges and not _overlap(self.dates, ranges["date"]):
+            return False
+        edges = [f"bbox.{edge}" for edge in ("xmin", "ymin", "xmax", "ymax")]
+        if self.bbox is None or not set(edges) <= set(ranges):
+            return True
+        xmin, ymin, xmax, ymax = (ranges[edge] for edge in edges)
+        return _touch(self.bbox, (xmin[0], ymin[0], xmax[1], ymax[1]))
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that a row is judged by; none where all rows match."""
+        asked = {"source_url": self.tiles, "date": self.dates, "geometry": self.bbox}
+        return [name for name, choice in asked.items() if choice is not None]
+
+    def matches(self, rows: pa.Table) -> NDArray[np.bool_]:
+        """Which rows match.
+
+        Args:
+            rows: With the columns `columns`.
+        """
+        mask = np.ones(len(rows), dtype=bool)
+        if self.tiles is not None:
+            # A chip's URL has the tile as a folder and in its name.
+            pattern = f"(^|[/_])({'|'.join(sorted(self.tiles)) or '$^'})[/_]"
+            mask &= _as_mask(pc.match_substring_regex(rows["source_url"], pattern))
+        if self.dates is not None:
+            first, last = (pa.scalar(day, rows["date"].type) for day in self.dates)
+            between = pc.and_(pc.greater_equal(rows["date"], first), pc.less_equal(rows["date"], last))
+            mask &= _as_mask(between)
+        if self.bbox is not None:
+            outlines = shapely.from_wkb(rows["geometry"].to_numpy())
+            boxes = shapely.union_all([shapely.box(*box) for box in boxes_of(self.bbox)])
+            mask &= shapely.intersects(outlines, boxes)
+        return mask
+
+
+def _as_mask(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = column.fill_null(False).to_numpy()
+    return mask
+
+
+def _overlap(asked: tuple[Any, Any], there: tuple[Any, Any]) -> bool:
+    return bool(asked[0] <= there[1] and there[0] <= asked[1])
+
+
+def boxes_of(bbox: Bounds) -> list[Bounds]:
+    """A box as it is, or the two on either side of the antimeridian where west is above east."""
+    west, south, east, north = bbox
+    if west <= east:
+        return [bbox]
+    return [(west, south, 180.0, north), (-180.0, south, east, north)]
+
+
+def _touch(bbox: Bounds, there: Bounds) -> bool:
+    return any(
+        _overlap((box[0], box[2]), (other[0], other[2])) and _overlap((box[1], box[3]), (other[1], other[3]))
+        for box in boxes_of(bbox)
+        for other in boxes_of(there)
+    )

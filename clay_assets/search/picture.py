@@ -1,0 +1,156 @@
+"""Draw chips that were found, in true colour, each with its place, date and similarity.
+
+The chips are read again from their `source_url`s. One that can't be had any more is drawn as a grey square
+that says so.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+
+import geopandas
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from clay_assets.chips import ChipRejected, read_chip
+from clay_assets.results.picture import WHITE
+from clay_assets.search.examples import middle_of
+from clay_assets.storage import S3Options, StorageError, Store
+from clay_model.model_spec import ModelSpec
+from clay_model.spec import BANDS, V0, model_of
+
+SIDE = 192
+"""Pixels along a chip's side in the picture."""
+
+CAPTION = 34
+"""Pixels below a chip for two lines of text."""
+
+GAP = 8
+ACROSS = 5
+"""Chips in a row of the picture."""
+
+READERS = 4
+"""Chips fetched and decoded at once; each is 13.6 MB of float32."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A chip to draw.
+
+    Attributes:
+        url: To read it from.
+        date: Of acquisition.
+        place: Longitude and latitude of its middle, degrees.
+        said: What it is: its similarity, or an example.
+    """
+
+    url: str
+    date: date
+    place: tuple[float, float]
+    said: str
+
+    @property
+    def caption(self) -> str:
+        """Two lines: place; date and similarity."""
+        lon, lat = self.place
+        north, east = "N" if lat >= 0 else "S", "E" if lon >= 0 else "W"
+        return f"{abs(lat):.3f}° {north} {abs(lon):.3f}° {east}\n{self.date}  {self.said}"
+
+
+def picture_of(
+    found: geopandas.GeoDataFrame, examples: geopandas.GeoDataFrame, options: S3Options | None = None
+) -> tuple[bytes, list[str]]:
+    """Draw the examples in the first row, what was found below.
+
+    Args:
+        found: As `similar` returns it.
+        examples: `source_url`, `date`, `geometry` and `wanted` of the examples and counter-examples.
+        options: How to reach chips on S3.
+
+    Returns:
+        A PNG, and why each chip that is missing from it could not be read.
+    """
+    first, others = shown_chips(examples), shown_chips(found)
+    chips = [*first, *others]
+    with ThreadPoolExecutor(READERS) as pool:
+        spec = _spec(found.attrs.get("clay", {}).get("model", ""))
+        drawn = list(pool.map(lambda chip: _true_colour(chip, spec, options), chips))
+    # The examples begin a row, and so does what was found.
+    starts = [*range(0, len(first), ACROSS), *range(len(first), len(chips), ACROSS)]
+    rows = [range(at, end) for at, end in zip(starts, [*starts[1:], len(chips)], strict=True)]
+    width = GAP + max(map(len, rows)) * (SIDE + GAP)
+    picture = Image.new("RGB", (width, GAP + len(rows) * (SIDE + CAPTION + GAP)), "white")
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    for line, row in enumerate(rows):
+        for column, index in enumerate(row):
+            x, y = GAP + column * (SIDE + GAP), GAP + line * (SIDE + CAPTION + GAP)
+            image = drawn[index]
+            if isinstance(image, str):
+                draw.rectangle((x, y, x + SIDE, y + SIDE), "lightgrey")
+                draw.text((x + 8, y + SIDE // 2 - 8), "the chip can't be read", "black", font)
+            else:
+                picture.paste(Image.fromarray(image), (x, y))
+            draw.multiline_text((x, y + SIDE + 2), chips[index].caption, "black", font)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue(), [reason for reason in drawn if isinstance(reason, str)]
+
+
+def true_colour(
+    pixels: NDArray[np.float32], bands: tuple[str, ...] = BANDS, side: int = SIDE
+) -> NDArray[np.uint8]:
+    """True colour of a chip; a square root lifts dark land.
+
+    Args:
+        pixels: (bands, H, W), reflectance x 10,000.
+        bands: Their names, B02, B03 and B04 among them.
+        side: Pixels along the picture's side.
+
+    Returns:
+        (side, side, 3).
+    """
+    rgb = [bands.index(name) for name in ("B04", "B03", "B02")]
+    colour = np.sqrt(np.clip(pixels[rgb] / WHITE, 0, 1)) * 255
+    image = Image.fromarray(np.ascontiguousarray(colour.transpose(1, 2, 0)).astype(np.uint8))
+    return np.asarray(image.resize((side, side), Image.Resampling.BOX))
+
+
+def shown_chips(frame: geopandas.GeoDataFrame) -> Sequence[Shown]:
+    """What is drawn of examples, or of what was found."""
+    middles = [middle_of(outline) for outline in frame.geometry]
+    if "similarity" in frame:
+        said = [f"{similarity:.3f}" for similarity in frame["similarity"]]
+    else:
+        said = ["example" if wanted else "to avoid" for wanted in frame["wanted"]]
+    return [
+        Shown(url, day, (middle.x, middle.y), what)
+        for url, day, middle, what in zip(frame["source_url"], frame["date"], middles, said, strict=True)
+    ]
+
+
+def _true_colour(shown: Shown, spec: ModelSpec, options: S3Options | None) -> NDArray[np.uint8] | str:
+    """The picture of a chip, or of the window of it that the row is of; or why there is none."""
+    folder, _, name = shown.url.rpartition("/")
+    try:
+        chip = read_chip(Store(folder, options).read(name), name, spec=spec)
+    except (StorageError, ChipRejected) as error:
+        return f"{shown.url}: {error}"
+    middle = shapely.Point(shown.place)
+    distances = [middle.distance(shapely.Point(window.lonlat)) for window in chip.windows]
+    across = math.isqrt(len(chip.windows))
+    side = chip.pixels.shape[1] // across
+    row, column = (side * part for part in divmod(int(np.argmin(distances)), across))
+    return true_colour(chip.pixels[:, row : row + side, column : column + side], spec.bands)
+
+
+def _spec(model: str) -> ModelSpec:
+    """Of the model that the chips were embedded with; Clay v0's where files do not say one of ours."""
+    try:
+        return model_of(model)[0]
+    except ValueError:
+        return V0
