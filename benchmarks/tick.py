@@ -2,15 +2,16 @@
 
     python -m benchmarks.tick --tiles 56000 --current 300
 
-Ticks of `new_imagery_daily`, evaluated as the code server does, over tiles with one chip each, the second
-of two. First a manifest of many tiles that have chips and no results, in a folder: the tick's own CPU alone.
-Then tiles that are embedded and published, in a folder and on an S3 server on loopback; of that only the CPU
-of this process counts. What a large manifest on S3 takes is projected from the latter: CPU, and waiting for
-answers, which is arithmetic.
+Ticks of `new_imagery_daily`, evaluated as the code server does, over tiles with one chip each, the second of
+two. First a manifest of many tiles that have chips and no results, on a server of S3's listings that makes up
+its answers. Then tiles that are embedded and published, in a folder and on moto's S3. The servers are other
+processes on loopback; CPU is this one's. What a large manifest takes once it is embedded is projected from
+the latter: CPU, and waiting for answers, which is arithmetic.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -19,8 +20,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice, product
+from multiprocessing.connection import Connection
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import dagster as dg
 
@@ -30,6 +34,7 @@ from clay_assets.dagster.build import build_resources
 from clay_assets.demo.checkpoint import write_untrained_checkpoint
 from clay_assets.settings import Settings
 from clay_assets.storage import Store
+from clay_assets.tiles.code import TILE_CODE
 from clay_assets_tests.geotiffs import chip_bytes, chip_name, chip_pixels
 from clay_assets_tests.s3_server import S3Bucket, client, serving
 
@@ -37,6 +42,16 @@ COLUMNS = "ABCDEFGHJK"
 ROWS = "ABCDEFGHJKLMNPQ"
 SURVEYORS = 32
 """`clay_assets.state.survey.WORKERS`: tiles surveyed at a time."""
+
+LISTING = (
+    '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+    "<Name>made-up</Name><Prefix>{prefix}</Prefix><KeyCount>1</KeyCount><MaxKeys>1000</MaxKeys>"
+    "<IsTruncated>false</IsTruncated>{held}</ListBucketResult>"
+)
+CHIP = (
+    "<Contents><Key>{prefix}2020-06-15/claytile_{tile}_20200615_v02_0001.tif</Key><Size>7400000</Size>"
+    "<LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>&quot;0&quot;</ETag></Contents>"
+)
 
 REQUESTS = 3
 """For a current tile: a LIST of its chips, one read each of the ends of its results and its file."""
@@ -99,13 +114,41 @@ def embed(root: Path, settings: Mapping[str, str], tiles: Sequence[str]) -> None
 
 def without_results(root: Path, tiles: Sequence[str]) -> dict[str, float]:
     """A tick over tiles with chips, none of which is embedded."""
-    settings = settings_for(root, str(root / "new"), tiles)
-    for tile in tiles:
-        # Written plainly, for `Store` waits for the disk after each file.
-        folder = root / "new" / "chips" / tile / DATE
-        folder.mkdir(parents=True)
-        (folder / chip_name(1, tile=tile, date=DATE)).write_bytes(b"a chip")
-    return tick(settings)
+    receiving, sending = multiprocessing.Pipe(duplex=False)
+    server = multiprocessing.get_context("spawn").Process(target=serve_listings, args=(sending,), daemon=True)
+    server.start()
+    try:
+        bucket = S3Bucket(f"http://127.0.0.1:{receiving.recv()}", "made-up")
+        with variables(bucket.environment):
+            return tick(settings_for(root, f"s3://{bucket.name}", tiles))
+    finally:
+        server.terminate()
+        server.join()
+
+
+def serve_listings(sending: Connection) -> None:
+    """Answer LIST requests for a tile's chips with one chip, and others with nothing; sends its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            query = parse_qs(urlsplit(self.path).query)
+            prefix = query.get("prefix", [""])[0]
+            tile = prefix.strip("/").rpartition("/")[2]
+            held = CHIP.format(prefix=prefix, tile=tile) if TILE_CODE.fullmatch(tile) else ""
+            answer = LISTING.format(prefix=prefix, held=held).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        sending.send(http.server_port)
+        http.serve_forever()
 
 
 def in_folder(root: Path, tiles: Sequence[str]) -> dict[str, float]:
@@ -152,7 +195,7 @@ def main() -> None:
         write_untrained_checkpoint(root / "tiny.ckpt", model_size="tiny")
         few = codes(options.current)
         rows = {
-            "folder, no results": without_results(root, codes(options.tiles)),
+            "S3, no results": without_results(root, codes(options.tiles)),
             "folder, current": in_folder(root, few),
             "S3, current": on_s3(root, few),
         }

@@ -38,8 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     except servers.MissingPackage as error:
         print(error, file=sys.stderr)
         return 2
-    if not options.inside and not options.loopback:
-        obstacle = why_not_namespaces()
+    if not options.inside:
+        obstacle = "by choice" if options.loopback else why_not_namespaces()
         if not obstacle:
             move_into_namespaces(arguments)
         print(f"no network namespaces ({obstacle}): every host is this machine, on loopback", flush=True)

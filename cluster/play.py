@@ -39,7 +39,7 @@ class Cluster:
         self.spread(alone)
         self.lose_one(alone)
         self.say(
-            f"all is as it should be: {len(TILES)} tiles over two hosts, then with one lost and one joined;"
+            f"all is as it should be: {len(TILES)} tiles over two workers, then with one lost and one joined;"
             f" no finished tile was done twice, and the {len(alone)} files are one machine's, byte for byte"
         )
 
