@@ -35,9 +35,8 @@ class Location:
             "chips": ObjectStore(uri=str(folder / "chips")),
             "work": ObjectStore(uri=str(folder / "work")),
             "output": ObjectStore(uri=str(folder / "output")),
-            "encoder": ClayEncoder(
-                checkpoint=ObjectStore(uri=str(folder / "none.ckpt")), cache=str(folder / "cache")
-            ),
+            "stac": ObjectStore(uri=str(folder / "stac")),
+            "encoder": given_encoder(AlreadyEmbedded(Store(folder / "none.ckpt"))),
         }
         self.build()
 
@@ -190,8 +189,6 @@ def test_a_requested_run_publishes_what_was_embedded_and_the_next_tick_finds_not
     for tile in TILES[:3]:
         put_chips(location.stores, tile, [1, 2])
         MadeUp().store(location.stores, tile)
-    location.resources["encoder"] = given_encoder(AlreadyEmbedded(Store(location.folder / "none.ckpt")))
-    location.build()
     requests = location.schedule_tick()
     assert tiles_of(requests) == [list(TILES[:3])]
     assert not isinstance(requests, str)
