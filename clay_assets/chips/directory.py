@@ -53,6 +53,7 @@ INTEGERS = {3: "u2", 4: "u4", 16: "u8"}
 BITS_PER_SAMPLE, PREDICTOR = 258, 317
 STRIP_OFFSETS, STRIP_BYTE_COUNTS = 273, 279
 TILE_OFFSETS, TILE_BYTE_COUNTS = 324, 325
+GDAL_METADATA = 42112
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +127,21 @@ def find_blocks(data: bytes) -> Blocks:
                 f"has {len(data):,} bytes, expected all blocks before their end: truncated or damaged"
             )
     return blocks
+
+
+def find_text(data: bytes, tag: int) -> bytes:
+    """A tag's text up to its first NUL, where its readers end; empty where the file has none.
+
+    Raises:
+        GeoTiffError: If the directory or the text does not lie in the file.
+    """
+    dialect, directory = find_directory(data)
+    _, count, position = _entries(data, dialect, directory).get(tag, (0, 0, 0))
+    if count > struct.calcsize(dialect.order + dialect.pointer):
+        (position,) = _unpack(data, dialect, dialect.pointer, position)
+    if position + count > len(data):
+        raise GeoTiffError(f"has {len(data):,} bytes, expected the text of tag {tag} in them")
+    return data[position : position + count].partition(b"\0")[0]
 
 
 def _unpack(data: bytes, dialect: Dialect, letters: str, position: int) -> tuple[int, ...]:
