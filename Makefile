@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# The demo's model.
+# The demo's model: v0 or v1.5, which is published as version 2 beside it.
 MODEL := v0
+VERSION := $(if $(filter v1.5,$(MODEL)),2,1)
 
 # Where the rehearsal saves its screenshots. Those of docs/ are renewed with PICTURES=docs, and then looked at.
 PICTURES ?= build/pictures
@@ -35,7 +36,8 @@ $(VENV)/installed-bench: $(VENV)/installed
 NO_ENV := build/demo
 HERE := CLAY_CHIPS_URI='$(CURDIR)/data/chips' CLAY_OUTPUT_URI='$(CURDIR)/data/embeddings' \
 	CLAY_WORK_URI='$(CURDIR)/data/work' CLAY_TILES='$(CURDIR)/tiles.txt' CLAY_ALLOW_UNTRAINED=1 \
-	CLAY_CHECKPOINT='$(CURDIR)/checkpoints/clay-$(MODEL)-small-untrained.ckpt'
+	CLAY_CHECKPOINT='$(CURDIR)/checkpoints/clay-$(MODEL)-small-untrained.ckpt' CLAY_VERSION=$(VERSION) \
+	CLAY_STAC_URI='$(CURDIR)/data/stac'
 
 demo: export DAGSTER_HOME := $(CURDIR)/.dagster
 demo: $(VENV)/installed .dagster/dagster.yaml  ## embed chips of two real places, and show the result
@@ -48,6 +50,10 @@ demo: $(VENV)/installed .dagster/dagster.yaml  ## embed chips of two real places
 			|| exit 1; \
 	done
 	@$(BIN)/python -m clay_assets.demo show
+	@echo
+	@echo 'The two chips most like one of them, and their picture:'
+	@$(BIN)/clay similar --where data/embeddings --version $(VERSION) -k 2 \
+		--to claytile_22JGS_20210723_v02_0005.tif --picture data/similar.png
 
 test: $(VENV)/installed  ## run the tests
 	$(BIN)/python -m pytest

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddedTile", "embed_tile", "read_embeddings", "similar"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "EmbeddedTile": "embed",

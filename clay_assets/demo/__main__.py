@@ -10,9 +10,9 @@ from clay_assets.demo.chips import CHIPS, SCENES, write_chips
 from clay_assets.demo.report import show
 from clay_assets.demo.watch import watch
 from clay_assets.settings import DEFAULTS
-from clay_model.spec import SIZES
+from clay_model.spec import V0, V15
 
-MODELS = ("v0",)
+MODELS = {"v0": V0, "v1.5": V15}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,8 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         "make", help="make chips of two tiles and an untrained checkpoint, where missing"
     )
     making.add_argument("--chips", type=Path, default=Path(DEFAULTS["CLAY_CHIPS_URI"]))
-    making.add_argument("--model", choices=MODELS, default="v0")
-    making.add_argument("--model-size", choices=tuple(SIZES), default="small")
+    making.add_argument("--model", choices=tuple(MODELS), default="v0")
+    making.add_argument("--model-size", default="small")
     making.add_argument("--checkpoint", type=Path, help="checkpoints/clay-{model}-{size}-untrained.ckpt")
     watching = steps.add_parser(
         "watch", help="run a command with its output in a file, and show its progress"
@@ -64,7 +64,7 @@ def _make(chosen: argparse.Namespace) -> None:
     size = chosen.model_size
     checkpoint = chosen.checkpoint or Path("checkpoints", f"clay-{chosen.model}-{size}-untrained.ckpt")
     start = time.perf_counter()
-    made = write_untrained_checkpoint(checkpoint, size)
+    made = write_untrained_checkpoint(checkpoint, size, MODELS[chosen.model])
     what = f"made in {time.perf_counter() - start:.1f} s" if made else "there"
     print(f"{checkpoint}: {size}, seeded weights, UNTRAINED: {what}")
 

@@ -1,8 +1,7 @@
-"""A checkpoint in the real file's format with weights that nobody trained.
+"""A checkpoint in the real file's format with weights that were never trained.
 
-Here: seeded weights under the names and shapes of the released checkpoint, so that the whole pipeline can run
-where the released one cannot be had. The file says of itself that it is untrained.
-Not here: reading checkpoints (`clay_model.checkpoint`).
+Seeded weights under the names and shapes of a released checkpoint, so that the whole pipeline runs without
+one. The file says of itself that it is untrained. Not here: reading checkpoints (`clay_model.checkpoint`).
 """
 
 import os
@@ -12,19 +11,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clay_model.spec import SIZES, ModelSize
-
-_DECODER_DIM = 512
+from clay_model.spec import V0, ModelSpec
 
 
-def write_untrained_checkpoint(path: Path, model_size: ModelSize = "small") -> bool:
+def write_untrained_checkpoint(path: Path, model_size: str = "small", spec: ModelSpec = V0) -> bool:
     """Write a Lightning checkpoint of random weights, unless a file of that name exists.
 
     The same size gives the same bytes, and so the same embeddings, with one version of PyTorch.
 
     Args:
         path: Where; its folder is made if it is missing.
-        model_size: One of `clay_model.spec.SIZES`; `small` takes 380 MB.
+        model_size: One of the model's sizes; `small` of v0 takes 360 MB, of v1.5 39 MB.
+        spec: The model.
 
     Returns:
         Whether it was written; an existing file is kept as it is.
@@ -39,7 +37,7 @@ def write_untrained_checkpoint(path: Path, model_size: ModelSize = "small") -> b
         "global_step": 0,
         "pytorch-lightning_version": "2.1.2",
         "state_dict": {
-            name: torch.from_numpy(_weight(name, shape)) for name, shape in _shapes(model_size).items()
+            name: torch.from_numpy(_weight(name, shape)) for name, shape in _shapes(model_size, spec).items()
         },
         "hyper_parameters": {"model_size": model_size, "untrained": True},
     }
@@ -54,17 +52,12 @@ def write_untrained_checkpoint(path: Path, model_size: ModelSize = "small") -> b
     return True
 
 
-def _shapes(model_size: ModelSize) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor; of the decoder, which nothing here reads, only the first few."""
-    from clay_model.checkpoint import DECODER_PREFIX, ENCODER_PREFIX, parameter_shapes  # imports torch
+def _shapes(model_size: str, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor of the encoder."""
+    from clay_model.checkpoint import ENCODER_PREFIX, parameter_shapes  # imports torch
 
-    dimensions = SIZES[model_size]
-    encoder = {ENCODER_PREFIX + name: shape for name, shape in parameter_shapes(dimensions).items()}
-    return encoder | {
-        f"{DECODER_PREFIX}mask_patch": (_DECODER_DIM,),
-        f"{DECODER_PREFIX}enc_to_dec.weight": (_DECODER_DIM, dimensions.dim),
-        f"{DECODER_PREFIX}enc_to_dec.bias": (_DECODER_DIM,),
-    }
+    shapes = parameter_shapes(spec.sizes[model_size], spec)
+    return {ENCODER_PREFIX + name: shape for name, shape in shapes.items()}
 
 
 def _weight(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:

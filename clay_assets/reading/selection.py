@@ -127,9 +127,8 @@ class Selection:
             mask &= _as_mask(between)
         if self.bbox is not None:
             outlines = shapely.from_wkb(rows["geometry"].to_numpy())
-            mask &= np.any(
-                [shapely.intersects(outlines, shapely.box(*box)) for box in boxes_of(self.bbox)], 0
-            )
+            boxes = shapely.union_all([shapely.box(*box) for box in boxes_of(self.bbox)])
+            mask &= shapely.intersects(outlines, boxes)
         return mask
 
 

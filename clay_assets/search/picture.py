@@ -5,6 +5,7 @@ that says so.
 """
 
 import io
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from datetime import date
 
 import geopandas
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -19,7 +21,8 @@ from clay_assets.chips import ChipRejected, read_chip
 from clay_assets.results.picture import WHITE
 from clay_assets.search.examples import middle_of
 from clay_assets.storage import S3Options, StorageError, Store
-from clay_model.spec import BANDS
+from clay_model.model_spec import ModelSpec
+from clay_model.spec import BANDS, V0, model_of
 
 SIDE = 192
 """Pixels along a chip's side in the picture."""
@@ -33,8 +36,6 @@ ACROSS = 5
 
 READERS = 4
 """Chips fetched and decoded at once; each is 13.6 MB of float32."""
-
-_RGB = [BANDS.index(name) for name in ("B04", "B03", "B02")]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def picture_of(
     first, others = shown_chips(examples), shown_chips(found)
     chips = [*first, *others]
     with ThreadPoolExecutor(READERS) as pool:
-        drawn = list(pool.map(lambda chip: _true_colour(chip.url, options), chips))
+        spec = _spec(found.attrs.get("clay", {}).get("model", ""))
+        drawn = list(pool.map(lambda chip: _true_colour(chip, spec, options), chips))
     # The examples begin a row, and so does what was found.
     starts = [*range(0, len(first), ACROSS), *range(len(first), len(chips), ACROSS)]
     rows = [range(at, end) for at, end in zip(starts, [*starts[1:], len(chips)], strict=True)]
@@ -99,17 +101,21 @@ def picture_of(
     return buffer.getvalue(), [reason for reason in drawn if isinstance(reason, str)]
 
 
-def true_colour(pixels: NDArray[np.float32], side: int = SIDE) -> NDArray[np.uint8]:
+def true_colour(
+    pixels: NDArray[np.float32], bands: tuple[str, ...] = BANDS, side: int = SIDE
+) -> NDArray[np.uint8]:
     """True colour of a chip; a square root lifts dark land.
 
     Args:
-        pixels: (13, H, W) in the order of `BANDS`, reflectance x 10,000.
+        pixels: (bands, H, W), reflectance x 10,000.
+        bands: Their names, B02, B03 and B04 among them.
         side: Pixels along the picture's side.
 
     Returns:
         (side, side, 3).
     """
-    colour = np.sqrt(np.clip(pixels[_RGB] / WHITE, 0, 1)) * 255
+    rgb = [bands.index(name) for name in ("B04", "B03", "B02")]
+    colour = np.sqrt(np.clip(pixels[rgb] / WHITE, 0, 1)) * 255
     image = Image.fromarray(np.ascontiguousarray(colour.transpose(1, 2, 0)).astype(np.uint8))
     return np.asarray(image.resize((side, side), Image.Resampling.BOX))
 
@@ -127,10 +133,24 @@ def shown_chips(frame: geopandas.GeoDataFrame) -> Sequence[Shown]:
     ]
 
 
-def _true_colour(url: str, options: S3Options | None) -> NDArray[np.uint8] | str:
-    """The chip's picture, or why there is none."""
-    folder, _, name = url.rpartition("/")
+def _true_colour(shown: Shown, spec: ModelSpec, options: S3Options | None) -> NDArray[np.uint8] | str:
+    """The picture of a chip, or of the window of it that the row is of; or why there is none."""
+    folder, _, name = shown.url.rpartition("/")
     try:
-        return true_colour(read_chip(Store(folder, options).read(name), name).pixels)
+        chip = read_chip(Store(folder, options).read(name), name, spec=spec)
     except (StorageError, ChipRejected) as error:
-        return f"{url}: {error}"
+        return f"{shown.url}: {error}"
+    middle = shapely.Point(shown.place)
+    distances = [middle.distance(shapely.Point(window.lonlat)) for window in chip.windows]
+    across = math.isqrt(len(chip.windows))
+    side = chip.pixels.shape[1] // across
+    row, column = (side * part for part in divmod(int(np.argmin(distances)), across))
+    return true_colour(chip.pixels[:, row : row + side, column : column + side], spec.bands)
+
+
+def _spec(model: str) -> ModelSpec:
+    """Of the model that the chips were embedded with; Clay v0's where files do not say one of ours."""
+    try:
+        return model_of(model)[0]
+    except ValueError:
+        return V0

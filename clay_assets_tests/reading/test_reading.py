@@ -13,11 +13,14 @@ import pytest
 import shapely
 
 from clay_assets.parquet import DamagedFileError
+from clay_assets.publishing import write_geoparquet
 from clay_assets.reading import MixedEmbeddings, NothingToRead, read_embeddings, read_vectors
 from clay_assets.reading.facts import facts_of
 from clay_assets.reading.files import find_files
 from clay_assets.reading.scan import blocks, tasks
 from clay_assets.reading.selection import Selection
+from clay_assets.stac.described import describe
+from clay_assets.storage import Store
 from clay_assets_tests.reading.collection import (
     CHIPS,
     DAYS,
@@ -103,6 +106,21 @@ def test_bbox_takes_the_rows_that_geopandas_takes(
 def test_bbox_may_cross_the_antimeridian(folder: Path) -> None:
     assert len(read_embeddings(folder, bbox=(170, 60, -10, 80))) == len(oracle(folder))
     assert len(read_embeddings(folder, bbox=(170, 60, -170, 80))) == 0
+
+
+def test_footprints_across_the_antimeridian_are_found_on_either_side_and_nowhere_else(tmp_path: Path) -> None:
+    west, east = shapely.box(179.98, 65, 180, 65.04), shapely.box(-180, 65, -179.96, 65.04)
+    across = shapely.multipolygons([west, east])
+    table = rows("27WXN", 1).slice(0, 1)
+    table = table.set_column(3, "geometry", pa.array([shapely.to_wkb(across)], pa.binary()))
+    path = tmp_path / "01WCN_20200615_20200615_v001.gpq"
+    write_geoparquet(path, [table], (WIDTH,), PROVENANCE)
+
+    boxes = [(179, 180), (-180, -179), (179, -179), (-10, 10), (170, -179.99)]
+    assert [len(read_embeddings(path, bbox=(w, 60, e, 70))) for w, e in boxes] == [1, 1, 1, 0, 1]
+    described = describe(Store(tmp_path), path.name)
+    assert described.bounds == (179.98, 65.0, -179.96, 65.04)
+    assert described.outline.equals(across)
 
 
 def test_files_of_other_tiles_and_dates_are_not_opened(tmp_path: Path) -> None:

@@ -1,17 +1,20 @@
 """`clay similar`, as people call it, on chips that can still be read and on one that can't."""
 
+import io
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import pyarrow as pa
 import pytest
+import shapely
 from PIL import Image
 
 from clay_assets import similar
+from clay_assets.chips import read_chip
 from clay_assets.cli import main
 from clay_assets.publishing import write_geoparquet
-from clay_assets.search.picture import CAPTION, GAP, SIDE, shown_chips, true_colour
+from clay_assets.search.picture import CAPTION, GAP, SIDE, picture_of, shown_chips, true_colour
 from clay_assets.search.similar import Query, search
 from clay_assets_tests.geotiffs import chip_bytes, chip_pixels
 from clay_assets_tests.publishing.geoparquet_rows import with_column
@@ -24,6 +27,7 @@ from clay_assets_tests.reading.collection import (
     squares,
     write_collection,
 )
+from clay_model.spec import V15
 
 A = chip_url("27WXM", DAYS[0], 3)
 
@@ -92,6 +96,30 @@ def test_picture_shows_chips_in_true_colour_and_says_which_is_gone(
     assert image.shape == (GAP + 4 * (SIDE + CAPTION + GAP), GAP + 5 * (SIDE + GAP), 3)
     np.testing.assert_array_equal(image[GAP : GAP + SIDE, GAP : GAP + SIDE], true_colour(chip_pixels()))
     assert (image[GAP + SIDE :, GAP : GAP + SIDE] < 128).any()  # the caption
+
+
+def test_picture_of_a_window_is_that_part_of_the_chip(tmp_path: Path) -> None:
+    name = "claytile_27WXM_20200615_v02_0001.tif"
+    (tmp_path / name).write_bytes(chip_bytes())
+    chip = read_chip(chip_bytes(), name, spec=V15)
+    outlines = shapely.from_wkb([window.footprint for window in chip.windows])
+    days = [DAYS[0]] * 4
+    frame = geopandas.GeoDataFrame(
+        {"source_url": [str(tmp_path / name)] * 4, "date": days, "similarity": [0.9, 0.8, 0.7, 0.6]},
+        geometry=outlines,
+        crs="OGC:CRS84",
+    )
+    frame.attrs["clay"] = {"model": "clay-v1.5-large"}
+
+    picture, missing = picture_of(frame, frame.drop(columns="similarity").assign(wanted=True).head(1))
+
+    assert missing == []
+    image = np.asarray(Image.open(io.BytesIO(picture)))
+    top = GAP + SIDE + CAPTION + GAP
+    for index, part in enumerate([np.s_[:, :256, :256], np.s_[:, :256, 256:], np.s_[:, 256:, :256]]):
+        left = GAP + index * (SIDE + GAP)
+        expected = true_colour(chip.pixels[part], V15.bands)
+        np.testing.assert_array_equal(image[top : top + SIDE, left : left + SIDE], expected)
 
 
 def test_captions_tell_examples_from_what_was_found(folder: Path) -> None:
