@@ -15,12 +15,13 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from clay_assets.chips import ChipName
+from clay_assets.chips import MAX_NODATA, READER_VERSION, ChipName
 from clay_assets.publishing.publish import publish_tile
 from clay_assets.results import Making, ResultsHeader, ResultsWriter, TileSummary, results_key
 from clay_assets.results.fingerprint import Fingerprint, chips_digest
 from clay_assets.results.outcomes import Embedded, Outcome, Skipped
 from clay_assets.results.schema import THUMBNAIL_SIZE
+from clay_assets.results.target import Target
 from clay_assets.state import TileStores
 from clay_assets.storage import Store, StoredObject
 from clay_assets.tiles.inventory import list_chips, write_inventory
@@ -33,9 +34,16 @@ SQUARES = {"27WXM": (600_000, 7_100_000), "27WXN": (600_000, 7_200_000), "27WXP"
 
 DATE = "2020-06-15"
 
-FINGERPRINT = Fingerprint(checkpoint_sha256="c" * 64, level="mean", precision="fp32", preprocessing=1)
+FINGERPRINT = Fingerprint(
+    model="clay-v0-small", checkpoint_sha256="c" * 64, level="mean", precision="fp32", preprocessing=1
+)
 
 Vectors = NDArray[np.float32]
+
+
+def target_of(fingerprint: Fingerprint = FINGERPRINT, *, max_nodata: float = MAX_NODATA) -> Target:
+    """What settings ask for that give such vectors and no others."""
+    return Target((fingerprint,), fingerprint, max_nodata=max_nodata)
 
 
 def put_chips(stores: TileStores, tile: str, numbers: Sequence[int], content: bytes = b"a chip") -> None:
@@ -73,9 +81,10 @@ class MadeUp:
         vectors: Gives so many vectors.
         alter: Changes the outcomes before they are stored.
         seconds: That it is said to have taken.
-        model: Name of the network.
         place: Gives a chip's footprint.
         left: Chips that the run is said to have left undone.
+        reader: Version of the reader that the chips are said to have been read with.
+        max_nodata: That the chips are said to have been held against.
     """
 
     fingerprint: Fingerprint = FINGERPRINT
@@ -83,9 +92,10 @@ class MadeUp:
     vectors: Callable[[int], Vectors] = clay_like
     alter: Callable[[list[Outcome]], list[Outcome]] = lambda outcomes: outcomes
     seconds: float = 2.0
-    model: str = "clay-v0-small"
     place: Callable[[str, int], bytes] = footprint
     left: int = 0
+    reader: int = READER_VERSION
+    max_nodata: float = MAX_NODATA
 
     def store(self, stores: TileStores, tile: str) -> None:
         """List the tile's chips and store results for them."""
@@ -94,20 +104,30 @@ class MadeUp:
         outcomes = self.alter(self._outcomes(tile, chips))
         embedded = [outcome for outcome in outcomes if isinstance(outcome, Embedded)]
         skips = [outcome for outcome in outcomes if isinstance(outcome, Skipped)]
-        shape = embedded[0].vector.shape if embedded else (768,)
-        making = Making(self.fingerprint, shape, self.model, untrained=False, device="cpu")
+        shape = embedded[0].vectors.shape[1:] if embedded else (768,)
+        making = Making(
+            self.fingerprint,
+            shape,
+            untrained=False,
+            device="cpu",
+            software="clay-assets/0 torch/0",
+            reader=self.reader,
+            max_nodata=self.max_nodata,
+        )
         summary = TileSummary(
             embedded=len(embedded),
+            windows=sum(len(outcome.footprints) for outcome in embedded),
             skipped=[{"source_url": s.chip.url, "reason": s.reason, "detail": s.detail} for s in skips],
             seconds=self.seconds,
             encoded=len(embedded),
             bytes_read=sum(chip.size for chip in chips),
-            bounds=_bounds([outcome.footprint for outcome in embedded]),
+            bounds=_bounds([wkb for outcome in embedded for wkb in outcome.footprints]),
         )
         with ResultsWriter(making.width) as writer:
             for outcome in outcomes:
                 writer.add(outcome)
-            writer.store(stores.work, tile, ResultsHeader(making, chips_digest(chips), summary, self.left))
+            digest = chips_digest(tile, chips)
+            writer.store(stores.work, tile, ResultsHeader(making, digest, summary, self.left))
 
     def _outcomes(self, tile: str, chips: Sequence[StoredObject]) -> list[Outcome]:
         vectors = self.vectors(len(chips))
@@ -118,7 +138,8 @@ class MadeUp:
                 continue
             name = ChipName.parse(PurePosixPath(chip.url).name)
             wkb, thumbnail = self.place(tile, name.number), bytes(3 * THUMBNAIL_SIZE**2)
-            outcomes.append(Embedded(chip, name.date, wkb, vectors[index], thumbnail))
+            vector = vectors[index : index + 1]
+            outcomes.append(Embedded(chip, name.date, [wkb], vector, [thumbnail]))
         return outcomes
 
 
@@ -126,21 +147,25 @@ def _bounds(footprints: list[bytes]) -> list[float]:
     return [float(edge) for edge in shapely.total_bounds(shapely.from_wkb(footprints))] if footprints else []
 
 
-def finish(stores: TileStores, tile: str, made_up: MadeUp | None = None, *, chips: int = 3) -> None:
+def finish(
+    stores: TileStores, tile: str, made_up: MadeUp | None = None, *, chips: int = 3, version: int = 1
+) -> None:
     """Lay chips into the bucket, store results for them, and publish."""
+    made_up = made_up or MadeUp()
     put_chips(stores, tile, range(1, chips + 1))
-    (made_up or MadeUp()).store(stores, tile)
-    publish_tile(stores.work, stores.output, tile, version=1)
+    made_up.store(stores, tile)
+    publish_tile(stores.work, stores.output, tile, version=version, target=target_of(made_up.fingerprint))
 
 
-def damage_pages(work: Store, tile: str, column: str) -> None:
+def damage_pages(work: Store, tile: str, column: str, fingerprint: Fingerprint = FINGERPRINT) -> None:
     """Overwrite the first page of a column of a tile's results, under a footer that stays whole."""
-    data = bytearray(work.read(results_key(tile)))
+    key = results_key(tile, fingerprint)
+    data = bytearray(work.read(key))
     group = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0)
     for chunk in (group.column(index) for index in range(group.num_columns)):
         if chunk.path_in_schema.split(".")[0] == column:
             data[chunk.data_page_offset : chunk.data_page_offset + 20] = b"\xff" * 20
-    work.write(results_key(tile), bytes(data))
+    work.write(key, bytes(data))
 
 
 def embedded_at_level(level: str) -> Fingerprint:

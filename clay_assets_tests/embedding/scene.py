@@ -6,12 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clay_assets.chips import MAX_NODATA
+from clay_assets.embedding.checkpoint_cache import CheckpointFacts, LocalCheckpoint, sha256_of
 from clay_assets.embedding.encoders import EncoderSettings
 from clay_assets.embedding.plan import TilePlan, plan_tile
 from clay_assets.embedding.progress import Progress
-from clay_assets.embedding.tile import EmbeddingRun
+from clay_assets.embedding.run import EmbeddingRun
+from clay_assets.embedding.tile import embed_planned
 from clay_assets.results import ResultsHeader, TileResults
 from clay_assets.results.fingerprint import Fingerprint
+from clay_assets.results.target import PRECISIONS
 from clay_assets.state.states import TileStores
 from clay_assets.storage import Store, StoredObject
 from clay_assets.tiles.inventory import list_chips, read_inventory, write_inventory
@@ -35,14 +39,23 @@ class MeanEncoder(EncoderSettings):
     embedder: MeanEmbedder = field(default_factory=MeanEmbedder, compare=False)
     requests: list[Fingerprint] = field(default_factory=list, compare=False, repr=False)
 
+    def local_checkpoint(self) -> LocalCheckpoint:
+        """The file, described as the network behind it says."""
+        found = self.checkpoint.stat()
+        path = Path(found.url)
+        name, untrained = self.embedder.model_name, self.embedder.untrained
+        facts = CheckpointFacts(found.url, found.etag, found.size, sha256_of(path), name, untrained)
+        return LocalCheckpoint(path, facts)
+
     @property
     def asked(self) -> int:
         """Times that somebody wanted the network."""
         return len(self.requests)
 
     def embedders(self, wanted: Fingerprint) -> Sequence[Embedder]:
-        """One network."""
+        """One network, at the precision wanted."""
         self.requests.append(wanted)
+        self.embedder.precision = next(name for name in PRECISIONS if name == wanted.precision)
         return [self.embedder]
 
 
@@ -88,21 +101,26 @@ class Scene:
     def encoder(
         self,
         *,
-        level: str = "mean",
+        level: str = "",
         precision: str = "fp32",
         device: str = "cpu",
         batch_size: str = "2",
         embedder: MeanEmbedder | None = None,
+        max_nodata: float = MAX_NODATA,
+        allow_untrained: bool = False,
+        checkpoint: str = "checkpoint",
     ) -> MeanEncoder:
         """Settings of the encoder."""
         return MeanEncoder(
-            Store(self.root / "checkpoint"),
+            Store(self.root / checkpoint),
             level=level,
             precision=precision,
             device=device,
             batch_size=batch_size,
             cache=self.root / "cache",
             embedder=embedder or MeanEmbedder(),
+            max_nodata=max_nodata,
+            allow_untrained=allow_untrained,
         )
 
     def put(self, tile: str, chips: Mapping[int, int | bytes]) -> None:
@@ -117,32 +135,43 @@ class Scene:
         write_inventory(self.work, tile, list_chips(self.chips, tile).chips)
 
     def plan(
-        self, tile: str = "27WXN", *, force: bool = False, encoder: MeanEncoder | None = None
+        self,
+        tile: str = "27WXN",
+        *,
+        force: bool = False,
+        retry_skipped: bool = False,
+        encoder: MeanEncoder | None = None,
     ) -> TilePlan:
         """What is to embed of a tile."""
-        fingerprint = (encoder or self.encoder()).fingerprint()
-        return plan_tile(self.work, tile, read_inventory(self.work, tile), fingerprint, force=force)
+        target = (encoder or self.encoder()).target()
+        chips = read_inventory(self.work, tile)
+        return plan_tile(self.work, tile, chips, target, force=force, retry_skipped=retry_skipped)
 
     @contextmanager
     def run(self, *plans: TilePlan, encoder: MeanEncoder | None = None) -> Iterator[EmbeddingRun]:
         """Start to embed what plans say."""
         encoder = encoder or self.encoder()
-        with EmbeddingRun(self.chips, encoder, encoder.fingerprint(), Progress()) as run:
+        with EmbeddingRun(self.chips, encoder, Progress()) as run:
             for plan in plans:
                 run.add(plan)
             run.finish()
             yield run
 
     def embed(
-        self, tile: str = "27WXN", *, force: bool = False, encoder: MeanEncoder | None = None
+        self,
+        tile: str = "27WXN",
+        *,
+        force: bool = False,
+        retry_skipped: bool = False,
+        encoder: MeanEncoder | None = None,
     ) -> ResultsHeader:
         """Plan a tile and embed it."""
         encoder = encoder or self.encoder()
-        plan = self.plan(tile, force=force, encoder=encoder)
+        plan = self.plan(tile, force=force, retry_skipped=retry_skipped, encoder=encoder)
 
         def work() -> ResultsHeader:
             with self.run(plan, encoder=encoder) as run:
-                return run.embed(plan, self.work)
+                return embed_planned(plan, run, self.work)
 
         return within(PATIENCE, work)
 
@@ -150,10 +179,14 @@ class Scene:
         """Names of the published files."""
         return sorted(path.name for path in (self.root / "output").glob("*.gpq"))
 
-    def values(self, tile: str = "27WXN") -> dict[int, float | str]:
-        """What the results say of each chip by its number: its mean pixel, or why it was skipped."""
-        results = TileResults.open(self.work, tile)
+    def results(self, tile: str = "27WXN", *, encoder: MeanEncoder | None = None) -> TileResults:
+        """A tile's results that count as current. The caller closes them."""
+        results = (encoder or self.encoder()).target().results(self.work, tile)
         assert results is not None
-        with results:
+        return results
+
+    def values(self, tile: str = "27WXN", *, encoder: MeanEncoder | None = None) -> dict[int, float | str]:
+        """What the results say of each chip by its number: its mean pixel, or why it was skipped."""
+        with self.results(tile, encoder=encoder) as results:
             rows = results.columns(["source_url", "embeddings", "reason"]).to_pylist()
         return {int(row["source_url"][-8:-4]): row["reason"] or row["embeddings"][0] for row in rows}

@@ -4,19 +4,24 @@ The embedders here are small networks of a kind: they keep the contract of `clay
 cost, so that thousands of chips go through the real stream in seconds.
 """
 
+import datetime
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from clay_assets.storage import StoredObject
 from clay_assets_tests.geotiffs import chip_bytes, chip_name
-from clay_model import Dimensions, Embedder, Level, embedding_shape
+from clay_model import Dimensions, Embedder, Level
+from clay_model.spec import V0, V15, ModelSpec, Precision
+from clay_model.v0.encoder import Encoder as EncoderV0
+from clay_model.v15.encoder import Encoder as EncoderV15
 
 TILES = [f"27W{column}{row}" for column in "XYZ" for row in "ABCDEFGHJKLMNPQRSTUV"]
 """Codes of 60 tiles."""
@@ -51,45 +56,68 @@ def number_of(chip: StoredObject) -> int:
 
 
 class MeanEmbedder(Embedder):
-    """Each chip's vector is its mean pixel, four times: enough to tell chips apart and see an order broken.
+    """Each window's vector is its mean pixel, four times: enough to tell them apart and see an order broken.
 
     Attributes:
-        batches: Chips in each batch so far.
+        batches: Windows in each batch so far.
+        contexts: Places and times of the windows of each batch so far.
     """
 
     def __init__(
-        self, *, most: int | None = None, pause: float = 0.0, error: Exception | None = None
+        self,
+        *,
+        spec: ModelSpec = V0,
+        most: int | None = None,
+        pause: float = 0.0,
+        error: Exception | None = None,
+        precision: Precision = "fp32",
+        untrained: bool = False,
     ) -> None:
         """Make one.
 
         Args:
-            most: Chips that its memory holds; None: any number.
+            spec: The model that it stands for.
+            most: Windows that its memory holds; None: any number.
             pause: Seconds that a batch takes.
             error: What every batch ends with.
+            precision: That it is said to have.
+            untrained: Whether its weights are said never to have been trained.
         """
         self.device = torch.device("cpu")
-        self.precision = "fp32"
-        self.model_size = "means"
-        self.untrained = True
+        self.precision = precision
+        self.model_size = "custom-4x1"
+        self.untrained = untrained
         self.batches: list[int] = []
+        self.contexts: list[tuple[Tensor, Tensor]] = []
+        self._spec = spec
         self._most = most
         self._pause = pause
         self._error = error
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model that it stands for."""
+        return self._spec
 
     @property
     def dimensions(self) -> Dimensions:
         """Of a network as wide as the vectors."""
         return Dimensions(dim=4, depth=1, heads=1, mlp_ratio=1)
 
-    def encode(self, pixels: Tensor, places: Tensor, dates: Tensor, level: Level) -> Tensor:  # noqa: ARG002
+    def context(self, lonlat: ArrayLike, dates: Sequence[datetime.date]) -> tuple[Tensor, Tensor]:
+        """As the model that it stands for."""
+        return (EncoderV15 if self._spec is V15 else EncoderV0).context(lonlat, dates)
+
+    def encode(self, pixels: Tensor, places: Tensor, dates: Tensor, level: Level) -> Tensor:
         """The same at every place, in the level's shape."""
         if self._most is not None and len(pixels) > self._most:
-            raise torch.cuda.OutOfMemoryError(f"no memory for {len(pixels)} chips")
+            raise torch.cuda.OutOfMemoryError(f"no memory for {len(pixels)} windows")
         if self._error is not None:
             raise self._error
         time.sleep(self._pause)
         self.batches.append(len(pixels))
-        shape = embedding_shape(level, 4)
+        self.contexts.append((places, dates))
+        shape = self._spec.embedding_shape(level, 4)
         means = pixels[:, 0, ::64, ::64].mean(dim=(1, 2))
         return means.reshape(-1, *[1] * len(shape)).repeat(1, *shape)
 
