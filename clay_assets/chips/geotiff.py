@@ -23,18 +23,22 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.session import DummySession
 
-from clay_assets.chips.deflate import inflate
+from clay_assets.chips.deflate import inflate, verify
 from clay_assets.chips.directory import (
     GDAL_METADATA,
     Blocks,
     GeoTiffError,
     find_blocks,
     find_directory,
+    find_geo_keys,
     find_text,
 )
 
 NAME_IN_MEMORY = "chip.tif"
 """What messages call a file, whichever it is: two of the same kind read the same."""
+
+# By the GeoTIFF specification: https://docs.ogc.org/is/19-008r4/19-008r4.html
+ANGULAR_UNITS, USER_DEFINED, EPSG_ANGLES = 2054, 32_767, range(9100, 9200)
 
 # A file without a place is refused with its reason. To ignore the warning for one call alone would change
 # the filters of every thread.
@@ -88,6 +92,7 @@ def read_header(data: bytes) -> Header:
     """
     find_directory(data)  # no TIFF, no GDAL
     _check_metadata(data)
+    _check_units(data)
     with _opened(data) as dataset:
         structure = dataset.tags(ns="IMAGE_STRUCTURE")
         return Header(
@@ -127,6 +132,8 @@ def read_samples(data: bytes, header: Header) -> NDArray[Any]:
         return _read_samples_with_gdal(data)
     blocks = find_blocks(data)
     if _needs_gdal(header, blocks):
+        together = len(header.dtypes) if header.interleaved else 1
+        verify(data, blocks, header.block[0] * header.block[1] * together * np.dtype(header.dtypes[0]).itemsize)
         return _read_samples_with_gdal(data)
     bands = len(header.dtypes)
     planes, width = (1, bands) if header.interleaved else (bands, 1)
@@ -146,6 +153,13 @@ def _check_metadata(data: bytes) -> None:
             expat.ParserCreate("utf-8").Parse(text, True)
         except expat.ExpatError as error:
             raise GeoTiffError(f"has damaged metadata, expected XML: {error}") from error
+
+
+def _check_units(data: bytes) -> None:
+    """Refuse angles in a unit that is none: GDAL would look for it, and prints on stderr that it cannot."""
+    for key, place, _, value in find_geo_keys(data):
+        if key == ANGULAR_UNITS and place == 0 and value not in (0, USER_DEFINED, *EPSG_ANGLES):
+            raise GeoTiffError(f"has angles in unit {value}, expected one of EPSG's, from 9100 to 9199")
 
 
 def _needs_gdal(header: Header, blocks: Blocks) -> bool:
