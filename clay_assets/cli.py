@@ -9,7 +9,6 @@ not take longer than asking the bucket.
 import argparse
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,19 +21,14 @@ from clay_assets.export import command as export_command
 from clay_assets.search import command as similar_command
 from clay_assets.settings import Settings, SettingsError
 from clay_assets.storage import S3Options, StorageError, Store
-from clay_assets.tiles.code import TILE_CODE
+from clay_assets.tiles.bucket_tiles import FOLDERS_NAMED, OutputError, print_tiles
 from clay_assets.tiles.manifest import ManifestError, read_tiles
+from clay_assets.verify import command as verify_command
 
 if TYPE_CHECKING:
     from clay_assets.embedding.encoders import EncoderSettings
+    from clay_assets.results.target import Target
     from clay_assets.state.states import TileState, TileStores
-
-FOLDERS_NAMED = 10
-"""Folders that are no tiles, named in a message."""
-
-
-class OutputError(OSError):
-    """A file cannot be written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; the process's own if left out.
 
     Returns:
-        The exit status: 0, or 2 where there is no answer and stderr says why.
+        The exit status: 0, or 2 where there is no answer and stderr says why; 1 of `clay verify` where
+        something is wrong.
     """
     parsed = _parser().parse_args(arguments)
     # As Dagster does for its commands: what stands in `.env` here wins over the environment.
@@ -60,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_orphans(_settings(), remove=parsed.yes)
         elif parsed.command == "similar":
             return similar_command.run(parsed, _settings().value("CLAY_OUTPUT_URI"))
+        elif parsed.command == "verify":
+            return _verify(parsed, _settings())
         elif parsed.command == "export":
             return export_command.run(parsed, _settings().value("CLAY_OUTPUT_URI"))
         else:
@@ -116,53 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument("--yes", action="store_true", help="remove them")
     similar_command.add_parser(commands)
     export_command.add_parser(commands)
+    verify_command.add_parser(commands)
     return parser
-
-
-def print_tiles(chips: Store, output: Path | None = None) -> None:
-    """Print the tiles that have a folder, sorted, in the manifest's format.
-
-    Args:
-        chips: Holds one folder per tile.
-        output: File to replace; stdout where None.
-
-    Raises:
-        OutputError: If the file cannot be written.
-        StorageError: If the store cannot be listed, or has no tiles.
-    """
-    folders = chips.folders()
-    others = [name for name in folders if not TILE_CODE.fullmatch(name)]
-    named = ", ".join(others[:FOLDERS_NAMED]) + (" …" if len(others) > FOLDERS_NAMED else "")
-    if len(others) == len(folders):
-        raise StorageError(
-            f"no tiles under {chips.uri}: expected folders named by MGRS codes such as 27WXN, got"
-            f" {named or 'none'}. Name the place that holds one folder per tile."
-        )
-    manifest = "".join(f"{name}\n" for name in folders if name not in others)
-    if output is None:
-        print(manifest, end="")
-    else:
-        _replace(output, manifest)
-        print(
-            f"clay: {len(folders) - len(others)} tiles are in {output}; reload the code location where one is"
-            " running",
-            file=sys.stderr,
-        )
-    if others:
-        print(f"clay: left out, for they are no MGRS codes: {named}", file=sys.stderr)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Put a text in a file's place: whole, or not at all."""
-    target = path.resolve()
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=".", delete=False) as new:
-            new.write(text)
-        made = Path(new.name)
-        made.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
-        made.replace(target)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def print_estimate(settings: Settings, manifest: Path | None) -> None:
@@ -182,10 +134,11 @@ def print_estimate(settings: Settings, manifest: Path | None) -> None:
     from clay_assets.state.orphans import orphaned_files
     from clay_assets.state.survey import survey
 
+    settings.check()
     tiles = read_tiles(manifest or settings.manifest)
     stores = _stores(settings)
     print(f"clay: looking at {len(tiles)} tiles under {stores.chips.uri}", file=sys.stderr)
-    states = survey(stores, tiles, _encoder(settings).known_target(stores.work), settings.version)
+    states = survey(stores, tiles, _known_target(settings, stores.work), settings.version)
     print("\n".join([*state_table(states), "", *outlook(states)]))
     orphans = orphaned_files(stores.output, tiles, _empty(states))
     if orphans:
@@ -209,10 +162,11 @@ def print_orphans(settings: Settings, *, remove: bool) -> None:
         StorageError: If a store refuses.
     """
     from clay_assets.state.orphans import orphaned_files
-    from clay_assets.tiles.inventory import list_chips
+    from clay_assets.tiles.inventory import list_chips, require_tiles
 
     stores = _stores(settings)
     tiles = read_tiles(settings.manifest)
+    require_tiles(stores.chips)  # under a wrong address every tile would look empty
     published = orphaned_files(stores.output, (), ())  # all files: of no manifest
     empty = [tile for tile in tiles if tile in published and not list_chips(stores.chips, tile).chips]
     orphans = orphaned_files(stores.output, tiles, empty)
@@ -224,6 +178,15 @@ def print_orphans(settings: Settings, *, remove: bool) -> None:
     count = sum(map(len, orphans.values()))
     done = "removed" if remove else "to remove; run `clay prune --yes` to do it" if count else "to remove"
     print(f"clay: {count} files {done}", file=sys.stderr)
+
+
+def _verify(parsed: argparse.Namespace, settings: Settings) -> int:
+    stores = _stores(settings)
+    if parsed.where:
+        stores = replace(stores, output=Store(parsed.where))
+    settings.check()
+    tiles = read_tiles(parsed.tiles or settings.manifest)
+    return verify_command.run(parsed, stores, tiles, _encoder(settings), settings.version)
 
 
 def _stores(settings: Settings) -> "TileStores":
@@ -248,9 +211,22 @@ def _encoder(settings: Settings) -> "EncoderSettings":
         Store(settings.value("CLAY_CHECKPOINT"), _reading(settings)),
         level=settings.value("CLAY_LEVEL"),
         precision=settings.value("CLAY_PRECISION"),
+        device=settings.value("CLAY_DEVICE"),
+        batch_size=settings.value("CLAY_BATCH_SIZE"),
         max_nodata=settings.max_nodata,
         allow_untrained=settings.allow_untrained,
     )
+
+
+def _known_target(settings: Settings, work: Store) -> "Target | None":
+    """What is to be embedded, and how; None where nobody knows the checkpoint, or it is not here yet."""
+    from clay_assets.embedding.checkpoint_cache import CheckpointMissing
+
+    try:
+        return _encoder(settings).known_target(work)
+    except CheckpointMissing as error:
+        print(f"clay: results at hand count as stale: {error}", file=sys.stderr)
+        return None
 
 
 def _empty(states: "Sequence[TileState]") -> list[str]:

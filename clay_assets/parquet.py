@@ -3,6 +3,9 @@
 import numpy as np
 import pyarrow as pa
 
+TILE = "clay:tile"
+"""Metadata key of the tile that a file in the work store is of; a copy under another name is refused."""
+
 
 class DamagedFileError(ValueError):
     """A file that can't be read as Parquet: cut short, overwritten, or something else altogether."""

@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 
 from clay_assets.embedding.checkpoint_cache import publish_facts
 from clay_assets.embedding.encoders import EncoderSettings
+from clay_assets.embedding.fold import fold_pieces
 from clay_assets.embedding.plan import TilePlan, plan_tile
 from clay_assets.embedding.progress import Progress
 from clay_assets.embedding.run import EmbeddingRun
@@ -26,16 +27,17 @@ from clay_assets.publishing.versions import require_one_model
 from clay_assets.quality.examine import check_file, check_inventory, check_results
 from clay_assets.quality.report import Part, Report
 from clay_assets.results import ResultsHeader
+from clay_assets.results.pieces import PieceLimits, find_pieces, remove_pieces
 from clay_assets.results.target import Target
 from clay_assets.state.states import TileStores
 from clay_assets.storage import StorageError, Store, StoredObject, TransferFailed
-from clay_assets.tiles.code import TILE_CODE
 from clay_assets.tiles.inventory import (
     Inventory,
     InventoryMissing,
     inventory_key,
     list_chips,
     read_inventory,
+    require_tiles,
     write_inventory,
 )
 
@@ -53,12 +55,6 @@ PUBLISHERS = 2
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class NoTiles(StorageError):
-    """No tile has a folder in the store of chips: its address is wrong."""
-
-    systemic = True
 
 
 @dataclass(frozen=True)
@@ -110,6 +106,7 @@ class TileJob:
         force: Embed every chip again, whatever exists.
         retry_skipped: Read chips again that earlier runs skipped.
         check: Whether to read back and judge what was made.
+        pieces: When the finished chips of a tile are stored before its end.
     """
 
     stores: TileStores
@@ -119,6 +116,7 @@ class TileJob:
     force: bool = False
     retry_skipped: bool = False
     check: bool = True
+    pieces: PieceLimits = field(default_factory=PieceLimits)
 
 
 def process_tiles(
@@ -179,6 +177,8 @@ class _Run:
         self._target = self._find_target()
         if "publish" in job.steps and self._target is not None:  # before hours are spent on vectors to refuse
             require_one_model(job.stores.output, job.version, self._target.preferred, set(tiles))
+        # One listing for all tiles: left by runs that were killed, mostly none.
+        self._pieces = find_pieces(job.stores.work) if "embed" in job.steps else {}
         self._waiting: deque[_Planned] = deque()
         self._publishing: deque[Future[TileOutcome]] = deque()
         self._has_tiles = False
@@ -241,6 +241,11 @@ class _Run:
                 chips = read_inventory(job.stores.work, tile)
             if self._target is None or "embed" not in job.steps:
                 return _Planned(outcome)
+            pieces = self._pieces.get(tile, ())
+            if pieces and job.force:
+                remove_pieces(job.stores.work, tile, pieces)
+            elif pieces:
+                fold_pieces(job.stores.work, tile, chips, self._target, pieces)
             plan = plan_tile(
                 job.stores.work,
                 tile,
@@ -256,12 +261,7 @@ class _Run:
     def _require_other_tiles(self) -> None:
         """Tell an empty tile from a wrong address: one tile with a folder is enough."""
         if not self._has_tiles:
-            chips = self._job.stores.chips
-            if not any(TILE_CODE.fullmatch(name) for name in chips.folders()):
-                raise NoTiles(
-                    f"no tile has a folder under {chips.uri}: expected folders named by MGRS codes such as"
-                    " 27WXN. Check CLAY_CHIPS_URI"
-                )
+            require_tiles(self._job.stores.chips)
             self._has_tiles = True
 
     def add(self, planned: _Planned) -> None:
@@ -289,8 +289,8 @@ class _Run:
         outcome, plan = planned.outcome, planned.plan
         if outcome.error is None and plan is not None and self._embedding is not None and plan.chips:
             try:
-                work = self._job.stores.work
-                header = embed_planned(plan, self._embedding, work, self._record_published)
+                job, work = self._job, self._job.stores.work
+                header = embed_planned(plan, self._embedding, work, self._record_published, job.pieces)
                 outcome = replace(outcome, results=header)
             except RunStopped:
                 raise

@@ -8,10 +8,15 @@ and what stands in `.env` comes in through Dagster or `cli`.
 
 import math
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from clay_assets.storage import StorageError, Store
+from clay_model.spec import MODELS
 
 DEFAULTS: Mapping[str, str] = {
     "CLAY_CHIPS_URI": "data/chips",
@@ -32,6 +37,28 @@ DEFAULTS: Mapping[str, str] = {
     "CLAY_REQUEST_PAYER": "0",
 }
 """Every variable with its default, which serves a laptop with nothing set."""
+
+ADDRESSES = ("CLAY_CHIPS_URI", "CLAY_CHECKPOINT", "CLAY_OUTPUT_URI", "CLAY_WORK_URI", "CLAY_STAC_URI")
+
+LEVELS = tuple(dict.fromkeys(level for spec in MODELS for level in spec.levels))
+"""Of either model; whether the checkpoint's model has a level is known when a run starts."""
+
+FORMS: Mapping[str, tuple[str, str]] = {
+    "CLAY_LEVEL": ("|".join(("", *LEVELS)), f"one of {', '.join(LEVELS)}, or nothing: the model's own"),
+    "CLAY_PRECISION": ("auto|fp32|bf16", "auto, fp32 or bf16"),
+    "CLAY_DEVICE": (
+        r"auto|free|(cpu|cuda)(:[0-9]+)?(, *(cpu|cuda)(:[0-9]+)?)*",
+        "auto, free, cpu, cuda or cuda:N (several: cuda:0,cuda:1)",
+    ),
+    "CLAY_BATCH_SIZE": ("auto|0*[1-9][0-9]*", "auto or a whole number from 1"),
+    "CLAY_VERSION": ("[0-9]{1,9}", "a whole number from 0"),
+    "CLAY_TILES_PER_RUN": ("[0-9]{1,9}", "a whole number from 0"),
+    "CLAY_OWNERS": (
+        r" *((team:[^,]+|[^@,\s]+@[^@,\s]+) *(, *|$))*",
+        "e-mail addresses or team:name, with commas between",
+    ),
+}
+"""The form of each value that is not a switch, a share or an address, and the same in words."""
 
 NO_SIGN_REQUEST = "AWS_NO_SIGN_REQUEST"
 """As the AWS CLI's option `--no-sign-request`: chips and checkpoint are read without credentials."""
@@ -77,6 +104,27 @@ class Settings:
 
         return EnvVar(name) if name in self.environment else DEFAULTS[name]
 
+    def check(self) -> None:
+        """Refuse what no run could use, all of it at once; reaches no network and imports no PyTorch.
+
+        Raises:
+            SettingsError: If a value is invalid.
+        """
+        wrong = []
+        looks = [partial(self._formed, name) for name in FORMS]
+        for look in looks + [partial(getattr, self, name) for name in CHECKED]:
+            try:
+                look()
+            except SettingsError as error:
+                wrong.append(str(error))
+        for name in ADDRESSES:
+            try:
+                Store(self.value(name))
+            except StorageError as error:  # does not repeat an address that may hold a secret
+                wrong.append(f"{name}: {error}")
+        if wrong:
+            raise SettingsError("\n".join(wrong))
+
     @property
     def manifest(self) -> Path:
         """The file of tiles."""
@@ -94,7 +142,7 @@ class Settings:
         Raises:
             SettingsError: If the value is no whole number from 0.
         """
-        return self._whole_number("CLAY_VERSION")
+        return int(self._formed("CLAY_VERSION"))
 
     @property
     def tiles_per_run(self) -> int:
@@ -103,7 +151,7 @@ class Settings:
         Raises:
             SettingsError: If the value is no whole number from 0.
         """
-        return self._whole_number("CLAY_TILES_PER_RUN")
+        return int(self._formed("CLAY_TILES_PER_RUN"))
 
     @property
     def stac_uri(self) -> str:
@@ -113,14 +161,25 @@ class Settings:
             SettingsError: If that is below the published files: readers of a folder take every file for
                 Parquet.
         """
-        stac, output = (self._absolute(self.value(f"CLAY_{name}_URI")) for name in ("STAC", "OUTPUT"))
-        if f"{stac}/".startswith(f"{output}/"):
+        return self._beside_output("CLAY_STAC_URI")
+
+    @property
+    def work_uri(self) -> str:
+        """Where inventories and results are kept between runs.
+
+        Raises:
+            SettingsError: If that is below the published files, as for `stac_uri`.
+        """
+        return self._beside_output("CLAY_WORK_URI")
+
+    def _beside_output(self, name: str) -> str:
+        place, output = self._absolute(self.value(name)), self._absolute(self.value("CLAY_OUTPUT_URI"))
+        if f"{place}/".startswith(f"{output}/"):
             raise SettingsError(
-                f"CLAY_STAC_URI is {stac}, which is below CLAY_OUTPUT_URI ({output}): readers of that"
-                f" folder take"
+                f"{name} is {place}, which is below CLAY_OUTPUT_URI ({output}): readers of that folder take"
                 " every file for Parquet. Name a place beside it"
             )
-        return self.value("CLAY_STAC_URI")
+        return self.value(name)
 
     @staticmethod
     def _absolute(address: str) -> str:
@@ -139,7 +198,7 @@ class Settings:
         except ValueError:
             share = math.nan
         if not 0 <= share <= 1:
-            raise SettingsError(f"CLAY_MAX_NODATA is {value!r}, expected a number from 0 to 1")
+            raise _wrong("CLAY_MAX_NODATA", value, "a number from 0 to 1")
         return share
 
     @property
@@ -165,11 +224,22 @@ class Settings:
     @staticmethod
     def _switch(name: str, value: str) -> bool:
         if value.lower() not in YES | NO:
-            raise SettingsError(f"{name} is {value!r}, expected 1 or 0")
+            raise _wrong(name, value, "1 or 0")
         return value.lower() in YES
 
-    def _whole_number(self, name: str) -> int:
+    def _formed(self, name: str) -> str:
         value = self.value(name)
-        if not value.isdecimal():
-            raise SettingsError(f"{name} is {value!r}, expected a whole number from 0")
-        return int(value)
+        form, words = FORMS[name]
+        if not re.fullmatch(form, value):
+            raise _wrong(name, value, words)
+        return value
+
+
+CHECKED = ("stac_uri", "work_uri", "max_nodata", "allow_untrained", "anonymous", "request_payer")
+"""Properties that refuse an invalid value when they are looked at."""
+
+
+def _wrong(name: str, value: str, expected: str) -> SettingsError:
+    default = DEFAULTS.get(name, "")
+    otherwise = f"unset it for {default!r}" if default else "unset it"
+    return SettingsError(f"{name} is {value!r}, expected {expected}: correct it, or {otherwise}")

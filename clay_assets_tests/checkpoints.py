@@ -21,11 +21,12 @@ def encoder_state(model_size: str) -> dict[str, Tensor]:
     return {name: torch.from_numpy(weight(name, shape)) for name, shape in encoder_shapes(model_size).items()}
 
 
-def lightning_checkpoint(model_size: str) -> dict[str, Any]:
+def lightning_checkpoint(model_size: str, *, untrained: bool = False) -> dict[str, Any]:
     """What `Trainer.save_checkpoint(..., weights_only=True)` puts into a file, decoder included.
 
     Args:
-        model_size: `tiny` or `small`.
+        model_size: `custom`, which the file then does not name, `tiny` or `small`.
+        untrained: Whether the file says that its weights were never trained.
     """
     decoder = {name: torch.zeros(shape) for name, shape in decoder_shapes(model_size).items()}
     return {
@@ -36,7 +37,6 @@ def lightning_checkpoint(model_size: str) -> dict[str, Any]:
         "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"total": {"ready": 10, "completed": 9}}}},
         "hparams_name": "kwargs",
         "hyper_parameters": {
-            "model_size": model_size,
             "mask_ratio": 0.75,
             "image_size": 512,
             "patch_size": 32,
@@ -47,7 +47,27 @@ def lightning_checkpoint(model_size: str) -> dict[str, Any]:
             "b2": 0.95,
             "embeddings_level": "mean",
             "band_groups": dict(GROUP_BANDS),
+        }
+        | ({"untrained": True} if untrained else {})
+        | ({} if model_size == "custom" else {"model_size": model_size}),
+    }
+
+
+def nameplate(dim: int, *, untrained: bool = False) -> dict[str, Any]:
+    """A checkpoint of Clay v0 that tells its size and has no weights to speak of: to describe, not to load.
+
+    Args:
+        dim: Width of a token; the layer is one, so that the model is called `custom-{dim}x1`.
+        untrained: Whether the file says that its weights were never trained.
+    """
+    layer = "model.encoder.transformer.layers.0"
+    return {
+        "state_dict": {
+            "model.encoder.patch_embedding.rgb.norm.bias": torch.zeros(1),
+            f"{layer}.0.to_qkv.weight": torch.zeros(3 * 64, dim),
+            f"{layer}.1.net.1.weight": torch.zeros(dim, dim),
         },
+        "hyper_parameters": {"untrained": True} if untrained else {},
     }
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-ENCODER_SIZES = {"tiny": (256, 4, 256, 512), "small": (768, 12, 768, 3072)}
-"""Model size → token width, layers, width of all heads together, width of the MLP's hidden layer."""
+ENCODER_SIZES = {"custom": (16, 1, 64, 32), "tiny": (256, 4, 256, 512), "small": (768, 12, 768, 3072)}
+"""Model size → token width, layers, width of all heads together, width of the MLP's hidden layer; `custom` is
+no size of Clay v0, but quick to write and to read."""
 
 DECODER_SIZE = (128, 2, 128, 256)
 """The same of the decoder of `tiny`. No embedding depends on the decoder, so every size here has this one."""

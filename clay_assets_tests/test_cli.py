@@ -3,17 +3,20 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from clay_assets.cli import main
+from clay_assets.settings import DEFAULTS
 from clay_assets.state import TileStores
 from clay_assets.state.estimate import human_size, human_time
 from clay_assets.storage import Store
 from clay_assets.tiles.manifest import read_tiles
 from clay_assets_tests.s3_server import S3Bucket
-from clay_assets_tests.tile_scene import MadeUp, finish, put_chips
+from clay_assets_tests.storage.misbehaving import misbehaving
+from clay_assets_tests.tile_scene import MadeUp, finish, know_checkpoint, put_chips
 
 
 @pytest.fixture
@@ -28,7 +31,12 @@ def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TileStores:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "data" / "chips").mkdir(parents=True)
-    return TileStores(*(Store(f"data/{name}") for name in ("chips", "work", "embeddings")))
+    stores = TileStores(*(Store(f"data/{name}") for name in ("chips", "work", "embeddings")))
+    checkpoint = tmp_path / DEFAULTS["CLAY_CHECKPOINT"]
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"weights")
+    know_checkpoint(stores.work, Store(checkpoint))
+    return stores
 
 
 def clay(
@@ -83,8 +91,11 @@ def test_tiles_replace_a_manifest_only_once_they_are_known(
     capsys.readouterr()
     assert main(["tiles", "data/chips", "--output", "tiles.txt"]) == 0
     assert manifest.read_text() == "18HYB\n27WXN\n"
-    assert capsys.readouterr() == ("", "clay: 2 tiles are in tiles.txt\n")
-    assert sorted(path.name for path in Path().iterdir()) == ["data", "tiles.txt"]
+    assert capsys.readouterr() == (
+        "",
+        "clay: 2 tiles are in tiles.txt; reload the code location where one is running\n",
+    )
+    assert sorted(path.name for path in Path().iterdir()) == ["checkpoints", "data", "tiles.txt"]
 
 
 def test_a_manifest_that_cannot_be_written_is_said_in_words(
@@ -103,14 +114,14 @@ def test_a_place_without_tiles_is_refused_with_what_lies_there(
     out, err = capsys.readouterr()
     assert out == ""
     assert f"no tiles under {Path('data').absolute()}" in err
-    assert "got chips. Name the place that holds one folder per tile" in err
+    assert "got chips, work. Name the place that holds one folder per tile" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "environment", "phrase"),
     [
         (["tiles", "nowhere"], {}, "The folder .*nowhere is not there"),
-        (["tiles", "gs://bucket"], {}, "got scheme gs://"),
+        (["tiles", "ftp://bucket"], {}, "got scheme ftp://"),
         (["estimate"], {}, "no tile manifest at .*tiles.txt"),
         (["estimate", "--tiles", "bad.txt"], {}, "1 lines that are no MGRS tile.*line 1: 'Atlantis'"),
         (["estimate", "--tiles", "one.txt"], {"CLAY_CHIPS_URI": "elsewhere"}, "elsewhere is not there"),
@@ -165,23 +176,22 @@ def test_an_estimate_counts_what_is_left_at_the_rate_of_earlier_runs(
 ) -> None:
     for tile, seconds in (("27WXM", 2.0), ("27WXN", 20.0), ("27WXP", 98.0)):
         finish(stores, tile, MadeUp(seconds=seconds), chips=20)
-    finish(stores, "27WXQ", MadeUp(seconds=0.001, model="clay-v0-tiny"), chips=5)
     put_chips(stores, "27WXP", range(21, 61), content=b"a" * 1000)
     put_chips(stores, "28WDS", range(1, 3561), content=b"")
-    Path("tiles.txt").write_text("27WXM\n27WXN\n27WXP\n27WXQ\n28WDS\n28WDT\n")
+    Path("tiles.txt").write_text("27WXM\n27WXN\n27WXP\n28WDS\n28WDT\n")
 
     assert main(["estimate"]) == 0
 
     out, err = capsys.readouterr()
-    assert err == f"clay: looking at 6 tiles under {Path('data/chips').absolute()}\n"
+    assert err == f"clay: looking at 5 tiles under {Path('data/chips').absolute()}\n"
     rows = [line.split()[:6] for line in out.splitlines()]
     assert rows[:7] == [
         ["state", "tiles", "chips", "size", "to", "embed"],
         ["new", "1", "3,560", "0", "B", "3,560"],
         ["changed", "1", "60", "40.1", "kB", "40"],
-        ["current", "3", "45", "270", "B", "0"],
+        ["current", "2", "40", "240", "B", "0"],
         ["empty", "1", "0", "0", "B", "0"],
-        ["all", "6", "3,665", "40.4", "kB", "3,600"],
+        ["all", "5", "3,660", "40.4", "kB", "3,600"],
         [],
     ]
     assert out.splitlines()[7:] == [
@@ -218,8 +228,10 @@ def test_an_estimate_reads_s3_and_dotenv(bucket: S3Bucket, tmp_path: Path) -> No
         "CLAY_CHIPS_URI": bucket.uri("chips"),
         "CLAY_WORK_URI": bucket.uri("work"),
         "CLAY_OUTPUT_URI": bucket.uri("embeddings"),
-        "CLAY_CHECKPOINT": bucket.uri("none.ckpt"),
+        "CLAY_CHECKPOINT": bucket.uri("clay.ckpt"),
     }
+    bucket.store().write("clay.ckpt", b"weights")
+    know_checkpoint(stores.work, bucket.store("clay.ckpt"))
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     (tmp_path / "tiles.txt").write_text("27WXN\n")
     # As in `dagster dev`, the file wins over the environment.
@@ -227,6 +239,126 @@ def test_an_estimate_reads_s3_and_dotenv(bucket: S3Bucket, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert bucket.uri("chips") in done.stderr
     assert "Nothing is left to embed." in done.stdout
+
+
+def test_an_estimate_before_there_is_a_checkpoint_counts_what_is_to_embed_and_says_so(
+    stores: TileStores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(stores, "27WXN")
+    put_chips(stores, "27WXP", [1])
+    Path("tiles.txt").write_text("27WXN\n27WXP\n")
+    Path(DEFAULTS["CLAY_CHECKPOINT"]).unlink()
+
+    assert main(["estimate"]) == 0
+
+    out, err = capsys.readouterr()
+    assert "clay: results at hand count as stale: no checkpoint at" in err
+    assert [line.split()[:3] for line in out.splitlines()[1:3]] == [["new", "1", "1"], ["stale", "1", "3"]]
+
+
+def orphans_of(stores: TileStores) -> dict[str, str]:
+    """A current tile, one whose chips are gone, one that left the manifest, and a file of somebody else."""
+    for tile in ("27WXM", "27WXN", "27WXP"):
+        finish(stores, tile)
+    finish(stores, "27WXN", version=2)
+    for chip in stores.chips.list("27WXN/"):
+        stores.chips.delete(chip)
+    stores.output.write("notes/27WXN_20200615_20200615_v001.gpq", b"someone's")
+    stores.output.write("readme.txt", b"someone's")
+    Path("tiles.txt").write_text("27WXM\n27WXN\n28WDS\n")  # the last was never published
+    name = "{}_20200615_20200615_v00{}.gpq".format
+    return {
+        "current": stores.output.url(name("27WXM", 1)),
+        "empty": stores.output.url(name("27WXN", 1)),
+        "empty, another version": stores.output.url(name("27WXN", 2)),
+        "not in the manifest": stores.output.url(name("27WXP", 1)),
+    }
+
+
+def test_published_files_whose_tiles_are_gone_are_named_by_the_estimate_and_removed_only_when_asked(
+    stores: TileStores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = orphans_of(stores)
+    before = [file.url for file in stores.output.list()]
+
+    assert main(["estimate"]) == 0
+    estimate = capsys.readouterr().out
+    assert main(["prune"]) == 0
+    listed = capsys.readouterr()
+    untouched = [file.url for file in stores.output.list()]
+    assert main(["prune", "--yes"]) == 0
+    removed = capsys.readouterr()
+
+    orphans = sorted(url for kind, url in files.items() if kind != "current")
+    assert "3 published files are orphans" in estimate
+    assert "(27WXN, 27WXP). `clay prune` names them" in estimate
+    assert sorted(listed.out.splitlines()) == orphans
+    assert listed.err == "clay: 3 files to remove; run `clay prune --yes` to do it\n"
+    assert untouched == before
+    assert sorted(removed.out.splitlines()) == orphans
+    assert removed.err == "clay: 3 files removed\n"
+    assert [file.url for file in stores.output.list()] == [url for url in before if url not in orphans]
+    assert main(["prune", "--yes"]) == 0
+    assert capsys.readouterr() == ("", "clay: 0 files removed\n")
+
+
+@pytest.mark.parametrize("place", ["data/nowhere", "data/work"])
+def test_nothing_is_pruned_where_no_tile_has_chips_because_the_address_is_wrong(
+    stores: TileStores, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    orphans_of(stores)
+    before = stores.output.list()
+    monkeypatch.setenv("CLAY_CHIPS_URI", place)
+
+    assert main(["prune", "--yes"]) == 2
+
+    assert "is not there" if place == "data/nowhere" else "no tile has a folder" in capsys.readouterr().err
+    assert stores.output.list() == before
+
+
+@pytest.mark.parametrize(
+    ("variable", "signed", "payer"),
+    [("", True, None), ("AWS_NO_SIGN_REQUEST", False, None), ("CLAY_REQUEST_PAYER", True, "requester")],
+    ids=["neither", "anonymous", "the requester pays"],
+)
+@pytest.mark.parametrize("asked", ["tiles", "estimate"])
+@pytest.mark.usefixtures("stores")
+def test_how_s3_is_read_reaches_the_stores_of_chips_and_of_the_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, asked: str, variable: str, signed: bool, payer: str | None
+) -> None:
+    seen: dict[str, tuple[bool, str | None]] = {}
+
+    def answer(request: BaseHTTPRequestHandler, _: int) -> None:
+        headers = request.headers
+        seen[request.path.split("?")[0]] = ("Authorization" in headers, headers.get("x-amz-request-payer"))
+        listing = (
+            b"<ListBucketResult><IsTruncated>false</IsTruncated><KeyCount>1</KeyCount><CommonPrefixes>"
+            b"<Prefix>27WXN/</Prefix></CommonPrefixes></ListBucketResult>"
+        )
+        request.send_response(200)
+        request.send_header("ETag", '"0123456789abcdef"')
+        request.send_header("Last-Modified", "Tue, 16 Jun 2020 12:00:00 GMT")
+        request.send_header("Content-Length", str(len(listing)))
+        request.end_headers()
+        if request.command != "HEAD":
+            request.wfile.write(listing)
+
+    Path("tiles.txt").write_text("27WXN\n")
+    with misbehaving(answer) as endpoint:
+        settings = {
+            "AWS_ENDPOINT_URL_S3": endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "CLAY_CHIPS_URI": "s3://chips",
+            "CLAY_CHECKPOINT": "s3://models/clay.ckpt",
+        } | ({variable: "1"} if variable else {})
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        assert main([asked, "s3://chips"] if asked == "tiles" else [asked]) == 0
+
+    wanted = {"/chips"} if asked == "tiles" else {"/chips", "/models/clay.ckpt"}
+    assert seen == dict.fromkeys(wanted, (signed, payer))
 
 
 def test_the_command_imports_neither_dagster_nor_torch(stores: TileStores) -> None:

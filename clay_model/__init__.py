@@ -18,10 +18,8 @@ from clay_model.spec import (
     V15,
     Dimensions,
     Level,
-    ModelSize,
     ModelSpec,
     Precision,
-    embedding_shape,
     model_of,
 )
 
@@ -39,10 +37,8 @@ __all__ = [
     "Dimensions",
     "Embedder",
     "Level",
-    "ModelSize",
     "ModelSpec",
     "Precision",
-    "embedding_shape",
     "load_encoder",
     "model_of",
     "read_checkpoint",

@@ -28,7 +28,6 @@ Format = CheckpointFormat[Encoder]
 FORMATS: tuple[Format, ...] = (V0_FORMAT, V15_FORMAT)
 
 ENCODER_PREFIX = "model.encoder."
-DECODER_PREFIX = "model.decoder."
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """The two models as data, and which of them a name means. No PyTorch here."""
 
-from typing import Literal
-
 from clay_model.model_spec import HEAD_DIM, Dimensions, Level, ModelSpec, Precision
-from clay_model.v0.spec import BANDS, CHIP_SIZE, LEVELS, PREPROCESSING_VERSION, SIZES, embedding_shape
+from clay_model.v0.spec import BANDS, CHIP_SIZE, SIZES
 from clay_model.v0.spec import SPEC as V0
 from clay_model.v15.spec import SPEC as V15
 
@@ -11,26 +9,19 @@ __all__ = [
     "BANDS",
     "CHIP_SIZE",
     "HEAD_DIM",
-    "LEVELS",
     "MODELS",
-    "PREPROCESSING_VERSION",
     "SIZES",
     "V0",
     "V15",
     "Dimensions",
     "Level",
-    "ModelSize",
     "ModelSpec",
     "Precision",
-    "embedding_shape",
     "model_of",
     "width_of",
 ]
 
 MODELS = (V0, V15)
-
-ModelSize = Literal["tiny", "small", "medium", "large"]
-"""The sizes of Clay v0."""
 
 
 def model_of(name: str) -> tuple[ModelSpec, str]:

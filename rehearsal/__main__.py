@@ -25,7 +25,7 @@ from rehearsal.scene import CHIPS, DATES, Cast, add_new_chips, assemble_cast, wr
 from rehearsal.screenshots import browsing, chromium
 
 PROJECT = Path(__file__).resolve().parent.parent
-BUCKETS = ("chips", "models", "embeddings", "work", "logs")
+BUCKETS = ("chips", "models", "embeddings", "stac", "work", "logs")
 TILES_PER_RUN = 20
 BACKFILL_TIMEOUT_S = 240
 
@@ -95,6 +95,8 @@ class Rehearsal:
             "CLAY_CHECKPOINT": "s3://models/tiny.ckpt",
             "CLAY_OUTPUT_URI": "s3://embeddings",
             "CLAY_WORK_URI": "s3://work",
+            "CLAY_STAC_URI": "s3://stac",
+            "CLAY_ALLOW_UNTRAINED": "1",
             "CLAY_TILES": str(manifest),
             "CLAY_TILES_PER_RUN": str(TILES_PER_RUN),
             "XDG_CACHE_HOME": str(scratch / "cache"),
@@ -186,7 +188,13 @@ class Rehearsal:
             for tile, name in zip(self.cast.good, names, strict=True)
         }
         expect("rows", rows, {tile: self.cast.rows(tile) for tile in self.cast.good})
-        self.say(f"{len(names)} files hold {sum(rows.values())} rows")
+        items = [Path(item.url).name for item in self.store("stac").list("v001/items/")]
+        expect(
+            "STAC Items",
+            sorted(name for name in items if name.endswith(".json")),
+            [name.replace(".gpq", ".json") for name in names],
+        )
+        self.say(f"{len(names)} files hold {sum(rows.values())} rows; each has its STAC Item")
 
     def verify_range(self) -> None:
         """A range on the command line with an empty tile in it publishes the others."""

@@ -51,7 +51,7 @@ def _check_pixels(
         raise ChipRejected(
             "nodata", f"has {share:.1%} of pixels without data, expected at most {max_nodata:.1%}"
         )
-    unfinite = [band for band, place in bands.items() if not np.isfinite(low[place] + high[place])]
+    unfinite = [band for band, place in bands.items() if not np.isfinite([low[place], high[place]]).all()]
     if unfinite:
         counts = [np.count_nonzero(~np.isfinite(pixels[bands[band]])) for band in unfinite]
         found = ", ".join(f"{count:,} in {band}" for band, count in zip(unfinite, counts, strict=True))

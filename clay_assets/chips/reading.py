@@ -2,6 +2,7 @@
 
 import datetime
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ READER_VERSION = 1
 """Raised when this package learns to read a file that it refused before.
 
 What an older reader skipped is then read again; vectors are kept. A change that makes other pixels of a file
-is not of this kind: it raises `clay_model.spec.PREPROCESSING_VERSION`.
+is not of this kind: it raises the model's `preprocessing_version`.
 """
 
 
@@ -28,9 +29,10 @@ class Chip:
     """A chip ready to be embedded.
 
     Attributes:
-        pixels: (bands, side, side) float32, within `limits`, in the order of the model's bands and in their
-            physical units. Any memory layout: of the bucket's files it is a view of (side, side, bands), and
-            copying it into a batch takes the bands apart.
+        pixels: (bands, side, side) within `limits`, in the order of the model's bands and in their physical
+            units; float32, or the file's own integers where they are of 8 or 16 bits: half the bytes to copy
+            to a device, which makes the same float32 of them. Any memory layout: of the bucket's files it is
+            a view of (side, side, bands), and copying it into a batch takes the bands apart.
         date: Day of acquisition.
         time: Moment of acquisition, UTC, from the tag `datetime`; None where the file has none, or the model
             does not ask for it.
@@ -40,7 +42,7 @@ class Chip:
             do not count: there 0 is a measurement, and whatever is none is out of range.
     """
 
-    pixels: NDArray[np.float32]
+    pixels: NDArray[Any]
     date: datetime.date
     time: datetime.datetime | None
     windows: tuple[Place, ...]
@@ -81,7 +83,8 @@ def read_chip(
     order = band_order(header.descriptions, spec.bands)
     nodata = check_pixels(samples, dict(zip(spec.bands, order, strict=True)), header.nodata, max_nodata)
     pixels = samples if order == [*range(len(samples))] else samples[order]
-    return Chip(pixels.astype(np.float32, copy=False), date, time, windows, nodata)
+    small = pixels.dtype in (np.uint8, np.int16, np.uint16)  # NumPy's types that PyTorch has, too
+    return Chip(pixels if small else pixels.astype(np.float32, copy=False), date, time, windows, nodata)
 
 
 def _time(header: Header, date: datetime.date) -> datetime.datetime | None:

@@ -174,9 +174,10 @@ def _check_only(context: dg.AssetExecutionContext, job: "TileJob", manifest: Seq
 
     checked = {check.asset_key for check in context.selected_asset_check_keys}
     job = replace(job, steps=_steps(checked))
-    tiles = (
-        context.partition_keys if context.has_partition_key_range or context.has_partition_key else manifest
-    )
+    tiles = manifest
+    if context.has_partition_key or context.has_partition_key_range:  # the run itself has no partitions
+        asked = context.partition_key_range
+        tiles = manifest[manifest.index(asked.start) : manifest.index(asked.end) + 1]
     target = job.encoder.known_target(job.stores.work)
     with ThreadPoolExecutor(CHECKED_AT_A_TIME) as pool:
         _log_checks(context, list(pool.map(lambda tile: examine(job, tile, target, again=True), tiles)))

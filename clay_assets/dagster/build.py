@@ -69,7 +69,7 @@ def build_defs(
     """
     settings = settings or Settings.from_environment()
     Store(settings.value("CLAY_CHECKPOINT"))  # refused here, before the code version shows it to everybody
-    _ = settings.stac_uri  # refused here, too, where it is below the published files
+    settings.check()
     tiles = read_tiles(settings.manifest)
     level, precision = settings.value("CLAY_LEVEL") or "default", settings.value("CLAY_PRECISION")
     assets = build_assets(

@@ -88,6 +88,7 @@ class EncoderSettings:
             best = resolve_precision(self.precision, resolve_devices(_choice(self.device))[0])
         except ValueError as error:
             raise SettingsError(f"{error} (CLAY_DEVICE, CLAY_PRECISION)") from error
+        self._batch()
         facts = self.local_checkpoint().facts
         if facts.untrained and not self.allow_untrained:
             raise UntrainedWeights(
@@ -109,6 +110,16 @@ class EncoderSettings:
         """
         facts = known_facts(self.checkpoint, self.cache or cache_folder(), work)
         return self._target(facts, "fp32") if facts else None
+
+    def described_target(self) -> Target:
+        """The same, with the checkpoint brought to this machine where nobody knows it yet.
+
+        Raises:
+            StorageError: If the checkpoint cannot be fetched.
+            CheckpointError: If the file is no checkpoint of a model that is known.
+            SettingsError: If a setting is invalid.
+        """
+        return self._target(self.local_checkpoint().facts, "fp32")
 
     def _target(self, facts: CheckpointFacts, best: str) -> Target:
         spec, _ = model_of(facts.model)
@@ -160,6 +171,12 @@ class EncoderSettings:
             from clay_model.accelerate import auto_batch_size
 
             return min(auto_batch_size(embedder) for embedder in embedders)
+        return self._batch()
+
+    def _batch(self) -> int:
+        """The number that `batch_size` is; 0 for `auto`."""
+        if self.batch_size == "auto":
+            return 0
         if not self.batch_size.isdecimal() or int(self.batch_size) < 1:
             raise SettingsError(
                 f"CLAY_BATCH_SIZE is {self.batch_size!r}, expected auto or a whole number from 1"

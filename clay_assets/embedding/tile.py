@@ -19,9 +19,12 @@ from clay_assets.results import ResultsHeader, ResultsWriter, TileResults, TileS
 from clay_assets.results.counts import Tally, count_reasons
 from clay_assets.results.fingerprint import chip_key, chips_digest
 from clay_assets.results.outcomes import NoUsableChips
+from clay_assets.results.pieces import PieceLimits, PieceWriter
 from clay_assets.storage import AccessDenied, Store
 
 log = logging.getLogger(__name__)
+
+PIECE_LIMITS = PieceLimits()
 
 
 class ResultsChanged(RuntimeError):
@@ -29,18 +32,24 @@ class ResultsChanged(RuntimeError):
 
 
 def embed_planned(
-    plan: TilePlan, run: EmbeddingRun, work: Store, on_chip: Callable[[], None] = lambda: None
+    plan: TilePlan,
+    run: EmbeddingRun,
+    work: Store,
+    on_chip: Callable[[], None] = lambda: None,
+    limits: PieceLimits = PIECE_LIMITS,
 ) -> ResultsHeader:
     """Finish one tile and store its results.
 
     However the tile ends, by an error or by an interrupt, the finished chips are stored, so that the next run
-    continues from there; unless earlier results that are still valid account for more of them.
+    continues from there; unless earlier results that are still valid account for more of them. Of a process
+    that is killed, pieces remain, for `fold_pieces`.
 
     Args:
         plan: What is to embed of the tile; tiles come in the order in which they were added to the run.
         run: Has the tile's chips in its stream.
         work: Store of results.
         on_chip: Called after each chip.
+        limits: When the chips finished so far are stored as a piece.
 
     Returns:
         What the stored results say of themselves.
@@ -54,13 +63,15 @@ def embed_planned(
     """
     header = plan.header
     if header is None or not plan.is_current:
-        header = _embed(plan, run, work, on_chip)
+        header = _embed(plan, run, work, on_chip, limits)
     if not header.summary.embedded:
         raise NoUsableChips(f"tile {plan.tile}: {_skips_in_words(header.summary)}")
     return header
 
 
-def _embed(plan: TilePlan, run: EmbeddingRun, work: Store, on_chip: Callable[[], None]) -> ResultsHeader:
+def _embed(
+    plan: TilePlan, run: EmbeddingRun, work: Store, on_chip: Callable[[], None], limits: PieceLimits
+) -> ResultsHeader:
     making = run.making(plan)
     started = run.begin(plan)
     tally = Tally(dim=making.shape[-1])
@@ -74,7 +85,10 @@ def _embed(plan: TilePlan, run: EmbeddingRun, work: Store, on_chip: Callable[[],
             left=len(plan.chips) - len(tally.accounted),
         )
 
-    with ResultsWriter(making.width) as writer:
+    with (
+        ResultsWriter(making.width) as writer,
+        PieceWriter(work, plan.tile, making, len(plan.chips), limits) as pieces,
+    ):
         if plan.kept:
             with _reopened(plan, work) as results:
                 for table in _kept(results, plan):
@@ -85,18 +99,20 @@ def _embed(plan: TilePlan, run: EmbeddingRun, work: Store, on_chip: Callable[[],
                 with meter, closing(run.stream(plan).results(plan.tile)) as outcomes:
                     for outcome in outcomes:
                         writer.add(outcome)
+                        pieces.add(outcome)
                         tally.count(outcome)
                         run.progress.count(outcome)
                         on_chip()
         except BaseException:  # an interrupt too: what is finished stays finished
-            if tally.read:
-                _store_partial(writer, work, plan, lambda: header(time.perf_counter()))
+            if tally.read and _store_partial(writer, work, plan, lambda: header(time.perf_counter())):
+                pieces.remove()
             raise
         finally:
             ended = run.end()
         final = header(ended)
         _require_readable(plan, final)
         writer.store(work, plan.tile, final)
+        pieces.remove()
     return final
 
 
@@ -131,7 +147,8 @@ def _kept(results: TileResults, plan: TilePlan) -> Iterator[pa.Table]:
 
 def _store_partial(
     writer: ResultsWriter, work: Store, plan: TilePlan, header: Callable[[], ResultsHeader]
-) -> None:
+) -> bool:
+    """Store what is finished; returns whether the store holds all of it that is worth keeping."""
     tile = plan.tile
     try:
         partial = header()
@@ -144,12 +161,13 @@ def _store_partial(
                 at_hand,
                 partial.summary.chips,
             )
-            return
+            return True
         writer.store(work, tile, partial)
     except Exception as error:  # the error that ended the tile matters more
         log.warning("the finished chips of tile %s could not be kept: %s", tile, error)
-    else:
-        log.info("tile %s: %d finished chips are kept for the next run", tile, partial.summary.chips)
+        return False
+    log.info("tile %s: %d finished chips are kept for the next run", tile, partial.summary.chips)
+    return True
 
 
 def _at_hand(work: Store, plan: TilePlan) -> int:

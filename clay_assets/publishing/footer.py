@@ -4,6 +4,7 @@ Here belongs what can be said without reading a row; from S3 that is a few kilob
 in `validation.py`, what a footer ought to declare in `schema.py`.
 """
 
+import functools
 import json
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -108,13 +109,15 @@ def geometry_entry(pairs: dict[bytes, bytes]) -> tuple[dict[str, Any], list[str]
         ("edges", entry.get("edges", "planar"), "planar"),
     ]
     faults = [f"geo: {key} is {got!r}; expected {wanted!r}." for key, got, wanted in facts if got != wanted]
-    if "crs" in entry and not _is_crs84(entry["crs"]):  # left out, it means OGC:CRS84
+    if "crs" in entry and not _is_crs84(json.dumps(entry["crs"])):  # left out, it means OGC:CRS84
         faults.append(f"geo: crs is not {CRS}.")
     return entry, faults
 
 
-def _is_crs84(projjson: object) -> bool:
+@functools.lru_cache(maxsize=4)
+def _is_crs84(projjson: str) -> bool:
+    """Whether a CRS as JSON is OGC:CRS84; kept, as PROJ takes longer than reading the footer of a file."""
     try:
-        return bool(pyproj.CRS.from_user_input(projjson) == pyproj.CRS.from_user_input(CRS))
+        return bool(pyproj.CRS.from_user_input(json.loads(projjson)) == pyproj.CRS.from_user_input(CRS))
     except pyproj.exceptions.CRSError:  # a null, or JSON that is no CRS
         return False

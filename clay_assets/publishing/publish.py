@@ -26,7 +26,7 @@ from clay_assets.publishing import (
     write_geoparquet,
 )
 from clay_assets.results import ResultsHeader, TileResults, results_key
-from clay_assets.results.fingerprint import chip_key, chips_digest
+from clay_assets.results.fingerprint import Fingerprint, chip_key, chips_digest
 from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.results.target import Target
 from clay_assets.storage import FolderMissing, Store, StoredObject
@@ -210,8 +210,13 @@ def inputs_of(header: ResultsHeader, inventory: Sequence[StoredObject]) -> str:
         header: Of the tile's results.
         inventory: Of the tile: the file names its chips by their present URLs.
     """
+    return inputs_word(header.making.fingerprint, header.digest, inventory)
+
+
+def inputs_word(fingerprint: Fingerprint, digest: str, inventory: Sequence[StoredObject]) -> str:
+    """The same, of complete results with such a fingerprint and digest."""
     folder = inventory[0].url.rpartition("/")[0] if inventory else ""
-    facts = (header.making.fingerprint.folder, header.digest, folder, str(FORMAT_VERSION))
+    facts = (fingerprint.folder, digest, folder, str(FORMAT_VERSION))
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 

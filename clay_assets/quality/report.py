@@ -46,16 +46,24 @@ def report_key(tile: str, part: Part) -> str:
 
 
 def stored_report(work: Store, tile: str, part: Part, etag: str) -> Report | None:
-    """The report on an object in its present state; None where there is none.
+    """The report on an object in its present state; None where there is none, or another tile's or version's.
 
     Raises:
         StorageError: If the store refuses.
     """
     try:
         report = Report(**json.loads(work.read(report_key(tile, part))))
-    except (ObjectMissing, ValueError, TypeError):  # of another version, or damaged: made again
+        by_check = [*report.faults.values(), *report.numbers.values()]
+    except (
+        ObjectMissing,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ):  # of another version, or damaged: made again
         return None
-    return report if report.examined == etag and report.version == REPORT_VERSION else None
+    usable = all(isinstance(value, str | dict) for value in by_check)
+    is_it = (report.tile, report.examined, report.version) == (tile, etag, REPORT_VERSION)
+    return report if usable and is_it else None
 
 
 def store_report(work: Store, report: Report, part: Part) -> None:

@@ -10,6 +10,7 @@ GB at level `group`), so they go through files in small pieces.
     header.py       what a file says of itself: how its vectors were made, and the tile in numbers
     reader.py       reading a file: its footer alone, some columns, some rows
     writer.py       writing one
+    pieces.py       the chips finished so far, stored before the tile's end against a kill
     counts.py       outcomes counted, and gathered for the picture
     picture.py      true colour beside the embeddings
 

@@ -9,6 +9,7 @@ import base64
 import datetime
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import shapely
@@ -38,7 +39,7 @@ CAPTION = (
 _RGB = [BANDS.index(name) for name in ("B04", "B03", "B02")]
 
 
-def chip_thumbnail(pixels: NDArray[np.float32]) -> bytes:
+def chip_thumbnail(pixels: NDArray[Any]) -> bytes:
     """True colour of a chip, small.
 
     Args:

@@ -1,6 +1,7 @@
 """Reading a results file: from S3, only the parts that are asked for are fetched."""
 
 import functools
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clay_assets.parquet import DAMAGE, damaged
+from clay_assets.parquet import DAMAGE, TILE, damaged
 from clay_assets.results.fingerprint import Fingerprint, chip_key
 from clay_assets.results.header import ResultsHeader
 from clay_assets.results.schema import results_schema
-from clay_assets.storage import ObjectMissing, Store
+from clay_assets.storage import ObjectMissing, Store, StoredObject
+
+log = logging.getLogger(__name__)
 
 GROUPS_HELD = 4
 """Row groups kept while rows are taken: rows of earlier runs and of the last one alternate when sorted."""
@@ -71,7 +74,11 @@ class TileResults:
         self.tile = tile
         self._source = source
         self._file = pq.ParquetFile(source)
-        self.header = ResultsHeader.from_metadata(self._file.metadata.metadata or {})
+        said = self._file.metadata.metadata or {}
+        self.header = ResultsHeader.from_metadata(said)
+        of_tile = said.get(TILE.encode(), tile.encode()).decode()  # earlier versions did not say
+        if of_tile != tile:
+            raise ValueError(f"got results of tile {of_tile}, expected those of {tile}")
         expected = results_schema(self.header.making.width)
         if self._file.schema_arrow != expected:
             raise ValueError(f"got the columns {self._file.schema_arrow}, expected {expected}")
@@ -90,16 +97,24 @@ class TileResults:
         self._source.close()
 
     @classmethod
-    def open(cls, store: Store, tile: str, fingerprint: Fingerprint) -> Self | None:
+    def open(
+        cls, store: Store, tile: str, fingerprint: Fingerprint, piece: StoredObject | None = None
+    ) -> Self | None:
         """The results of a tile, or None where there are none, or none that this version can read.
 
         A file that cannot be read counts as none: it is made again from the chips.
+
+        Args:
+            store: Store of results.
+            tile: MGRS code.
+            fingerprint: Of the results.
+            piece: A piece of the results to open in their stead.
 
         Raises:
             StorageError: If the store refuses.
         """
         try:
-            source = store.open(results_key(tile, fingerprint))
+            source = store.open(piece or results_key(tile, fingerprint))
         except ObjectMissing:
             return None
         try:
@@ -107,13 +122,15 @@ class TileResults:
             if results.header.making.fingerprint != fingerprint:
                 raise ValueError("a copy of results of another fingerprint")
             return results
-        except (KeyError, TypeError, ValueError, pa.ArrowException):  # pyarrow's: what is no Parquet file
+        except (KeyError, TypeError, ValueError, pa.ArrowException) as error:  # pyarrow's: no Parquet file
             source.close()
-            return None
+            reason: Exception = error
         except OSError as error:
             source.close()
-            damaged(error)  # raises what is an error of the disk
-            return None
+            reason = damaged(error)  # raises what is an error of the disk
+        name = piece.url if piece else store.url(results_key(tile, fingerprint))
+        log.warning("%s is not used: expected results of tile %s; %r", name, tile, reason)
+        return None
 
     @property
     def rows(self) -> int:

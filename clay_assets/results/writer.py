@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clay_assets.chips import READER_VERSION
+from clay_assets.parquet import TILE
 from clay_assets.results.header import ResultsHeader
 from clay_assets.results.outcomes import Embedded, Outcome, Skipped
 from clay_assets.results.reader import results_key
@@ -65,16 +66,22 @@ class ResultsWriter:
         self._tables.append(table.cast(self._schema))
         self._wait_for(table.num_rows)
 
-    def store(self, store: Store, tile: str, header: ResultsHeader) -> str:
+    def store(self, store: Store, tile: str, header: ResultsHeader, key: str = "") -> str:
         """Finish the file and put it in the store; returns its URL.
+
+        Args:
+            store: Store of results.
+            tile: MGRS code.
+            header: What the file says of itself.
+            key: Where it goes; empty: where the tile's results are looked for.
 
         Raises:
             StorageError: If the store refuses.
         """
         self._write()
-        self._writer.add_key_value_metadata(header.to_metadata())
+        self._writer.add_key_value_metadata({TILE: tile, **header.to_metadata()})
         self._writer.close()
-        key = results_key(tile, header.making.fingerprint)
+        key = key or results_key(tile, header.making.fingerprint)
         store.put(key, self._path)
         return store.url(key)
 

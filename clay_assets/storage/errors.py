@@ -19,7 +19,7 @@ class StorageError(Exception):
 
 
 class AccessDenied(StorageError):
-    """This object may not be had: its permissions or a policy forbid it, or a link leaves the store."""
+    """This object may not be had: permissions or a policy forbid it, it is archived, or a link leaves."""
 
 
 class StoreDenied(AccessDenied):

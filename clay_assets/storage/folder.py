@@ -185,6 +185,12 @@ class Folder:
 
     def _files(self, folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
         """Keys and entries of the files below `folder`, entering only folders that can hold `prefix`."""
+        name, inside, _ = prefix[len(folder) :].partition("/")
+        only = self.root / folder / name
+        if inside and name and not name.startswith(".") and os.path.isdir(only) and not only.is_symlink():  # noqa: PTH112 - Path.is_dir() may raise
+            # Its neighbours, 10,000 of a tile's, need not be looked through. Anything else is told below.
+            yield from self._files(f"{folder}{name}/", prefix)
+            return
         for entry in self._entries(folder):
             key = folder + entry.name
             if entry.is_dir():

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clay_assets.chips import ChipName, ChipRejected
-from clay_assets.storage import ObjectMissing, Store, StoredObject
+from clay_assets.parquet import DAMAGE, TILE, damaged
+from clay_assets.storage import ObjectMissing, StorageError, Store, StoredObject
+from clay_assets.tiles.code import TILE_CODE
 
 CHIP_SUFFIXES = (".tif", ".tiff")
 
@@ -25,6 +27,12 @@ INVENTORY = pa.schema(
 
 class InventoryMissing(LookupError):
     """A tile has no inventory yet, or none that can be read."""
+
+
+class NoTiles(StorageError):
+    """No tile has a folder in the store of chips: its address is wrong."""
+
+    systemic = True
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,20 @@ def list_chips(store: Store, tile: str) -> Inventory:
     return Inventory(tuple(sorted(chips, key=_order)), others)
 
 
+def require_tiles(store: Store) -> None:
+    """Tell tiles without chips from a wrong address: one tile with a folder is enough.
+
+    Raises:
+        NoTiles: If there is none.
+        StorageError: If the store cannot be listed.
+    """
+    if not any(TILE_CODE.fullmatch(name) for name in store.folders()):
+        raise NoTiles(
+            f"no tile has a folder under {store.uri}: expected folders named by MGRS codes such as 27WXN."
+            " Check CLAY_CHIPS_URI"
+        )
+
+
 def _order(chip: StoredObject) -> tuple[date, int, str]:
     try:
         name = ChipName.parse(chip.url)
@@ -81,7 +103,7 @@ def write_inventory(store: Store, tile: str, chips: Sequence[StoredObject]) -> N
     """
     table = pa.table(
         [[chip.url for chip in chips], [chip.size for chip in chips], [chip.etag for chip in chips]],
-        schema=INVENTORY,
+        schema=INVENTORY.with_metadata({TILE: tile}),
     )
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
@@ -92,18 +114,31 @@ def read_inventory(store: Store, tile: str) -> list[StoredObject]:
     """The inventory of a tile, as it was written.
 
     Raises:
-        InventoryMissing: If there is none, or it is damaged.
+        InventoryMissing: If there is none, or it is damaged, another version's or another tile's.
         StorageError: If it cannot be fetched.
     """
     where = store.url(inventory_key(tile))
     try:
-        rows = pq.read_table(io.BytesIO(store.read(inventory_key(tile))), schema=INVENTORY).to_pylist()
+        table = pq.read_table(io.BytesIO(store.read(inventory_key(tile))))
+        table.validate(full=True)  # also that text is UTF-8
     except ObjectMissing:
         raise InventoryMissing(
             f"tile {tile} has no inventory at {where}: materialize chip_inventory first"
         ) from None
-    except (pa.ArrowException, OSError) as error:  # pyarrow's words for bytes that are no Parquet file
+    except DAMAGE as error:
         raise InventoryMissing(
-            f"the inventory of tile {tile} at {where} is damaged ({error}): materialize chip_inventory again"
+            f"the inventory of tile {tile} at {where} is damaged ({damaged(error)}):"
+            " materialize chip_inventory again"
         ) from error
+    if table.schema != INVENTORY:
+        raise InventoryMissing(
+            f"the inventory of tile {tile} at {where} is of another version (columns"
+            f" {', '.join(table.schema.names)}): materialize chip_inventory again"
+        )
+    said = (table.schema.metadata or {}).get(TILE.encode(), b"no tile").decode()
+    if said != tile:
+        raise InventoryMissing(
+            f"the inventory at {where} is of {said}, expected {tile}: materialize chip_inventory again"
+        )
+    rows = table.to_pylist()
     return [StoredObject(row["source_url"], row["size"], row["etag"]) for row in rows]

@@ -22,14 +22,13 @@ from clay_assets_tests.geotiffs import (
 )
 from clay_assets_tests.golden import REAL_CHIPS
 from clay_model import load_encoder
-from clay_model.encodings import encode_dates, encode_places
-from clay_model.spec import BANDS, DEVIATION, MEAN
+from clay_model.spec import BANDS, V0, V15
 
 
 def masked_share(data: bytes) -> float:
     """The oracle: share of the pixels that rasterio masks in some optical band."""
     with MemoryFile(data) as file, file.open(driver="GTiff") as dataset:
-        masks = dataset.read_masks([*range(1, OPTICAL + 1)])
+        masks = dataset.read_masks([*range(1, len(OPTICAL) + 1)])
         return float((masks == 0).any(axis=0).mean())
 
 
@@ -96,16 +95,19 @@ def test_bands_are_held_against_their_own_limits_wherever_they_stand() -> None:
 @pytest.mark.parametrize("end", [0, 1])
 def test_the_limits_belong_to_the_range_and_what_lies_beyond_does_not(band: str, end: int) -> None:
     pixels, index = chip_pixels(), BANDS.index(band)
-    pixels[index, 511, 511] = LIMITS[index][end]
+    pixels[index, 511, 511] = LIMITS[band][end]
     assert np.array_equal(read_chip(chip_bytes(pixels), chip_name()).pixels, pixels)
-    pixels[index, 511, 511] = np.nextafter(np.float32(LIMITS[index][end]), np.float32([-np.inf, np.inf][end]))
+    pixels[index, 511, 511] = np.nextafter(np.float32(LIMITS[band][end]), np.float32([-np.inf, np.inf][end]))
     with pytest.raises(ChipRejected, match=f"no measurement: {band} from") as refusal:
         read_chip(chip_bytes(pixels), chip_name())
     assert refusal.value.reason == "range"
 
 
 def test_limits_are_far_from_every_real_chip_and_from_the_statistics_of_training() -> None:
-    for (lowest, highest), mean, deviation in zip(LIMITS, MEAN, DEVIATION, strict=True):
+    assert set(V15.bands) < set(LIMITS)
+    for (lowest, highest), mean, deviation in zip(
+        (LIMITS[band] for band in BANDS), V0.mean, V0.deviation, strict=True
+    ):
         assert highest > mean + 10 * deviation
         assert lowest < mean - deviation
     for case in REAL_CHIPS:
@@ -120,12 +122,12 @@ def test_pixels_at_the_limits_give_finite_vectors(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "clay.ckpt", lightning_checkpoint("tiny"))
     chip = read_chip(good_chip(), chip_name())
     chance = np.random.default_rng(0)
-    low, high = np.array(LIMITS, np.float32).T[:, :, None, None]
+    low, high = np.array([LIMITS[band] for band in BANDS], np.float32).T[:, :, None, None]
     pixels = np.where(chance.random((13, 512, 512)) < 0.5, low, high)
     for precision in ("fp32", "bf16"):
         embedder = load_encoder(path, "cpu", precision)
         batch = torch.from_numpy(np.stack([pixels, np.broadcast_to(high, pixels.shape)]))
-        places, dates = encode_places([chip.lonlat] * 2), encode_dates([chip.date] * 2)
+        places, dates = embedder.context([chip.windows[0].lonlat] * 2, [chip.date] * 2)
         assert embedder.encode(batch, places, dates, "group").isfinite().all()
 
 

@@ -1,4 +1,4 @@
-"""`dagster asset materialize`, run as a user runs it: a process of its own in a folder of its own."""
+"""Runs of the code location as its settings wire it: by the command that users type, or in this process."""
 
 import os
 import subprocess
@@ -6,6 +6,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import dagster as dg
+
+from clay_assets.dagster import build_defs
+from clay_assets.settings import Settings
 
 OURS = ("CLAY_", "AWS_", "DAGSTER_")
 
@@ -55,3 +60,16 @@ def materialize(
         check=False,
     )
     return Finished(done.returncode, done.stdout)
+
+
+def materialize_here(settings: Mapping[str, str], tile: str) -> dg.ExecuteInProcessResult:
+    """Materialize all assets of a tile in this process: saves the seconds that Dagster takes to start.
+
+    Args:
+        settings: CLAY_ variables; the working directory and the environment are the caller's.
+        tile: The manifest, and the partition.
+    """
+    Path("tiles.txt").write_text(tile + "\n")
+    job = build_defs(settings=Settings.from_environment(settings)).resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        return job.execute_in_process(instance=instance, partition_key=tile, raise_on_error=False)

@@ -9,11 +9,14 @@ from torch import Tensor
 
 from clay_assets.dagster import ClayEncoder, ObjectStore
 from clay_assets.dagster.assets import build_assets
+from clay_assets.embedding.checkpoint_cache import CheckpointFacts, LocalCheckpoint
 from clay_assets.embedding.encoders import EncoderSettings
+from clay_assets.results.target import Target
 from clay_assets.storage import Store
 from clay_assets_tests.embedding.scene import Scene
 from clay_assets_tests.embedding.streaming import MeanEmbedder, chip_of_value
 from clay_assets_tests.geotiffs import chip_name
+from clay_assets_tests.tile_scene import FINGERPRINT, target_of
 from clay_model import Dimensions, Level
 from clay_model.spec import SIZES
 
@@ -44,6 +47,23 @@ def given_encoder(settings: EncoderSettings) -> ClayEncoder:
             return settings
 
     return MeanEncoderResource(checkpoint=ObjectStore(uri=settings.checkpoint.uri))
+
+
+class AlreadyEmbedded(EncoderSettings):
+    """Settings of which made-up results are: nothing is to embed."""
+
+    def local_checkpoint(self) -> LocalCheckpoint:
+        """The made-up results' own."""
+        facts = CheckpointFacts("made up", "", 0, FINGERPRINT.checkpoint_sha256, FINGERPRINT.model, False)
+        return LocalCheckpoint(Path("made up"), facts)
+
+    def target(self) -> Target:
+        """That of the results."""
+        return target_of()
+
+    def known_target(self, work: Store) -> Target:  # noqa: ARG002
+        """That of the results."""
+        return target_of()
 
 
 class WideEmbedder(MeanEmbedder):
@@ -84,7 +104,8 @@ class Project:
     @property
     def resources(self) -> dict[str, Any]:
         """Of a run."""
-        stores = {"chips": self.scene.chips, "work": self.scene.work, "output": self.scene.output}
+        stores = {name: getattr(self.scene, name) for name in ("chips", "work", "output")}
+        stores["stac"] = Store(self.root / "stac")
         return {name: given_store(store) for name, store in stores.items()} | {
             "encoder": given_encoder(self.encoder)
         }

@@ -1,23 +1,23 @@
 import datetime
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
+from clay_assets.dagster import ClayEncoder, ObjectStore, build_defs
 from clay_assets.dagster.automation import DAILY, DAILY_IN_WORDS
-from clay_assets.dagster.encoder import ClayEncoder
-from clay_assets.dagster.object_store import ObjectStore
+from clay_assets.dagster.checks import CHECKS
 from clay_assets.dagster.run_requests import RANGE_END, RANGE_START, plan_runs
-from clay_assets.definitions import build_defs
 from clay_assets.settings import Settings
 from clay_assets.state import State, TileState, TileStores
 from clay_assets.storage import BucketMissing, Store
+from clay_assets_tests.dagster.project import ASSETS, AlreadyEmbedded, given_encoder
 from clay_assets_tests.s3_server import S3Bucket
 from clay_assets_tests.tile_scene import TILES, MadeUp, finish, put_chips
 
 MONDAY = datetime.datetime(2026, 10, 5, 5, 0, tzinfo=datetime.UTC)
-ASSETS = ["chip_inventory", "chip_embeddings", "embeddings_geoparquet"]
 
 
 class Location:
@@ -28,10 +28,10 @@ class Location:
         self.stores = TileStores(*(Store(folder / name) for name in ("chips", "work", "output")))
         (folder / "chips").mkdir(exist_ok=True)
         (folder / "tiles.txt").write_text("\n".join(TILES))
-        settings = Settings(
+        self.settings = Settings(
             {"CLAY_TILES": str(folder / "tiles.txt"), "CLAY_TILES_PER_RUN": str(tiles_per_run)}
         )
-        self.resources = {
+        self.resources: dict[str, Any] = {
             "chips": ObjectStore(uri=str(folder / "chips")),
             "work": ObjectStore(uri=str(folder / "work")),
             "output": ObjectStore(uri=str(folder / "output")),
@@ -39,7 +39,11 @@ class Location:
                 checkpoint=ObjectStore(uri=str(folder / "none.ckpt")), cache=str(folder / "cache")
             ),
         }
-        self.defs = build_defs(resource_overrides=self.resources, settings=settings)
+        self.build()
+
+    def build(self) -> None:
+        """Wire the code location, with the resources as they are now."""
+        self.defs = build_defs(resource_overrides=self.resources, settings=self.settings)
 
     def schedule_tick(self, moment: datetime.datetime = MONDAY) -> Sequence[dg.RunRequest] | str:
         """What a tick of the schedule requests, or why it requests nothing."""
@@ -85,27 +89,29 @@ def seen(*states: State) -> list[TileState]:
 
 def planned(states: Sequence[TileState], under_way: Sequence[str] = (), tiles_per_run: int = 64) -> list[str]:
     runs = plan_runs(states, under_way, tiles_per_run)
-    return [f"{run.work} {' '.join(look.tile for look in run.tiles)}" for run in runs]
+    return [" ".join(look.tile for look in run.tiles) for run in runs]
 
 
 def test_neighbours_make_a_range_and_gaps_are_not_bridged() -> None:
     states = seen("new", "changed", "current", "new", "empty", "unusable", "stale", "changed")
-    assert planned(states) == ["embed T00 T01", "embed T03", "embed T07"]
+    assert planned(states) == ["T00 T01", "T03", "T07"]
 
 
 def test_ranges_are_cut_at_the_number_of_tiles_of_a_run() -> None:
     states = seen("new", "new", "new", "new", "new")
-    assert planned(states, tiles_per_run=2) == ["embed T00 T01", "embed T02 T03", "embed T04"]
-    assert planned(states, tiles_per_run=0) == ["embed T00 T01 T02 T03 T04"]
+    assert planned(states, tiles_per_run=2) == ["T00 T01", "T02 T03", "T04"]
+    assert planned(states, tiles_per_run=0) == ["T00 T01 T02 T03 T04"]
 
 
-def test_tiles_that_only_lack_their_file_get_runs_of_their_own() -> None:
-    states = seen("unpublished", "new", "unpublished", "unpublished")
-    assert planned(states) == ["publish T00", "embed T01", "publish T02 T03"]
+def test_tiles_that_only_lack_their_file_share_a_run_with_those_to_embed() -> None:
+    states = seen("unpublished", "new", "unpublished", "current", "unpublished")
+    assert planned(states) == ["T00 T01 T02", "T04"]
+    (first, _) = plan_runs(states, (), 64)
+    assert first.request("").tags["clay/why"] == "2 unpublished, 1 new"
 
 
 def test_tiles_in_a_run_under_way_are_left_alone() -> None:
-    assert planned(seen("new", "new", "new"), under_way=["T01"]) == ["embed T00", "embed T02"]
+    assert planned(seen("new", "new", "new"), under_way=["T01"]) == ["T00", "T02"]
 
 
 def test_new_imagery_in_three_tiles_makes_a_tick_request_exactly_those(location: Location) -> None:
@@ -166,7 +172,7 @@ def test_tiles_of_waiting_and_running_runs_are_not_requested_again(location: Loc
     assert tiles_of(location.sensor_tick()) == [list(TILES[:4]), [TILES[5]]]
 
 
-def test_a_tick_says_how_many_tiles_are_in_hand(location: Location) -> None:
+def test_a_tick_says_how_many_tiles_are_in_runs_under_way(location: Location) -> None:
     put_chips(location.stores, TILES[0], [1])
     location.instance.create_run_for_job(
         location.defs.resolve_job_def("embed_and_publish"),
@@ -175,43 +181,44 @@ def test_a_tick_says_how_many_tiles_are_in_hand(location: Location) -> None:
     )
     reason = location.sensor_tick()
     assert isinstance(reason, str)
-    assert reason.endswith("1 new, 5 empty; runs under way have 1 of them in hand")
+    assert reason.endswith("1 new, 5 empty; 1 of them are in queued or running runs")
 
 
-def test_a_requested_run_publishes_what_an_unlucky_run_left_and_the_next_tick_is_content(
+def test_a_requested_run_publishes_what_was_embedded_and_the_next_tick_finds_nothing_to_do(
     location: Location,
 ) -> None:
     for tile in TILES[:3]:
         put_chips(location.stores, tile, [1, 2])
         MadeUp().store(location.stores, tile)
+    location.resources["encoder"] = given_encoder(AlreadyEmbedded(Store(location.folder / "none.ckpt")))
+    location.build()
     requests = location.schedule_tick()
     assert tiles_of(requests) == [list(TILES[:3])]
     assert not isinstance(requests, str)
     (request,) = requests
-    assert request.asset_selection == [dg.AssetKey("embeddings_geoparquet")]
 
     job = location.defs.resolve_job_def("embed_and_publish")
-    result = job.execute_in_process(
-        instance=location.instance, tags=request.tags, asset_selection=request.asset_selection
-    )
+    result = job.execute_in_process(instance=location.instance, tags=request.tags)
 
     assert result.success
     assert result.dagster_run.tags["dagster/max_retries"] == "2"
-    published = location.instance.get_materialized_partitions(dg.AssetKey("embeddings_geoparquet"))
-    assert published == set(TILES[:3])
+    for name in ASSETS:
+        assert location.instance.get_materialized_partitions(dg.AssetKey(name)) == set(TILES[:3])
     checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
-    assert checks == {"file_readable_and_valid": True, "geometry_inside_the_tile": True}
+    assert checks == dict.fromkeys((check.name for check in CHECKS), True)
     assert (
         location.schedule_tick() == f"looked at 6 tiles under {location.folder / 'chips'}: 3 current, 3 empty"
     )
 
 
-def test_runs_to_embed_are_of_all_three_assets(location: Location) -> None:
+def test_requested_runs_are_of_all_three_assets(location: Location) -> None:
     put_chips(location.stores, TILES[0], [1])
     requests = location.schedule_tick()
     assert not isinstance(requests, str)
-    assert [key.to_user_string() for key in requests[0].asset_selection or ()] == ASSETS
+    assert requests[0].asset_selection is None
     assert requests[0].partition_key == TILES[0]
+    selected = location.defs.resolve_job_def("embed_and_publish").asset_layer.selected_asset_keys
+    assert {key.to_user_string() for key in selected} == set(ASSETS)
 
 
 def test_a_tick_fails_with_the_stores_own_words(tmp_path: Path, bucket: S3Bucket) -> None:

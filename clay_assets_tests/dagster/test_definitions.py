@@ -5,11 +5,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from clay_assets.dagster.object_store import ObjectStore
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._serdes import serialize_value
 
-from clay_assets.definitions import build_defs
+from clay_assets.dagster import ObjectStore, build_defs
 from clay_assets.settings import Settings
 from clay_assets.storage import Misconfigured
 from clay_assets.tiles.manifest import ManifestError
@@ -41,33 +40,84 @@ print(json.dumps(sorted(set(sys.modules) & {"torch", "s3fs", "obstore", "boto3",
     assert json.loads(done.stdout) == []
 
 
-def test_asset_graph_is_inventory_then_embeddings_then_geoparquet(tmp_path: Path) -> None:
+def test_importing_build_defs_builds_nothing(tmp_path: Path) -> None:
+    """There is no manifest here: building anything would fail."""
+    script = "import sys, clay_assets.dagster as d; print(d.build_defs.__name__, 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env={}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "build_defs False\n"), done.stderr
+
+
+def test_asset_graph_is_chips_then_inventory_then_embeddings_then_geoparquet(tmp_path: Path) -> None:
     graph = build_defs(settings=settings_with(tmp_path)).resolve_asset_graph()
-    parents = {
-        key.to_user_string(): sorted(parent.to_user_string() for parent in graph.get(key).parent_keys)
-        for key in graph.get_all_asset_keys()
-    }
-    assert parents == {
-        "chip_inventory": [],
+    nodes = {key.to_user_string(): graph.get(key) for key in graph.get_all_asset_keys()}
+    assert {
+        name: sorted(parent.to_user_string() for parent in node.parent_keys) for name, node in nodes.items()
+    } == {
+        "chips": [],
+        "chip_inventory": ["chips"],
         "chip_embeddings": ["chip_inventory"],
         "embeddings_geoparquet": ["chip_embeddings"],
     }
-    for key in graph.get_all_asset_keys():
-        partitions = graph.get(key).partitions_def
-        assert partitions is not None
-        assert partitions.get_partition_keys() == ["18HYB", "27WXN"]
+    assert {name for name, node in nodes.items() if node.is_external} == {"chips"}
+    assert {name: node.kinds for name, node in nodes.items()} == {
+        "chips": {"s3"},
+        "chip_inventory": {"s3"},
+        "chip_embeddings": {"pytorch"},
+        "embeddings_geoparquet": {"parquet"},
+    }
+    made = [nodes[name] for name in nodes if name != "chips"]
+    assert {node.group_name for node in nodes.values()} == {"clay"}
+    assert all(node.description for node in nodes.values())
+    for node in made:
+        assert node.partitions_def is not None
+        assert node.partitions_def.get_partition_keys() == ["18HYB", "27WXN"]
+    # One op makes them, and any of them alone.
+    (assets,) = {node.assets_def for node in made}
+    assert assets.can_subset
+    assert assets.op.name == "tiles"
 
 
-def test_geoparquet_has_a_backfill_policy_of_its_own_unless_one_run_takes_all(tmp_path: Path) -> None:
-    for tiles_per_run, apart in (("64", True), ("0", False)):
-        settings = settings_with(tmp_path, CLAY_TILES_PER_RUN=tiles_per_run)
-        graph = build_defs(settings=settings).resolve_asset_graph()
-        policies = [
-            graph.get(dg.AssetKey(name)).backfill_policy
-            for name in ("chip_inventory", "chip_embeddings", "embeddings_geoparquet")
-        ]
-        assert policies[0] == policies[1]
-        assert (policies[2] != policies[0]) is apart
+def test_owners_of_the_assets_are_those_of_the_setting(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, CLAY_OWNERS="team:earth, someone@example.org,")
+    graph = build_defs(settings=settings).resolve_asset_graph()
+    owners = {key.to_user_string(): list(graph.get(key).owners) for key in graph.get_all_asset_keys()}
+    ours = ["team:earth", "someone@example.org"]
+    assert owners == {
+        "chips": [],
+        "chip_inventory": ours,
+        "chip_embeddings": ours,
+        "embeddings_geoparquet": ours,
+    }
+
+
+@pytest.mark.parametrize(("tiles_per_run", "most"), [("64", 64), ("0", None)])
+def test_a_run_of_a_backfill_takes_as_many_tiles_as_the_setting_says(
+    tmp_path: Path, tiles_per_run: str, most: int | None
+) -> None:
+    settings = settings_with(tmp_path, CLAY_TILES_PER_RUN=tiles_per_run)
+    graph = build_defs(settings=settings).resolve_asset_graph()
+    policies = {graph.get(key).backfill_policy for key in graph.materializable_asset_keys}
+    assert policies == {dg.BackfillPolicy.multi_run(most) if most else dg.BackfillPolicy.single_run()}
+
+
+def test_code_version_of_the_embeddings_changes_with_checkpoint_level_and_precision(tmp_path: Path) -> None:
+    def versions(**variables: str) -> list[str | None]:
+        graph = build_defs(settings=settings_with(tmp_path, **variables)).resolve_asset_graph()
+        names = ("chip_inventory", "chip_embeddings", "embeddings_geoparquet")
+        return [graph.get(dg.AssetKey(name)).code_version for name in names]
+
+    usual = versions()
+    for change in (
+        {"CLAY_CHECKPOINT": "s3://bucket/other.ckpt"},
+        {"CLAY_LEVEL": "patch"},
+        {"CLAY_PRECISION": "fp32"},
+    ):
+        changed = versions(**change)
+        assert changed[1] != usual[1]
+        assert changed[::2] == usual[::2]
+    assert versions(CLAY_VERSION="7", CLAY_DEVICE="cpu", CLAY_BATCH_SIZE="3") == usual
 
 
 def test_resource_overrides_take_the_place_of_settings(tmp_path: Path) -> None:
@@ -129,12 +179,13 @@ def test_an_unknown_setting_is_warned_of() -> None:
         Settings.from_environment({"CLAY_TILE": "tiles.txt"})
 
 
-def test_definitions_validate_needs_no_flags() -> None:
+def test_dg_check_defs_needs_no_flags() -> None:
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "dagster"), "definitions", "validate"],
+        [str(Path(sys.executable).parent / "dg"), "check", "defs"],
         cwd=PROJECT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "All definitions loaded successfully" in done.stdout + done.stderr

@@ -1,8 +1,11 @@
-"""The whole pipeline by the command that users type, from folders and from a real S3 server."""
+"""The whole pipeline with a real network, from folders and from a real S3 server, as the settings wire it."""
 
 import io
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import dagster as dg
 import geopandas
 import numpy as np
 import pyarrow as pa
@@ -10,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clay_assets.publishing import published_schema, validate
-from clay_assets_tests.dagster.command_line import materialize
+from clay_assets_tests.dagster.command_line import OURS, materialize, materialize_here
 from clay_assets_tests.geotiffs import BAD_CHIPS, chip_bytes, chip_name, good_chip
 from clay_assets_tests.golden import REAL_CHIPS, GoldenChip, expected
 from clay_assets_tests.s3_server import SECRET_KEY, S3Bucket, checking_credentials
@@ -20,6 +23,25 @@ TILE = "27WXN"
 DATE = "2020-06-15"
 GOOD = 2
 BAD = ("truncated", "12 bands", "256 x 256", "NaN", "no CRS", "text", "VRT")
+
+
+Here = Callable[[Mapping[str, str]], dg.ExecuteInProcessResult]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Materializes the tile in this process, in `tmp_path` and with these settings alone."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(OURS)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def run(settings: Mapping[str, str]) -> dg.ExecuteInProcessResult:
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        return materialize_here(settings, TILE)
+
+    return run
 
 
 def chip_key(number: int) -> str:
@@ -100,15 +122,14 @@ def test_real_chips_on_s3_get_the_references_vectors(
 
 
 def test_each_bad_chip_is_skipped_with_its_reason_and_the_good_ones_are_embedded(
-    tmp_path: Path, tiny_checkpoint: Path
+    tmp_path: Path, tiny_checkpoint: Path, here: Here
 ) -> None:
     chips = {chip_key(number): good_chip() for number in range(1, GOOD + 1)}
     chips |= {chip_key(10 + number): BAD_CHIPS[kind].make() for number, kind in enumerate(BAD)}
     write_chips(tmp_path / "data" / "chips", chips)
 
-    done = materialize(tmp_path, [TILE], {"CLAY_CHECKPOINT": str(tiny_checkpoint)}, "--partition", TILE)
+    assert here({"CLAY_CHECKPOINT": str(tiny_checkpoint)}).success
 
-    assert done.status == 0, done.output[-3000:]
     results = pq.read_table(tmp_path / "data" / "work" / "chip_embeddings" / f"{TILE}.parquet")
     reasons = dict(zip(results["source_url"].to_pylist(), results["reason"].to_pylist(), strict=True))
     folder = tmp_path / "data" / "chips"
@@ -121,18 +142,19 @@ def test_each_bad_chip_is_skipped_with_its_reason_and_the_good_ones_are_embedded
     assert urls == [str(folder / chip_key(number)) for number in range(1, GOOD + 1)]
 
 
-def test_a_second_run_embeds_nothing_and_leaves_the_file_alone(tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_a_second_run_embeds_nothing_and_leaves_the_file_alone(
+    tmp_path: Path, tiny_checkpoint: Path, here: Here, capfd: pytest.CaptureFixture[str]
+) -> None:
     write_chips(tmp_path / "data" / "chips", {chip_key(1): good_chip()})
     settings = {"CLAY_CHECKPOINT": str(tiny_checkpoint)}
-    first = materialize(tmp_path, [TILE], settings, "--partition", TILE)
-    assert first.status == 0, first.output[-3000:]
+    assert here(settings).success
     (published,) = (tmp_path / "data" / "embeddings").glob("*.gpq")
     written = published.stat().st_mtime_ns
+    capfd.readouterr()
 
-    second = materialize(tmp_path, [TILE], settings, "--partition", TILE)
+    assert here(settings).success
 
-    assert second.status == 0, second.output[-3000:]
-    assert "no chip is left to embed: no network was loaded" in second.output
+    assert "no chip was to embed: no network was loaded" in capfd.readouterr().err
     assert published.stat().st_mtime_ns == written
 
 
@@ -147,36 +169,28 @@ def test_a_second_run_embeds_nothing_and_leaves_the_file_alone(tmp_path: Path, t
     ],
 )
 def test_a_wrong_setting_fails_the_run_and_says_which(
-    settings: dict[str, str], phrase: str, tmp_path: Path, tiny_checkpoint: Path
+    settings: dict[str, str],
+    phrase: str,
+    tmp_path: Path,
+    tiny_checkpoint: Path,
+    here: Here,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     write_chips(tmp_path / "data" / "chips", {chip_key(1): good_chip()})
-    settings = {"CLAY_CHECKPOINT": str(tiny_checkpoint)} | settings
 
-    done = materialize(tmp_path, [TILE], settings, "--partition", TILE)
+    assert not here({"CLAY_CHECKPOINT": str(tiny_checkpoint)} | settings).success
 
-    assert done.status != 0
-    assert phrase in done.output
+    assert phrase in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("chips", "phrase"),
-    [
-        pytest.param({}, "tile 27WXN has no chips: its inventory is empty", id="no chips"),
-        pytest.param(
-            {chip_key(1): b"text"}, "none of its 1 chips can be used (1 format)", id="bad chips only"
-        ),
-    ],
-)
 def test_a_tile_without_usable_chips_fails_and_says_why(
-    chips: dict[str, bytes], phrase: str, tmp_path: Path, tiny_checkpoint: Path
+    tmp_path: Path, tiny_checkpoint: Path, here: Here, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "data" / "chips").mkdir(parents=True)
-    write_chips(tmp_path / "data" / "chips", chips)
+    write_chips(tmp_path / "data" / "chips", {chip_key(1): b"text"})
 
-    done = materialize(tmp_path, [TILE], {"CLAY_CHECKPOINT": str(tiny_checkpoint)}, "--partition", TILE)
+    assert not here({"CLAY_CHECKPOINT": str(tiny_checkpoint)}).success
 
-    assert done.status != 0
-    assert phrase in done.output
+    assert "none of its 1 chips can be used (1 format)" in capfd.readouterr().err
     assert not list(tmp_path.rglob("*.gpq"))
 
 
@@ -200,7 +214,7 @@ def test_credentials_that_the_server_refuses_are_explained_and_not_shown(
 
 
 def test_a_bucket_that_does_not_exist_is_named(
-    tmp_path: Path, bucket: S3Bucket, tiny_checkpoint: Path
+    bucket: S3Bucket, tiny_checkpoint: Path, here: Here, capfd: pytest.CaptureFixture[str]
 ) -> None:
     settings = {
         **bucket.environment,
@@ -208,8 +222,9 @@ def test_a_bucket_that_does_not_exist_is_named(
         "CLAY_CHECKPOINT": str(tiny_checkpoint),
     }
 
-    done = materialize(tmp_path, [TILE], settings, "--partition", TILE)
+    assert not here(settings).success
 
-    assert done.status != 0
-    assert "no-such-bucket-anywhere" in done.output
-    assert SECRET_KEY not in done.output
+    log = capfd.readouterr().err
+    assert "stopped at tile 27WXN" in log
+    assert "no-such-bucket-anywhere" in log
+    assert SECRET_KEY not in log

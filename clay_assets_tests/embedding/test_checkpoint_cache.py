@@ -1,21 +1,37 @@
 import hashlib
+import io
 import logging
 from pathlib import Path
 
 import pytest
+import torch
 
 from clay_assets.embedding.checkpoint_cache import (
+    CheckpointFacts,
     CheckpointMissing,
     cache_folder,
     fetch_checkpoint,
-    known_sha256,
+    known_facts,
+    publish_facts,
 )
 from clay_assets.storage import BucketMissing, Store, StoredObject
+from clay_assets_tests.checkpoints import lightning_checkpoint_v15, nameplate, write_checkpoint
 from clay_assets_tests.s3_server import S3Bucket
+from clay_model import CheckpointError
 
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def saved(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+WEIGHTS, OTHERS = (saved(nameplate(dim)) for dim in (32, 64))
+"""Checkpoints of some kB, of the same size."""
 
 
 class CountingStore(Store):
@@ -34,7 +50,7 @@ def on_s3(bucket: S3Bucket) -> CountingStore:
 
 
 def test_checkpoint_on_s3_is_downloaded_and_hashed_once(bucket: S3Bucket, tmp_path: Path) -> None:
-    bucket.store().write("models/clay.ckpt", b"weights")
+    bucket.store().write("models/clay.ckpt", WEIGHTS)
     store = on_s3(bucket)
 
     first = fetch_checkpoint(store, tmp_path / "cache")
@@ -43,77 +59,82 @@ def test_checkpoint_on_s3_is_downloaded_and_hashed_once(bucket: S3Bucket, tmp_pa
 
     assert store.downloads == 1
     assert first == again == other_process
-    assert first.path.read_bytes() == b"weights"
+    assert first.path.read_bytes() == WEIGHTS
     assert first.path.is_relative_to(tmp_path / "cache")
-    assert (first.sha256, first.source) == (sha256(b"weights"), bucket.uri("models/clay.ckpt"))
+    assert (first.facts.sha256, first.facts.url) == (sha256(WEIGHTS), bucket.uri("models/clay.ckpt"))
+    assert (first.facts.model, first.facts.untrained) == ("clay-v0-custom-32x1", False)
 
 
 def test_checkpoint_that_changes_on_s3_is_fetched_anew(bucket: S3Bucket, tmp_path: Path) -> None:
-    bucket.store().write("models/clay.ckpt", b"weights")
+    bucket.store().write("models/clay.ckpt", WEIGHTS)
     store = on_s3(bucket)
     first = fetch_checkpoint(store, tmp_path)
 
-    bucket.store().write("models/clay.ckpt", b"WEIGHTS")  # of the same size
+    bucket.store().write("models/clay.ckpt", OTHERS)
     second = fetch_checkpoint(store, tmp_path)
 
     assert store.downloads == 2
-    assert second.sha256 == sha256(b"WEIGHTS")
+    assert second.facts.sha256 == sha256(OTHERS)
     assert second.path != first.path
-    assert first.path.read_bytes() == b"weights", "a run that still reads it must not see another"
+    assert first.path.read_bytes() == WEIGHTS, "a run that still reads it must not see another"
 
 
 def test_download_that_was_deleted_is_made_again(bucket: S3Bucket, tmp_path: Path) -> None:
-    bucket.store().write("models/clay.ckpt", b"weights")
+    bucket.store().write("models/clay.ckpt", WEIGHTS)
     fetch_checkpoint(on_s3(bucket), tmp_path).path.unlink()
 
-    assert fetch_checkpoint(on_s3(bucket), tmp_path).path.read_bytes() == b"weights"
+    assert fetch_checkpoint(on_s3(bucket), tmp_path).path.read_bytes() == WEIGHTS
 
 
 def test_local_checkpoint_is_used_where_it_lies_and_hashed_again_when_it_changes(tmp_path: Path) -> None:
     file = tmp_path / "clay.ckpt"
-    file.write_bytes(b"weights")
+    file.write_bytes(WEIGHTS)
     first = fetch_checkpoint(Store(file), tmp_path / "cache")
-    file.write_bytes(b"other weights")
+    file.write_bytes(OTHERS)
     second = fetch_checkpoint(Store(file), tmp_path / "cache")
 
     assert first.path == second.path == file
-    assert (first.sha256, second.sha256) == (sha256(b"weights"), sha256(b"other weights"))
+    assert (first.facts.sha256, second.facts.sha256) == (sha256(WEIGHTS), sha256(OTHERS))
     assert not list(tmp_path.glob("cache/**/*.ckpt"))
 
 
 def test_hash_of_a_local_checkpoint_is_not_worked_out_twice(tmp_path: Path) -> None:
     file = tmp_path / "clay.ckpt"
-    file.write_bytes(b"weights")
+    file.write_bytes(WEIGHTS)
     fetch_checkpoint(Store(file), tmp_path / "cache")
     (record,) = (tmp_path / "cache" / "checkpoints").iterdir()
-    record.write_text(record.read_text().replace(sha256(b"weights"), "0" * 64))
+    record.write_text(record.read_text().replace(sha256(WEIGHTS), "0" * 64))
 
-    assert fetch_checkpoint(Store(file), tmp_path / "cache").sha256 == "0" * 64
+    assert fetch_checkpoint(Store(file), tmp_path / "cache").facts.sha256 == "0" * 64
 
 
-@pytest.mark.parametrize("content", ["", "no JSON", "[]", "{}"])
+@pytest.mark.parametrize(
+    "content", ["", "no JSON", "[]", "{}", '{"sha256": "0", "source": "of an earlier version"}']
+)
 def test_damaged_record_is_written_again(tmp_path: Path, content: str) -> None:
     file = tmp_path / "clay.ckpt"
-    file.write_bytes(b"weights")
+    file.write_bytes(WEIGHTS)
     fetch_checkpoint(Store(file), tmp_path / "cache")
     (record,) = (tmp_path / "cache" / "checkpoints").iterdir()
     record.write_text(content)
 
-    assert fetch_checkpoint(Store(file), tmp_path / "cache").sha256 == sha256(b"weights")
-    assert known_sha256(Store(file), tmp_path / "cache") == sha256(b"weights")
+    assert fetch_checkpoint(Store(file), tmp_path / "cache").facts.sha256 == sha256(WEIGHTS)
+    known = known_facts(Store(file), tmp_path / "cache", Store(tmp_path / "work"))
+    assert known is not None
+    assert known.sha256 == sha256(WEIGHTS)
 
 
 def test_local_checkpoint_needs_no_cache_that_can_be_written(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "clay.ckpt"
-    file.write_bytes(b"weights")
+    file.write_bytes(WEIGHTS)
     (tmp_path / "cache").write_text("a file where the folder should be")
 
     with caplog.at_level(logging.WARNING):
         found = fetch_checkpoint(Store(file), tmp_path / "cache")
 
-    assert found.sha256 == sha256(b"weights")
+    assert found.facts.sha256 == sha256(WEIGHTS)
     assert "hash cannot be kept" in caplog.text
 
 
@@ -130,7 +151,8 @@ def test_missing_checkpoint_says_what_to_set(where: str, bucket: S3Bucket, tmp_p
         fetch_checkpoint(places[where], tmp_path / "cache")
 
     assert caught.value.systemic
-    assert known_sha256(places[where], tmp_path / "cache") is None
+    with pytest.raises(CheckpointMissing):
+        known_facts(places[where], tmp_path / "cache", Store(tmp_path / "work"))
 
 
 def test_missing_bucket_is_named_as_such(bucket: S3Bucket, tmp_path: Path) -> None:
@@ -138,15 +160,45 @@ def test_missing_bucket_is_named_as_such(bucket: S3Bucket, tmp_path: Path) -> No
         fetch_checkpoint(Store("s3://no-such-bucket/clay.ckpt", bucket.options), tmp_path)
 
 
-def test_hash_is_known_only_after_it_was_worked_out(bucket: S3Bucket, tmp_path: Path) -> None:
-    bucket.store().write("models/clay.ckpt", b"weights")
-    store = on_s3(bucket)
+def test_facts_are_known_only_after_they_were_worked_out_here_or_left_in_the_work_store(
+    bucket: S3Bucket, tmp_path: Path
+) -> None:
+    bucket.store().write("models/clay.ckpt", WEIGHTS)
+    store, work = on_s3(bucket), Store(tmp_path / "work")
 
-    before = known_sha256(store, tmp_path)
-    fetch_checkpoint(store, tmp_path)
+    before = known_facts(store, tmp_path / "here", work)
+    found = fetch_checkpoint(store, tmp_path / "here").facts
+    publish_facts(work, found)
 
-    assert (before, known_sha256(store, tmp_path)) == (None, sha256(b"weights"))
+    assert before is None
+    assert known_facts(store, tmp_path / "here", Store(tmp_path / "other work")) == found
+    assert known_facts(store, tmp_path / "another machine", work) == found
     assert store.downloads == 1
+    bucket.store().write("models/clay.ckpt", OTHERS)
+    assert known_facts(store, tmp_path / "another machine", work) is None
+
+
+def test_a_checkpoint_is_described_by_its_own_weights(tmp_path: Path) -> None:
+    def facts(content: object) -> CheckpointFacts:
+        path = write_checkpoint(tmp_path / "clay.ckpt", content)
+        return fetch_checkpoint(Store(path), tmp_path / "cache").facts
+
+    described = [
+        facts(content) for content in (nameplate(512, untrained=True), lightning_checkpoint_v15("small"))
+    ]
+
+    assert [(found.model, found.untrained) for found in described] == [
+        ("clay-v0-custom-512x1", True),
+        ("clay-v1.5-small", False),
+    ]
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_and_not_remembered(tmp_path: Path) -> None:
+    (tmp_path / "clay.ckpt").write_bytes(b"<html>Not Found</html>")
+
+    for _ in range(2):
+        with pytest.raises(CheckpointError):
+            fetch_checkpoint(Store(tmp_path / "clay.ckpt"), tmp_path / "cache")
 
 
 def test_cache_lies_in_the_user_s_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

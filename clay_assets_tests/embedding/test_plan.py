@@ -3,12 +3,20 @@ from pathlib import Path
 import pytest
 
 from clay_assets.embedding.plan import TilePlan, plan_tile
+from clay_assets.results import results_key
 from clay_assets.state import TileStores
 from clay_assets.storage import Store
 from clay_assets.tiles.inventory import list_chips, read_inventory, write_inventory
 from clay_assets_tests.embedding.streaming import number_of
 from clay_assets_tests.geotiffs import chip_name
-from clay_assets_tests.tile_scene import FINGERPRINT, MadeUp, damage_pages, embedded_at_level, put_chips
+from clay_assets_tests.tile_scene import (
+    FINGERPRINT,
+    MadeUp,
+    damage_pages,
+    embedded_at_level,
+    put_chips,
+    target_of,
+)
 
 TILE = "27WXN"
 
@@ -23,7 +31,7 @@ def stores(tmp_path: Path) -> TileStores:
 
 
 def plan(stores: TileStores, *, force: bool = False) -> TilePlan:
-    return plan_tile(stores.work, TILE, read_inventory(stores.work, TILE), FINGERPRINT, force=force)
+    return plan_tile(stores.work, TILE, read_inventory(stores.work, TILE), target_of(), force=force)
 
 
 def todo(plan: TilePlan) -> list[int]:
@@ -41,7 +49,7 @@ def test_tile_whose_results_account_for_its_chips_is_current(stores: TileStores)
 def test_tile_without_results_is_to_embed(stores: TileStores) -> None:
     chips = read_inventory(stores.work, TILE)
 
-    other = plan_tile(stores.work, "27WXP", chips, FINGERPRINT)
+    other = plan_tile(stores.work, "27WXP", chips, target_of())
 
     assert (other.is_current, other.header, todo(other)) == (False, None, [1, 2, 3])
 
@@ -57,6 +65,7 @@ def test_unfinished_results_are_not_current_even_if_the_chips_they_lack_are_gone
 @pytest.mark.parametrize("reason", ["force", "level", "damaged"])
 def test_results_that_are_of_no_use_leave_every_chip_to_embed(stores: TileStores, reason: str) -> None:
     if reason == "level":
+        stores.work.delete(results_key(TILE, FINGERPRINT))
         MadeUp(fingerprint=embedded_at_level("patch")).store(stores, TILE)
     if reason == "damaged":
         stores.chips.delete(f"{TILE}/2020-06-15/{chip_name(3)}")
@@ -75,7 +84,7 @@ def test_chips_that_changed_are_to_embed_and_the_rows_of_the_others_are_kept(sto
     stores.chips.delete(f"{TILE}/2020-06-15/{chip_name(3)}")
     chips = list_chips(stores.chips, TILE).chips
 
-    changed = plan_tile(stores.work, TILE, chips, FINGERPRINT)
+    changed = plan_tile(stores.work, TILE, chips, target_of())
 
     assert (changed.is_current, todo(changed), list(changed.kept)) == (False, [2, 4], [0])
     assert changed.header is not None

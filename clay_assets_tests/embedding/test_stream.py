@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from clay_assets.chips.place import Place
 from clay_assets.embedding.stream import ChipStream, EncodingFailed, StreamClock
 from clay_assets.embedding.stream.chip_stream import BATCHES_AHEAD, OUTCOMES_AHEAD_BYTES
-from clay_assets.embedding.stream.device_loop import DeviceLoop
+from clay_assets.embedding.stream.device_loop import FIRST_CHIPS, DeviceLoop
 from clay_assets.embedding.stream.ready_queue import ReadyChip, ReadyQueue
 from clay_assets.results.outcomes import Embedded, Outcome, Skipped
 from clay_assets.storage import StoredObject, TransferFailed
@@ -72,24 +73,25 @@ def ready_chip(number: int) -> ReadyChip:
     return ReadyChip(
         tile="27WXN",
         source=sources("27WXN", number + 1)[number],
-        pixels=torch.full((13, 512, 512), float(number)),
-        lonlat=(10.0, 50.0),
+        pixels=torch.full((1, 13, 512, 512), float(number)),
+        windows=(Place((10.0, 50.0), b""),),
         date=datetime.date(2020, 6, 15),
-        footprint=b"",
-        thumbnail=b"",
+        time=None,
+        thumbnails=(b"",),
+        nodata=0.0,
         outcome=Future(),
     )
 
 
 def value(outcome: Outcome) -> float:
     assert isinstance(outcome, Embedded), outcome
-    return float(outcome.vector[0])
+    return float(outcome.vectors[0, 0])
 
 
 def pixels_alive() -> int:
     """Decoded chips in memory."""
     objects = (thing for thing in gc.get_objects() if type(thing) is Tensor)
-    return sum(tuple(thing.shape) == (13, 512, 512) for thing in objects)
+    return sum(tuple(thing.shape) == (1, 13, 512, 512) for thing in objects)
 
 
 def test_outcomes_come_in_the_order_of_the_chips_whatever_the_network_does() -> None:
@@ -118,8 +120,9 @@ def test_an_embedded_chip_keeps_its_own_date_place_and_picture() -> None:
     assert isinstance(outcome, Embedded)
     assert outcome.chip == sources("27WXN", 1)[0]
     assert outcome.date.isoformat() == "2020-06-15"
-    assert outcome.footprint[:5] == b"\x01\x03\0\0\0"  # a polygon
-    assert len(outcome.thumbnail) == 16 * 16 * 3
+    (footprint,), (thumbnail,) = outcome.footprints, outcome.thumbnails
+    assert footprint[:5] == b"\x01\x03\0\0\0"  # a polygon
+    assert len(thumbnail) == 16 * 16 * 3
 
 
 def test_a_chip_that_cannot_be_used_is_skipped_with_its_reason_and_the_others_go_on() -> None:
@@ -430,7 +433,7 @@ def test_a_batch_is_halved_until_it_fits_the_memory(caplog: pytest.LogCaptureFix
     assert within(PATIENCE, work) == [*range(24)]
     assert max(embedder.batches) <= 2
     assert sum(embedder.batches) == 24
-    assert "out of memory on cpu: on with batches of 2 chips" in caplog.messages
+    assert "out of memory on cpu: on with batches of 2 windows" in caplog.messages
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3])
@@ -460,7 +463,7 @@ def test_memory_that_the_batches_under_way_hold_is_waited_for(ahead: int) -> Non
     if ahead:
         assert within(PATIENCE, work) == [*range(5)]
     else:  # nothing was under way that it could have waited for
-        with pytest.raises(EncodingFailed, match="cpu has no memory for a single chip"):
+        with pytest.raises(EncodingFailed, match="cpu has no memory for a single window"):
             within(PATIENCE, work)
     assert refused == [1]
 
@@ -471,7 +474,7 @@ def test_too_little_memory_for_a_single_chip_is_an_error_for_all_tiles() -> None
             list(stream.results("27WXN"))
 
     with pytest.raises(
-        EncodingFailed, match=r"cpu has no memory for a single chip: .*no memory for 1 chips"
+        EncodingFailed, match=r"cpu has no memory for a single window: .*no memory for 1 windows"
     ) as caught:
         within(PATIENCE, work)
 
@@ -520,21 +523,65 @@ def test_a_device_thread_that_ends_unexpectedly_fails_every_chip_that_waits_for_
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_vectors_that_are_not_finite_are_refused_by_the_chip_they_belong_to(bad: float) -> None:
+def test_a_vector_that_is_not_finite_among_others_is_the_skip_of_its_chip(bad: float) -> None:
     class Damaged(MeanEmbedder):
         def encode(self, pixels: Tensor, places: Tensor, dates: Tensor, level: Level) -> Tensor:
             vectors = super().encode(pixels, places, dates, level)
             vectors[vectors[:, 0] == 2, 3] = bad
             return vectors
 
-    def work() -> list[float]:
-        values: list[float] = []
-        refusal = pytest.raises(EncodingFailed, match=r"not finite for \S+_0002\.tif.*weights are damaged")
-        with stream_of({"27WXN": 5}, by_number, Damaged(), batch_size=4) as stream, refusal:
-            values.extend(value(outcome) for outcome in stream.results("27WXN"))
-        return values
+    def work() -> list[Outcome]:
+        with stream_of({"27WXN": 5}, by_number, Damaged(), batch_size=4) as stream:
+            return list(stream.results("27WXN"))
 
-    assert within(PATIENCE, work) == [0, 1]
+    outcomes = within(PATIENCE, work)
+
+    skip = outcomes.pop(2)
+    assert isinstance(skip, Skipped)
+    assert (skip.reason, number_of(skip.chip)) == ("vector", 2)
+    assert "not finite for pixels that are" in skip.detail
+    assert [value(outcome) for outcome in outcomes] == [0, 1, 3, 4]
+
+
+class Overflowing(MeanEmbedder):
+    """Gives no finite vector of chips whose pixels are below a number."""
+
+    def __init__(self, below: int) -> None:
+        super().__init__()
+        self._below = below
+
+    def encode(self, pixels: Tensor, places: Tensor, dates: Tensor, level: Level) -> Tensor:
+        """As `MeanEmbedder`, or NaN."""
+        vectors = super().encode(pixels, places, dates, level)
+        vectors[vectors[:, 0] < self._below] = torch.nan
+        return vectors
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_a_checkpoint_is_to_blame_where_the_first_chips_of_a_run_all_give_no_finite_vector(
+    batch_size: int,
+) -> None:
+    def take(below: int) -> list[Outcome]:
+        taken: list[Outcome] = []
+
+        def work() -> None:
+            with stream_of({"27WXN": 8}, by_number, Overflowing(below), batch_size=batch_size) as stream:
+                taken.extend(stream.results("27WXN"))
+
+        if below == 8:
+            with pytest.raises(EncodingFailed, match=r"the first 5 chips of the run: .*damaged") as caught:
+                within(PATIENCE, work)
+            assert caught.value.systemic
+        else:
+            within(PATIENCE, work)
+        return taken
+
+    harmless, damaged = take(FIRST_CHIPS), take(8)
+
+    skips = [outcome.reason for outcome in harmless if isinstance(outcome, Skipped)]
+    assert skips == ["vector"] * FIRST_CHIPS
+    assert [value(outcome) for outcome in harmless[FIRST_CHIPS:]] == [4, 5, 6, 7]
+    assert len(damaged) <= FIRST_CHIPS
 
 
 def test_two_devices_share_the_work_and_give_the_same_vectors(tiny_checkpoint: Path) -> None:
@@ -550,7 +597,7 @@ def test_two_devices_share_the_work_and_give_the_same_vectors(tiny_checkpoint: P
     def vectors(embedders: Sequence[Embedder]) -> np.ndarray:
         with stream_of({"27WXN": 8}, by_number, *embedders, batch_size=1) as stream:
             outcomes = list(stream.results("27WXN"))
-        return np.stack([outcome.vector for outcome in outcomes if isinstance(outcome, Embedded)])
+        return np.stack([outcome.vectors[0] for outcome in outcomes if isinstance(outcome, Embedded)])
 
     two = [Counting(), Counting()]
     shared = within(PATIENCE, lambda: vectors(two))
@@ -597,7 +644,7 @@ def vectors_of(embedder: Embedder, read: Callable[[StoredObject], bytes], batch_
     """(40, D) through the stream."""
     with stream_of({"27WXN": 40}, read, embedder, batch_size=batch_size) as stream:
         outcomes = list(stream.results("27WXN"))
-    return np.stack([outcome.vector for outcome in outcomes if isinstance(outcome, Embedded)])
+    return np.stack([outcome.vectors[0] for outcome in outcomes if isinstance(outcome, Embedded)])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -9,7 +9,8 @@ from pyproj import Transformer
 
 from clay_assets.embedding.plan import TilePlan, plan_tile
 from clay_assets.embedding.progress import Progress
-from clay_assets.embedding.tile import EmbeddingRun, ResultsChanged
+from clay_assets.embedding.run import EmbeddingRun
+from clay_assets.embedding.tile import ResultsChanged, embed_planned
 from clay_assets.publishing.publish import ResultsMissing, publish_tile
 from clay_assets.results import ResultsHeader, TileSummary, results_key
 from clay_assets.results.outcomes import NoUsableChips
@@ -19,11 +20,17 @@ from clay_assets_tests.embedding.streaming import BROKEN, MeanEmbedder, chip_of_
 from clay_assets_tests.geotiffs import chip_name
 from clay_assets_tests.s3_server import S3Bucket
 from clay_assets_tests.tile_scene import damage_pages
+from clay_model.spec import V15
 
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path)
+
+
+def key_of(scene: Scene) -> str:
+    """Key of the tile's results in the work store."""
+    return results_key("27WXN", scene.encoder().target().preferred)
 
 
 def todo(plan: TilePlan) -> list[int]:
@@ -45,7 +52,8 @@ def test_every_chip_of_a_new_tile_is_embedded_or_skipped_with_its_reason(scene: 
     to_degrees = Transformer.from_crs("EPSG:32627", "OGC:CRS84", always_xy=True)
     edges = to_degrees.transform([600_000, 605_120] * 2, [7_694_920] * 2 + [7_700_040] * 2)
     assert summary.bounds == pytest.approx([min(edges[0]), min(edges[1]), max(edges[0]), max(edges[1])])
-    assert header.making.model == "clay-v0-means"
+    assert header.making.model == "clay-v0-custom-4x1"
+    assert (summary.windows, summary.nodata) == (2, 0.0)
     assert (header.making.shape, header.making.device, header.left) == ((4,), "cpu", 0)
 
 
@@ -65,7 +73,7 @@ def test_a_file_too_large_for_a_chip_is_skipped_and_its_bytes_are_not_counted_as
 def test_a_current_tile_is_left_alone_and_loads_no_network(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: BROKEN})
     first = scene.embed()
-    stored = scene.work.stat(results_key("27WXN"))
+    stored = scene.work.stat(key_of(scene))
     scene.chips.take_reads()
 
     encoder = scene.encoder()
@@ -75,7 +83,7 @@ def test_a_current_tile_is_left_alone_and_loads_no_network(scene: Scene) -> None
     assert again == first
     assert encoder.asked == 0
     assert scene.chips.take_reads() == []
-    assert scene.work.stat(results_key("27WXN")) == stored
+    assert scene.work.stat(key_of(scene)) == stored
 
 
 def test_only_new_and_changed_chips_are_embedded_and_removed_ones_dropped(scene: Scene) -> None:
@@ -111,26 +119,31 @@ def test_a_removed_chip_is_dropped_without_loading_the_network(scene: Scene) -> 
     assert (encoder.asked, scene.chips.take_reads(), header.summary.encoded) == (0, [], 0)
 
 
-@pytest.mark.parametrize(
-    ("level", "precision"), [("patch", "fp32"), ("mean", "bf16")], ids=["another level", "another precision"]
-)
-def test_other_settings_make_every_vector_stale(scene: Scene, level: str, precision: str) -> None:
-    scene.put("27WXN", {1: 10, 2: 20})
-    scene.embed()
+@pytest.mark.parametrize("other", ["level", "precision", "checkpoint", "model"])
+def test_results_of_other_settings_stand_apart_and_going_back_embeds_nothing(
+    scene: Scene, other: str
+) -> None:
+    scene.put("27WXN", {1: 10, 2: BROKEN})
+    first = scene.embed()
+    (scene.root / "other").write_bytes(b"other weights")
+    another = {
+        "level": scene.encoder(level="patch"),
+        "precision": scene.encoder(precision="bf16"),
+        "checkpoint": scene.encoder(checkpoint="other"),
+        "model": scene.encoder(embedder=MeanEmbedder(spec=V15)),
+    }[other]
 
-    plan = scene.plan(encoder=scene.encoder(level=level, precision=precision))
+    assert todo(scene.plan(encoder=another)) == [1, 2]
+    second = scene.embed(encoder=another)
+    scene.chips.take_reads()
+    back = scene.embed()
 
-    assert todo(plan) == [1, 2]
-    assert plan.header is None
-
-
-def test_another_checkpoint_makes_every_vector_stale(scene: Scene) -> None:
-    scene.put("27WXN", {1: 10, 2: 20})
-    scene.embed()
-
-    (scene.root / "checkpoint").write_bytes(b"other weights")
-
-    assert todo(scene.plan()) == [1, 2]
+    assert back == first
+    assert scene.chips.take_reads() == []
+    assert scene.values() == {1: 10.0, 2: "format"}
+    assert scene.values(encoder=another) == {1: 10.0, 2: "format"}
+    assert second.making.fingerprint != first.making.fingerprint
+    assert len(scene.work.list("chip_embeddings/")) == 2
 
 
 def test_force_embeds_every_chip_again(scene: Scene) -> None:
@@ -152,7 +165,13 @@ def test_results_of_every_level_go_on_where_they_stood(scene: Scene, level: str)
 
     header = scene.embed(encoder=scene.encoder(level=level))
 
-    assert scene.values() == {1: 10.0, 2: "format", 3: 30.0, 4: 40.0, 5: 250.0}
+    assert scene.values(encoder=scene.encoder(level=level)) == {
+        1: 10.0,
+        2: "format",
+        3: 30.0,
+        4: 40.0,
+        5: 250.0,
+    }
     assert header.making.shape == {"mean": (4,), "patch": (16, 16, 4), "group": (6, 16, 16, 4)}[level]
     assert header.summary.picture.startswith("![")
 
@@ -237,7 +256,7 @@ def test_unfinished_results_are_not_published(scene: Scene) -> None:
     with pytest.raises(
         ResultsMissing, match=r"results for 1 of its 3 chips: materialize chip_embeddings to its end"
     ):
-        publish_tile(scene.work, Store(scene.root / "output"), "27WXN", version=1)
+        publish_tile(scene.work, scene.output, "27WXN", version=1, target=scene.encoder().target())
 
 
 def test_a_full_disk_does_not_hide_the_interrupt_that_came_first(scene: Scene) -> None:
@@ -293,8 +312,8 @@ def test_results_that_another_run_replaced_fail_their_tile_and_hold_up_no_other(
     def work() -> ResultsHeader:
         with scene.run(*plans) as run:
             with pytest.raises(ResultsChanged, match="another run stored results of tile 27WXN"):
-                run.embed(plans[0], scene.work)
-            return run.embed(plans[1], scene.work)
+                embed_planned(plans[0], run, scene.work)
+            return embed_planned(plans[1], run, scene.work)
 
     assert within(PATIENCE, work).summary.chips == 99
 
@@ -302,7 +321,7 @@ def test_results_that_another_run_replaced_fail_their_tile_and_hold_up_no_other(
 def test_damaged_results_are_made_again(scene: Scene) -> None:
     scene.put("27WXN", {1: 10})
     scene.embed()
-    scene.work.write(results_key("27WXN"), b"no Parquet")
+    scene.work.write(key_of(scene), b"no Parquet")
 
     scene.embed()
 
@@ -314,7 +333,7 @@ def test_pages_damaged_under_a_whole_footer_are_made_again_and_hold_up_no_other_
         scene.put(tile, {1: 10, 2: 20})
         scene.embed(tile)
         scene.put(tile, {3: 30})
-    damage_pages(scene.work, "27WXN", "source_url")
+    damage_pages(scene.work, "27WXN", "source_url", scene.encoder().target().preferred)
 
     plans = [scene.plan("27WXN"), scene.plan("27WXP")]
     scene.embed("27WXN")
@@ -327,7 +346,7 @@ def test_damaged_vectors_fail_their_tile_with_what_to_do(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: 20})
     scene.embed()
     scene.put("27WXN", {3: 30})
-    damage_pages(scene.work, "27WXN", "embeddings")
+    damage_pages(scene.work, "27WXN", "embeddings", scene.encoder().target().preferred)
 
     with pytest.raises(ResultsChanged, match="results of tile 27WXN are damaged: embed it again with force"):
         scene.embed()
@@ -340,7 +359,7 @@ def test_a_missing_bucket_of_results_is_an_error_of_every_tile(bucket: S3Bucket,
     work = Store("s3://no-such-bucket/work", bucket.options)
 
     with pytest.raises(BucketMissing) as caught:
-        plan_tile(work, "27WXN", [], scene.encoder().fingerprint())
+        plan_tile(work, "27WXN", [], scene.encoder().target())
 
     assert caught.value.systemic
 
@@ -366,7 +385,7 @@ def test_a_tile_s_chips_are_fetched_while_the_one_before_is_stored(scene: Scene)
 
     def work() -> list[int]:
         with scene.run(*plans) as run:
-            return [run.embed(plan, work_store).summary.embedded for plan in plans]
+            return [embed_planned(plan, run, work_store).summary.embedded for plan in plans]
 
     assert within(PATIENCE, work) == [2, 2]
 
@@ -375,24 +394,28 @@ def test_the_run_says_what_it_did_in_one_line(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: 20, 3: 30})
     plan = scene.plan()
     with scene.run(plan) as run:
-        run.embed(plan, scene.work)
+        embed_planned(plan, run, scene.work)
     done = run.in_words()
     with scene.run(scene.plan()) as run:
         nothing = run.in_words()
 
-    assert done.startswith("clay-v0-means at fp32 on cpu: 2 batches, the encoder waited ")
+    assert done.startswith("clay-v0-custom-4x1 at fp32 on cpu: 2 batches, the encoder waited ")
     assert nothing == "no chip was to embed: no network was loaded"
 
 
 def test_the_run_says_why_auto_chose_fp32(scene: Scene) -> None:
     scene.put("27WXN", {1: 10})
-    plan = scene.plan()
-    made_as_fp32 = scene.encoder().fingerprint()
-    with EmbeddingRun(scene.chips, scene.encoder(precision="auto"), made_as_fp32, Progress()) as run:
-        run.add(plan)
-        run.embed(plan, scene.work)
+    scene.embed()  # at fp32
+    scene.put("27WXN", {2: 20})
+    encoder = scene.encoder(precision="auto")
+    plan = scene.plan(encoder=encoder)
+    with scene.run(plan, encoder=encoder) as run:
+        embed_planned(plan, run, scene.work)
 
-    assert "at fp32 (auto: the device does not multiply bf16 natively) on cpu" in run.in_words()
+    assert (
+        "at fp32 (auto: the device does not multiply bf16 natively, or the tiles had it already) on cpu"
+        in run.in_words()
+    )
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["the consumer keeps up", "the consumer is late"])
@@ -408,7 +431,7 @@ def test_seconds_of_a_run_s_tiles_add_up_to_its_wall_time(scene: Scene, late: bo
         with scene.run(*plans, encoder=encoder) as run:
             while late and sum(encoder.embedder.batches) < 12:
                 time.sleep(0.01)
-            summaries = [run.embed(plan, scene.work).summary for plan in plans]
+            summaries = [embed_planned(plan, run, scene.work).summary for plan in plans]
             return summaries, time.perf_counter() - started
 
     summaries, wall = within(PATIENCE, work)
@@ -424,12 +447,12 @@ def test_seconds_of_a_tile_leave_out_the_time_before_it_was_added(scene: Scene) 
     encoder = scene.encoder()
 
     def work() -> tuple[float, float]:
-        with EmbeddingRun(scene.chips, encoder, encoder.fingerprint(), Progress()) as run:
+        with EmbeddingRun(scene.chips, encoder, Progress()) as run:
             for tile in ("27WXN", "27WXP"):
                 plan = scene.plan(tile)
                 added = time.perf_counter()
                 run.add(plan)
-                seconds = run.embed(plan, scene.work).summary.seconds
+                seconds = embed_planned(plan, run, scene.work).summary.seconds
                 most = time.perf_counter() - added
                 time.sleep(0.1)  # other tiles are current, say
         return seconds, most

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from clay_model import V0, V15, Level, ModelSpec, embedding_shape, model_of
+from clay_model import V0, V15, Level, ModelSpec, model_of
 from clay_model.spec import MODELS
 from clay_model.v0.encoder import Encoder as EncoderV0
-from clay_model.v0.spec import BAND_GROUPS, BANDS, LEVELS
+from clay_model.v0.spec import BAND_GROUPS, BANDS
 from clay_model.v15.encoder import Encoder as EncoderV15
 
 
@@ -83,11 +83,6 @@ def test_level_has_its_shape(spec: ModelSpec, level: Level, shape: tuple[int, ..
 
 def test_each_model_has_its_default_level() -> None:
     assert (V0.default_level, V15.default_level) == ("mean", "cls")
-
-
-def test_names_without_a_model_are_those_of_v0() -> None:
-    assert LEVELS == ("mean", "patch", "group")
-    assert embedding_shape("patch", 768) == (16, 16, 768)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 import datetime
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
+from clay_assets.chips import READER_VERSION
 from clay_assets.publishing import write_geoparquet
 from clay_assets.results import (
+    KnownChip,
     Making,
     ResultsHeader,
     ResultsWriter,
@@ -26,7 +30,8 @@ from clay_assets.storage import AccessDenied, Store
 from clay_assets_tests.embedding.streaming import number_of, sources
 from clay_assets_tests.publishing.geoparquet_rows import PROVENANCE, rows
 
-FINGERPRINT = Fingerprint("c" * 64, "mean", "bf16", 1)
+FINGERPRINT = Fingerprint("clay-v0-tiny", "c" * 64, "mean", "bf16", 1)
+KEY = results_key("27WXN", FINGERPRINT)
 WIDE = 2**20
 """Numbers in an embedding of which four fill a row group."""
 
@@ -35,9 +40,10 @@ def embedded(number: int, width: int = 3) -> Embedded:
     return Embedded(
         chip=sources("27WXN", number + 1)[number],
         date=datetime.date(2020, 6, 1) + datetime.timedelta(days=number),
-        footprint=shapely.to_wkb(shapely.box(number, 60, number + 1, 61)),
-        vector=np.full(width, number, dtype=np.float32),
-        thumbnail=bytes([number]) * 768,
+        footprints=[shapely.to_wkb(shapely.box(number, 60, number + 1, 61))],
+        vectors=np.full((1, width), number, dtype=np.float32),
+        thumbnails=[bytes([number]) * 768],
+        nodata=number / 8,
     )
 
 
@@ -46,9 +52,13 @@ def skipped(number: int) -> Skipped:
 
 
 def header(width: int = 3, *, left: int = 0) -> ResultsHeader:
-    making = Making(FINGERPRINT, (width,), "clay-v0-tiny", untrained=True, device="cpu")
+    making = Making(
+        FINGERPRINT, (width,), untrained=True, device="cpu", software="torch/9", reader=3, max_nodata=0.5
+    )
     skips = [{"source_url": "s3://chips/ä.tif", "reason": "size", "detail": "got “256”"}]
-    summary = TileSummary(2, skips, 1.5, 2, 3_000, [1.0, 2.0, 3.0, 4.0], "![picture]()")
+    summary = TileSummary(
+        2, skips, 1.5, 2, 3_000, [1.0, 2.0, 3.0, 4.0], nodata=0.25, windows=2, picture="![picture]()"
+    )
     return ResultsHeader(making, "0123456789abcdef", summary, left)
 
 
@@ -64,7 +74,7 @@ def numbers(table: pa.Table) -> list[int]:
 
 
 def opened(store: Store) -> TileResults:
-    results = TileResults.open(store, "27WXN")
+    results = TileResults.open(store, "27WXN", FINGERPRINT)
     assert results is not None
     return results
 
@@ -80,9 +90,9 @@ def test_results_are_read_as_they_were_stored(store: Store) -> None:
     with opened(store) as results:
         assert results.header == header()
         assert results.rows == 3
-        assert (results.skipped, results.vectors) == (1, 2)
         table = results.columns(["source_url", "etag", "size", "date", "reason", "detail", "embeddings"])
         (thumbnails,) = results.columns(["thumbnail"]).columns
+        chips = results.chips()
 
     assert table.to_pylist() == [
         {
@@ -96,18 +106,28 @@ def test_results_are_read_as_they_were_stored(store: Store) -> None:
         }
         for outcome in (embedded(0), skipped(1), embedded(2))
     ]
+    key = "claytile_27WXN_20200615_v02_{:04}.tif".format
+    assert chips == [
+        KnownChip(key(0), "etag-0", 0, None, READER_VERSION, 0.0),
+        KnownChip(key(1), "etag-1", 0, "size", READER_VERSION, None),
+        KnownChip(key(2), "etag-2", 0, None, READER_VERSION, 0.25),
+    ]
     assert thumbnails.to_pylist() == [bytes(768), None, b"\x02" * 768]
 
 
 def test_vectors_of_every_level_are_kept_row_by_row(store: Store) -> None:
-    vector = np.arange(16 * 16 * 4, dtype=np.float32).reshape(16, 16, 4)
-    chip = embedded(0)
-    store_results(store, [Embedded(chip.chip, chip.date, chip.footprint, vector, chip.thumbnail)], 1024)
+    vectors = np.arange(3 * 16 * 16 * 4, dtype=np.float32).reshape(3, 16, 16, 4)
+    chip = replace(embedded(0), vectors=vectors, footprints=[b"a", b"b", b"c"], thumbnails=[bytes(768)] * 3)
+    store_results(store, [chip], 1024)
 
     with opened(store) as results:
         kept = results.columns(["embeddings"])["embeddings"].to_pylist()
+        table = results.columns(["source_url", "window", "geometry"])
 
-    assert kept == [vector.reshape(-1).tolist()]
+    assert kept == [vector.reshape(-1).tolist() for vector in vectors]
+    assert table["source_url"].to_pylist() == [chip.chip.url] * 3
+    assert table["window"].to_pylist() == [0, 1, 2]
+    assert table["geometry"].to_pylist() == [b"a", b"b", b"c"]
 
 
 def test_header_says_how_much_was_left_when_a_run_was_cut_short(store: Store) -> None:
@@ -117,7 +137,9 @@ def test_header_says_how_much_was_left_when_a_run_was_cut_short(store: Store) ->
 
     with opened(store) as results:
         assert results.header.left == 41
-    assert url == store.url("chip_embeddings/27WXN.parquet")
+    word = FINGERPRINT.folder.removeprefix("clay-v0-tiny-mean-bf16-")
+    assert re.fullmatch("[0-9a-f]{8}", word)
+    assert url == store.url(f"chip_embeddings/clay-v0-tiny-mean-bf16-{word}/27WXN.parquet")
 
 
 def test_rows_are_taken_in_any_order_across_row_groups(store: Store) -> None:
@@ -145,7 +167,7 @@ def test_rows_copied_one_by_one_share_row_groups(store: Store) -> None:
 
     with opened(store) as results:
         kept = numbers(results.columns(["source_url"]))
-    groups = pq.ParquetFile(store.url(results_key("27WXN"))).num_row_groups
+    groups = pq.ParquetFile(store.url(KEY)).num_row_groups
 
     assert kept == [*range(0, 40, 2), 50]
     assert groups == 1
@@ -154,23 +176,23 @@ def test_rows_copied_one_by_one_share_row_groups(store: Store) -> None:
 def test_large_vectors_are_written_in_row_groups_of_16_megabytes(store: Store) -> None:
     store_results(store, [embedded(number, WIDE) for number in range(9)], WIDE)
 
-    file = pq.ParquetFile(store.url(results_key("27WXN")))
+    file = pq.ParquetFile(store.url(KEY))
 
     assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [4, 4, 1]
 
 
 def test_a_tile_without_results_has_none(store: Store) -> None:
-    assert TileResults.open(store, "27WXN") is None
+    assert TileResults.open(store, "27WXN", FINGERPRINT) is None
 
 
 def _truncated(store: Store) -> bytes:
     store_results(store, [embedded(0)])
-    return store.read(results_key("27WXN"))[:-20]
+    return store.read(KEY)[:-20]
 
 
 def _with_a_broken_footer(store: Store) -> bytes:
     store_results(store, [embedded(0)])
-    data = bytearray(store.read(results_key("27WXN")))
+    data = bytearray(store.read(KEY))
     length = int.from_bytes(data[-8:-4], "little")
     data[-8 - length : -8 - length // 2] = b"\xff" * (length - length // 2)
     return bytes(data)
@@ -206,19 +228,20 @@ def _of_another_version(store: Store) -> bytes:
 def test_a_file_that_cannot_be_read_is_as_good_as_none(
     store: Store, damage: Callable[[Store], bytes]
 ) -> None:
-    store.write(results_key("27WXN"), damage(store))
+    store.write(KEY, damage(store))
 
-    assert TileResults.open(store, "27WXN") is None
+    assert TileResults.open(store, "27WXN", FINGERPRINT) is None
 
 
 def test_a_store_that_refuses_is_an_error_and_not_a_tile_without_results(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "27WXN.parquet").write_bytes(b"")
+    (tmp_path / "outside" / FINGERPRINT.folder).mkdir()
+    (tmp_path / "outside" / FINGERPRINT.folder / "27WXN.parquet").write_bytes(b"")
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "chip_embeddings").symlink_to(tmp_path / "outside")
 
     with pytest.raises(AccessDenied, match="leaves"):
-        TileResults.open(Store(tmp_path / "work"), "27WXN")
+        TileResults.open(Store(tmp_path / "work"), "27WXN", FINGERPRINT)
 
 
 def test_a_writer_that_is_left_leaves_nothing_behind(
@@ -230,7 +253,7 @@ def test_a_writer_that_is_left_leaves_nothing_behind(
         raise KeyboardInterrupt
 
     assert list(tmp_path.iterdir()) == []
-    assert not store.exists(results_key("27WXN"))
+    assert not store.exists(KEY)
 
 
 READ_WITH_FLIPPED_BITS = """
@@ -240,9 +263,11 @@ from clay_assets.parquet import DamagedFileError
 from clay_assets.publishing import validate
 from clay_assets.storage import Store
 from clay_assets.results import TileResults, results_key
+from clay_assets.results.fingerprint import Fingerprint
 
 published, work = Path(sys.argv[1]), Path(sys.argv[2])
-store, results = Store(work), work / results_key("27WXN")
+fingerprint = Fingerprint("clay-v0-tiny", "c" * 64, "mean", "bf16", 1)
+store, results = Store(work), work / results_key("27WXN", fingerprint)
 for path in (published, results):
     whole = path.read_bytes()
     footer = int.from_bytes(whole[-8:-4], "little")
@@ -253,11 +278,11 @@ for path in (published, results):
         if path == published:
             validate(path)
             continue
-        opened = TileResults.open(store, "27WXN")
+        opened = TileResults.open(store, "27WXN", fingerprint)
         if opened is not None:
             with opened:
                 try:
-                    opened.skipped, opened.vectors
+                    opened.chips()
                 except DamagedFileError:
                     pass
 print("alive")

@@ -1,72 +1,98 @@
+"""What is to do of a tile, chip by chip: new, changed, gone, and skips that may be read again."""
+
 from collections.abc import Sequence
 
 import pytest
 
-from clay_assets.results import Making, ResultsHeader, TileSummary
-from clay_assets.results.fingerprint import chips_digest
+from clay_assets.chips import READER_VERSION
+from clay_assets.results import KnownChip, Making, ResultsHeader, TileSummary
+from clay_assets.results.fingerprint import chip_key, chips_digest
 from clay_assets.state.comparison import Comparison, compare, is_complete
 from clay_assets.storage import StoredObject
 from clay_assets_tests.tile_scene import FINGERPRINT
 
+TILE = "27WXN"
+LIMIT = 0.3
 
-def chip(number: int, etag: str = "etag") -> StoredObject:
-    return StoredObject(f"s3://b/27WXN/2020-06-15/claytile_27WXN_20200615_v02_{number:04}.tif", 9, etag)
+
+def chip(number: int, etag: str = "etag", *, under: str = "s3://b") -> StoredObject:
+    return StoredObject(f"{under}/{TILE}/2020-06-15/claytile_27WXN_20200615_v02_{number:04}.tif", 9, etag)
 
 
-def header(chips: Sequence[StoredObject], left: int = 0) -> ResultsHeader:
-    making = Making(FINGERPRINT, (256,), "clay-v0-tiny", untrained=False, device="cpu")
+def header(
+    chips: Sequence[StoredObject], *, left: int = 0, reader: int = READER_VERSION, max_nodata: float = LIMIT
+) -> ResultsHeader:
+    making = Making(FINGERPRINT, (256,), untrained=False, device="cpu", reader=reader, max_nodata=max_nodata)
     summary = TileSummary(len(chips), [], 1.0, len(chips), 9, [0.0, 0.0, 1.0, 1.0])
-    return ResultsHeader(making, chips_digest(chips), summary, left=left)
+    return ResultsHeader(making, chips_digest(TILE, chips), summary, left=left)
+
+
+def row(
+    of: StoredObject,
+    reason: str | None = None,
+    *,
+    reader: int = READER_VERSION,
+    nodata: float = 0.0,
+    window: int = 0,
+) -> KnownChip:
+    share = nodata if reason is None else None
+    return KnownChip(chip_key(of.url, TILE), of.etag, window, reason, reader, share)
 
 
 def compared(
-    chips: Sequence[StoredObject], results: Sequence[StoredObject], left: int = 0, differences: str = ""
+    chips: Sequence[StoredObject],
+    rows: Sequence[KnownChip],
+    *,
+    max_nodata: float = LIMIT,
+    made_with: float = LIMIT,
+    retry_skipped: bool = False,
 ) -> Comparison:
-    rows = [(result.url, result.etag) for result in results]
-    return compare(chips, header(results, left), rows, differences)
+    made = header(chips, max_nodata=made_with)
+    return compare(TILE, chips, made, rows, max_nodata=max_nodata, retry_skipped=retry_skipped)
 
 
 def test_results_of_the_same_chips_are_complete_in_any_order() -> None:
     chips = [chip(1), chip(2)]
-    assert is_complete(header(chips), chips[::-1])
-    assert compared(chips, chips[::-1]) == Comparison(todo=(), complete=True)
+    assert is_complete(TILE, chips, header(chips[::-1]), max_nodata=LIMIT)
 
 
-def test_rows_are_not_needed_where_results_are_complete() -> None:
-    assert compare([chip(1)], header([chip(1)])) == Comparison(todo=(), complete=True)
+def test_chips_that_moved_to_another_bucket_are_the_same_chips() -> None:
+    moved = [chip(1, under="/mnt/archive/chips"), chip(2, under="/mnt/archive/chips")]
+    rows = [row(chip(1)), row(chip(2))]
+    assert is_complete(TILE, moved, header([chip(1), chip(2)]), max_nodata=LIMIT)
+    assert compared(moved, rows) == Comparison([], [0, 1], 0, "unfinished")
 
 
 @pytest.mark.parametrize(
-    ("results", "left"),
+    "made",
     [
-        ([chip(1)], 0),
-        ([chip(1), chip(2), chip(3)], 0),
-        ([chip(1), chip(2, "old")], 0),
-        ([chip(1), chip(2)], 1),
+        header([chip(1)]),
+        header([chip(1), chip(2), chip(3)]),
+        header([chip(1), chip(2, "old")]),
+        header([chip(1), chip(2)], left=1),
+        header([chip(1), chip(2)], reader=READER_VERSION - 1),
+        header([chip(1), chip(2)], max_nodata=0.9),
+        header([chip(1), chip(2)], max_nodata=0.1),
     ],
-    ids=["a chip is missing", "one too many", "another state", "from a run that was stopped"],
+    ids=[
+        "a chip is missing",
+        "one too many",
+        "another state",
+        "from a run that was stopped",
+        "of an older reader",
+        "more no-data was allowed",
+        "less no-data was allowed",
+    ],
 )
-def test_results_are_incomplete(results: list[StoredObject], left: int) -> None:
-    assert not is_complete(header(results, left), [chip(1), chip(2)])
-    assert not compared([chip(1), chip(2)], results, left).complete
-
-
-def test_chips_without_results_are_all_to_embed() -> None:
-    chips = [chip(1), chip(2)]
-    assert compare(chips, None) == Comparison(todo=chips, why="no results")
-
-
-def test_any_difference_in_the_making_makes_all_results_stale() -> None:
-    chips = [chip(1), chip(2)]
-    stale = compared(chips, chips, differences="level mean, wanted patch")
-    assert stale == Comparison(todo=chips, removed=2, why="level mean, wanted patch")
+def test_results_are_incomplete(made: ResultsHeader) -> None:
+    assert not is_complete(TILE, [chip(1), chip(2)], made, max_nodata=LIMIT)
 
 
 def test_new_changed_and_removed_chips_are_told_apart() -> None:
     chips = [chip(1), chip(2, "new state"), chip(3), chip(5), chip(6)]
-    results = [chip(4), chip(3), chip(2), chip(1)]
+    rows = [row(chip(number)) for number in (4, 3, 2, 1)]
 
-    found = compared(chips, results)
+    found = compared(chips, rows)
 
     assert found.todo == [chip(2, "new state"), chip(5), chip(6)]
     assert found.kept == [1, 3]
@@ -75,4 +101,51 @@ def test_new_changed_and_removed_chips_are_told_apart() -> None:
 
 
 def test_unfinished_results_whose_other_chips_are_gone_are_written_once_more() -> None:
-    assert compared([chip(1)], [chip(1)], left=2) == Comparison(todo=[], kept=[0], why="unfinished")
+    assert compared([chip(1)], [row(chip(1))]) == Comparison([], [0], 0, "unfinished")
+
+
+def test_all_windows_of_a_chip_are_kept_or_dropped_together() -> None:
+    windows = [row(chip(number), window=window) for number in (1, 2) for window in range(4)]
+
+    found = compared([chip(1), chip(2, "new state")], windows)
+
+    assert (found.todo, found.kept, found.removed) == ([chip(2, "new state")], [0, 1, 2, 3], 4)
+
+
+def test_a_newer_reader_reads_skipped_chips_again_and_keeps_vectors() -> None:
+    chips = [chip(1), chip(2), chip(3)]
+    older = READER_VERSION - 1
+    rows = [row(chip(1), reader=older), row(chip(2), "layout", reader=older), row(chip(3), "layout")]
+
+    found = compared(chips, rows)
+
+    assert (found.todo, found.kept, found.why) == ([chip(2)], [0, 2], "1 to read again")
+
+
+def test_skipped_chips_are_read_again_when_asked_for() -> None:
+    chips = [chip(1), chip(2)]
+
+    found = compared(chips, [row(chip(1)), row(chip(2), "unreadable")], retry_skipped=True)
+
+    assert (found.todo, found.kept, found.why) == ([chip(2)], [0], "1 to read again")
+
+
+@pytest.mark.parametrize(
+    ("made_with", "max_nodata", "todo"),
+    [
+        (0.3, 0.5, [3]),  # 3 was skipped; whether it has more than 0.5 is not known
+        (0.3, 0.1, [2]),  # 2 was embedded with 0.2, and is a skip now; 3 stays one
+        (0.3, 0.3, []),
+    ],
+    ids=["more is allowed", "less is allowed", "the same"],
+)
+def test_another_limit_on_no_data_reads_again_what_it_may_decide_otherwise(
+    made_with: float, max_nodata: float, todo: list[int]
+) -> None:
+    chips = [chip(number) for number in (1, 2, 3, 4)]
+    rows = [row(chip(1)), row(chip(2), nodata=0.2), row(chip(3), "nodata"), row(chip(4), "format")]
+
+    found = compared(chips, rows, made_with=made_with, max_nodata=max_nodata)
+
+    assert found.todo == [chip(number) for number in todo]
+    assert len(found.kept) == 4 - len(todo)

@@ -5,12 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from clay_assets.state import STATES, Rate, Target, TileState, TileStores, in_words, survey
+from clay_assets.chips import READER_VERSION
+from clay_assets.results.target import Target
+from clay_assets.state import STATES, Rate, TileState, TileStores, in_words, survey
 from clay_assets.storage import BucketMissing, FolderMissing, Store, StoredObject
 from clay_assets_tests.s3_server import S3Bucket
-from clay_assets_tests.tile_scene import MadeUp, damage_pages, embedded_at_level, finish, put_chips
+from clay_assets_tests.tile_scene import (
+    FINGERPRINT,
+    MadeUp,
+    damage_pages,
+    embedded_at_level,
+    finish,
+    put_chips,
+    target_of,
+)
 
-WANTED = Target(level="mean", version=1)
+WANTED = target_of()
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -22,8 +32,10 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> TileStores:
     return TileStores(*(bucket.store(name) for name in ("chips", "work", "output")))
 
 
-def look(stores: TileStores, tile: str = "27WXN", wanted: Target = WANTED) -> TileState:
-    (state,) = survey(stores, [tile], wanted)
+def look(
+    stores: TileStores, tile: str = "27WXN", wanted: Target | None = WANTED, version: int = 1
+) -> TileState:
+    (state,) = survey(stores, [tile], wanted, version)
     return state
 
 
@@ -97,36 +109,56 @@ def test_an_interrupted_tile_is_not_done_even_if_its_undone_chips_are_gone(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("wanted", "detail"),
+    "wanted",
     [
-        (replace(WANTED, level="patch"), "level mean, wanted patch"),
-        (replace(WANTED, precision="bf16"), "precision fp32, wanted bf16"),
-        (replace(WANTED, preprocessing=99), "preprocessing 1, wanted 99"),
-        (replace(WANTED, checkpoint_sha256="d" * 64), "checkpoint cccccccccccc, wanted dddddddddddd"),
+        target_of(replace(FINGERPRINT, model="clay-v1.5-small")),
+        target_of(replace(FINGERPRINT, level="patch")),
+        target_of(replace(FINGERPRINT, precision="bf16")),
+        target_of(replace(FINGERPRINT, preprocessing=99)),
+        target_of(replace(FINGERPRINT, checkpoint_sha256="d" * 64)),
+        None,
     ],
+    ids=["model", "level", "precision", "preprocessing", "checkpoint", "a checkpoint that no run has used"],
 )
-def test_results_made_with_other_settings_are_stale(tmp_path: Path, wanted: Target, detail: str) -> None:
+def test_results_made_with_other_settings_are_stale_and_name_what_is_there(
+    tmp_path: Path, wanted: Target | None
+) -> None:
     stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
     finish(stores, "27WXN")
     stale = look(stores, wanted=wanted)
-    assert (stale.state, stale.detail, stale.todo) == ("stale", detail, 3)
+    assert (stale.state, stale.todo, stale.embedded) == ("stale", 3, "")
+    assert stale.detail == f"embedded as {FINGERPRINT.folder}"
+    assert look(stores).state == "current"  # going back costs nothing
 
 
-def test_new_chips_in_a_stale_tile_are_new_imagery_and_all_its_chips_are_to_be_embedded(
-    tmp_path: Path,
-) -> None:
+def test_new_chips_in_a_stale_tile_are_to_be_embedded_with_all_others(tmp_path: Path) -> None:
     stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
     put_chips(stores, "27WXN", [1, 2, 3])
     MadeUp(fingerprint=embedded_at_level("patch")).store(stores, "27WXN")
     put_chips(stores, "27WXN", [4])
-    changed = look(stores)
-    assert (changed.state, changed.todo) == ("changed", 4)
-    assert changed.detail == "1 new; level patch, wanted mean"
+    assert (look(stores).state, look(stores).todo) == ("stale", 4)
+
+
+@pytest.mark.parametrize("made", [MadeUp(reader=READER_VERSION - 1), MadeUp(max_nodata=0.5)])
+def test_results_that_a_run_would_write_anew_without_embedding_are_changed(
+    tmp_path: Path, made: MadeUp
+) -> None:
+    stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
+    finish(stores, "27WXN", made)
+    assert (look(stores).state, look(stores).todo) == ("changed", 0)
+
+
+def test_a_moved_folder_of_chips_is_unpublished_with_nothing_to_embed(tmp_path: Path) -> None:
+    stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
+    finish(stores, "27WXN")
+    (tmp_path / "chips").rename(tmp_path / "archive")
+    moved = replace(stores, chips=Store(tmp_path / "archive"))
+    assert (look(moved).state, look(moved).todo) == ("unpublished", 0)
 
 
 def test_a_published_file_of_earlier_results_or_of_another_version_does_not_count(stores: TileStores) -> None:
     finish(stores, "27WXN")
-    assert look(stores, wanted=replace(WANTED, version=2)).state == "unpublished"
+    assert look(stores, version=2).state == "unpublished"
 
     put_chips(stores, "27WXN", [4])
     MadeUp().store(stores, "27WXN")
@@ -192,12 +224,12 @@ def test_a_tile_costs_one_listing_and_two_footers_and_the_published_files_one_li
         assert isinstance(store, CountingStore)
         store.asked.clear()
 
-    states = survey(stores, tiles, WANTED)
+    states = survey(stores, tiles, WANTED, 1)
 
     assert [state.tile for state in states] == tiles
     assert {state.state for state in states} == {"current"}
     asked = [dict(store.asked) for store in (stores.chips, stores.work, stores.output)]  # type: ignore[attr-defined]
-    assert asked == [{"list": 10}, {"open": 10}, {"list": 1, "open": 10}]
+    assert asked == [{"list": 10}, {"list": 1, "open": 10}, {"list": 1, "open": 10}]
 
 
 def test_states_are_told_in_one_sentence_with_those_that_need_work_first(tmp_path: Path) -> None:
@@ -205,7 +237,7 @@ def test_states_are_told_in_one_sentence_with_those_that_need_work_first(tmp_pat
     stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
     finish(stores, "27WXM")
     put_chips(stores, "27WXN", [1])
-    states = survey(stores, ["27WXM", "27WXN", "27WXP"], WANTED)
+    states = survey(stores, ["27WXM", "27WXN", "27WXP"], WANTED, 1)
     assert in_words(states, "s3://b/p") == "looked at 3 tiles under s3://b/p: 1 new, 1 current, 1 empty"
     assert in_words([], "s3://b/p") == "looked at 0 tiles under s3://b/p: there are none"
     assert {state.state for state in states} < set(STATES)

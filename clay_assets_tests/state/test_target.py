@@ -1,40 +1,69 @@
-from dataclasses import replace
+"""What the settings ask for, and which of a tile's results answer that."""
+
+from collections.abc import Sequence
 from pathlib import Path
 
-from clay_assets.embedding.checkpoint_cache import fetch_checkpoint
-from clay_assets.state import Target
+import pytest
+
+from clay_assets.results.target import Target
+from clay_assets.state import TileStores
 from clay_assets.storage import Store
-from clay_assets_tests.tile_scene import FINGERPRINT
-
-TARGET = Target(level="mean", version=1)
+from clay_assets_tests.tile_scene import FINGERPRINT, MadeUp, put_chips
 
 
-def test_the_checkpoint_is_compared_once_this_machine_has_hashed_it(tmp_path: Path) -> None:
-    checkpoint, cache = tmp_path / "clay.ckpt", tmp_path / "cache"
-    checkpoint.write_bytes(b"other weights")
-
-    def target() -> Target:
-        return Target.from_settings(
-            level="mean", precision="auto", version=1, checkpoint=Store(checkpoint), cache=cache
-        )
-
-    assert target() == TARGET
-    assert target().differences(FINGERPRINT) == ""
-    sha256 = fetch_checkpoint(Store(checkpoint), cache).sha256
-    assert target() == replace(TARGET, checkpoint_sha256=sha256)
-    assert target().differences(FINGERPRINT) == f"checkpoint cccccccccccc, wanted {sha256[:12]}"
-
-
-def test_a_missing_checkpoint_is_no_error_and_not_compared(tmp_path: Path) -> None:
-    target = Target.from_settings(
-        level="mean", precision="fp32", version=1, checkpoint=Store(tmp_path / "none.ckpt"), cache=tmp_path
+def target(precision: str, *, best: str = "fp32", sha256: str = "c" * 64) -> Target:
+    return Target.of(
+        model="clay-v0-small",
+        checkpoint_sha256=sha256,
+        level="mean",
+        precision=precision,
+        preprocessing=1,
+        best=best,
     )
-    assert target == replace(TARGET, precision="fp32")
 
 
-def test_all_differences_are_told() -> None:
-    target = Target(level="patch", version=9, precision="bf16", checkpoint_sha256="d" * 64, preprocessing=99)
-    assert target.differences(FINGERPRINT) == (
-        "level mean, wanted patch, precision fp32, wanted bf16, preprocessing 1, wanted 99,"
-        " checkpoint cccccccccccc, wanted dddddddddddd"
-    )
+def precisions(of: Target) -> list[str]:
+    return [fingerprint.precision for fingerprint in of.fingerprints]
+
+
+def test_an_explicit_precision_is_strict_and_auto_takes_either() -> None:
+    assert target("fp32").fingerprints == (FINGERPRINT,)
+    assert (precisions(target("bf16", best="fp32")), target("bf16").preferred.precision) == (["bf16"], "bf16")
+    for best in ("fp32", "bf16"):
+        auto = target("auto", best=best)
+        assert (set(precisions(auto)), auto.preferred.precision) == ({"bf16", "fp32"}, best)
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted", "found"),
+    [
+        (["fp32"], target("auto", best="bf16"), "fp32"),
+        (["bf16"], target("auto", best="fp32"), "bf16"),
+        (["fp32"], target("bf16"), None),
+        (["fp32", "bf16"], target("fp32"), "fp32"),
+        (["fp32"], target("auto", sha256="d" * 64), None),
+    ],
+    ids=[
+        "auto keeps fp32 on better hardware",
+        "auto keeps bf16 on lesser hardware",
+        "bf16 is strict",
+        "fp32 is strict",
+        "another checkpoint",
+    ],
+)
+def test_a_tile_s_results_are_those_that_the_settings_ask_for(
+    tmp_path: Path, made: Sequence[str], wanted: Target, found: str | None
+) -> None:
+    stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
+    put_chips(stores, "27WXN", [1])
+    for precision in made:
+        (fingerprint,) = target(precision).fingerprints
+        MadeUp(fingerprint=fingerprint).store(stores, "27WXN")
+
+    results = wanted.results(stores.work, "27WXN")
+
+    if results is None:
+        assert found is None
+        return
+    with results:
+        assert results.header.making.fingerprint.precision == found

@@ -32,7 +32,7 @@ def misbehaving(answer: Callable[[BaseHTTPRequestHandler, int], None]) -> Iterat
             count += 1
             answer(self, count)
 
-        do_PUT = do_GET  # noqa: N815 - the standard library's name
+        do_PUT = do_HEAD = do_GET  # noqa: N815 - the standard library's names
 
         def log_message(self, *_: object) -> None:
             pass

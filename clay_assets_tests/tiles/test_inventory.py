@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,8 +113,11 @@ def test_damaged_inventory_says_what_to_materialize(tmp_path: Path, content: byt
 
 
 def test_digest_changes_with_any_chip_and_with_nothing_else() -> None:
-    one, two = StoredObject("a", 1, "x"), StoredObject("b", 2, "y")
+    one, two = StoredObject("s3://b/27WXN/a", 1, "x"), StoredObject("s3://b/27WXN/b", 2, "y")
+    digest = chips_digest("27WXN", [one, two])
 
-    assert chips_digest([one, two]) == chips_digest([two, one])
-    others = [[one], [one, StoredObject("b", 2, "z")], [one, StoredObject("c", 2, "y")], []]
-    assert len({chips_digest(chips) for chips in [[one, two], *others]}) == 5
+    assert chips_digest("27WXN", [two, one]) == digest
+    moved = [replace(chip, url=chip.url.replace("s3://b", "/mnt/chips")) for chip in (one, two)]
+    assert chips_digest("27WXN", moved) == digest
+    others = [[one], [one, replace(two, etag="z")], [one, replace(two, url="s3://b/27WXN/c")], []]
+    assert len({chips_digest("27WXN", chips) for chips in [[one, two], *others]}) == 5

@@ -9,7 +9,7 @@ Apache-2.0), and the statistics its data module normalises with.
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from clay_model.model_spec import Dimensions, Level, ModelSpec
+from clay_model.model_spec import Dimensions, ModelSpec
 
 CHIP_SIZE = 512
 """Pixels along a chip's side; 10 m each."""
@@ -61,8 +61,6 @@ EXTRA_TOKENS = 2
 TOKENS = len(BAND_GROUPS) * PATCHES + EXTRA_TOKENS
 """Tokens of a chip: 1,538."""
 
-PREPROCESSING_VERSION = 1
-
 SIZES: Mapping[str, Dimensions] = MappingProxyType(
     {
         "tiny": Dimensions(dim=256, depth=4, heads=4, mlp_ratio=2),
@@ -93,10 +91,6 @@ SPEC = ModelSpec(
     ),
     default_level="mean",
     time_of_day=False,
-    preprocessing_version=PREPROCESSING_VERSION,
+    preprocessing_version=1,
     licence=None,
 )
-
-LEVELS: tuple[Level, ...] = tuple(SPEC.levels)
-
-embedding_shape = SPEC.embedding_shape

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -321,14 +321,14 @@ def _outcomes_ahead(embedders: Sequence[Embedder], level: Level, batch_size: int
     return min(BATCHES_AHEAD * batch_size * len(embedders), OUTCOMES_AHEAD_BYTES // vector_bytes)
 
 
-def _windows(pixels: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+def _windows(pixels: NDArray[Any], size: int) -> NDArray[Any]:
     """A chip's windows, (W, bands, size, size), row by row; a view where the chip is one window."""
     bands, side = len(pixels), pixels.shape[1] // size
     parts = pixels.reshape(bands, side, size, side, size).transpose(1, 3, 0, 2, 4)
     return parts.reshape(-1, bands, size, size) if side > 1 else parts[0]
 
 
-def _to_tensor(pixels: NDArray[np.float32], *, for_gpu: bool) -> Tensor:
+def _to_tensor(pixels: NDArray[Any], *, for_gpu: bool) -> Tensor:
     """Pixels (W, bands, size, size) for a device.
 
     A file's bands may lie pixel by pixel. For the CPU they are taken apart here, by as many threads as

@@ -24,7 +24,8 @@ class ReadyChip:
     Attributes:
         tile: MGRS code of the tile it is embedded for.
         source: The object it was read from.
-        pixels: (W, bands, side, side) float32 of its W windows; in pinned memory where a GPU will fetch them.
+        pixels: (W, bands, side, side) of its W windows, float32 or the file's integers; in pinned memory
+            where a GPU will fetch them.
         windows: Places of the windows.
         date: Acquisition date.
         time: Moment of acquisition, UTC; None where it is not known or not needed.

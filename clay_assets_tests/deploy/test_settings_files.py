@@ -19,9 +19,7 @@ from dagster._daemon.monitoring import concurrency, run_monitoring
 from dagster._serdes.config_class import ConfigurableClassData
 from dagster._utils.env import environ
 
-from clay_assets.dagster.chip_embeddings import GPU_POOL
-from clay_assets.definitions import build_assets, build_resources
-from clay_assets.settings import Settings
+from clay_assets.dagster.assets import GPU_POOL, KEYS, build_assets
 from clay_assets_tests.s3_server import S3Bucket
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -69,12 +67,12 @@ def test_a_run_that_died_unnoticed_is_marked_as_failed_after_a_day_and_gives_its
     shutil.copy(DEPLOY / "dagster.yaml", tmp_path / "dagster.yaml")
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         process_context: Any = SimpleNamespace(instance=instance, create_request_context=lambda: None)
-        run = instance.create_run_for_job(define_jobs()[0])
+        run = instance.create_run_for_job(tiles_job())
         for event in (DagsterEventType.PIPELINE_STARTING, DagsterEventType.PIPELINE_START):
             instance.report_dagster_event(DagsterEvent(event.value, run.job_name), run.run_id)
         pools = instance.event_log_storage
         pools.initialize_concurrency_limit_to_default(GPU_POOL)
-        assert pools.claim_concurrency_slot(GPU_POOL, run.run_id, "chip_embeddings").is_claimed
+        assert pools.claim_concurrency_slot(GPU_POOL, run.run_id, "tiles").is_claimed
 
         def look_after_runs(hours: float) -> tuple[dg.DagsterRunStatus, int]:
             later = time.time() + 3600 * hours
@@ -91,30 +89,28 @@ def test_a_run_that_died_unnoticed_is_marked_as_failed_after_a_day_and_gives_its
         assert look_after_runs(24.1) == (dg.DagsterRunStatus.FAILURE, 0)
 
 
-@pytest.mark.parametrize("begun", ["chip_inventory", "chip_embeddings"])
-def test_while_one_run_embeds_others_stay_in_the_queue_and_those_that_publish_start(
-    tmp_path: Path, begun: str
-) -> None:
+def test_while_one_run_has_the_gpu_others_stay_in_the_queue(tmp_path: Path) -> None:
     shutil.copy(DEPLOY / "dagster.yaml", tmp_path / "dagster.yaml")
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
-        embed, publish = define_jobs()
-        embedding, waiting, publishing = (instance.create_run_for_job(job) for job in (embed, embed, publish))
+        embedding, waiting = (instance.create_run_for_job(tiles_job()) for _ in range(2))
         pools = instance.event_log_storage
         pools.initialize_concurrency_limit_to_default(GPU_POOL)
 
         def blocked(run: dg.DagsterRun) -> bool:
             return GlobalOpConcurrencyLimitsCounter(
                 instance,
-                [waiting, publishing],
+                [waiting],
                 [],
                 pools.get_concurrency_keys(),
                 pools.get_pool_limits(),
                 pool_granularity=instance.get_concurrency_config().pool_config.pool_granularity,
             ).is_blocked(run)
 
-        assert (blocked(waiting), blocked(publishing)) == (False, False)
-        assert pools.claim_concurrency_slot(GPU_POOL, embedding.run_id, begun).is_claimed
-        assert (blocked(waiting), blocked(publishing)) == (True, False)
+        assert not blocked(waiting)
+        assert pools.claim_concurrency_slot(GPU_POOL, embedding.run_id, "tiles").is_claimed
+        assert blocked(waiting)
+        pools.free_concurrency_slots_for_run(embedding.run_id)
+        assert not blocked(waiting)
 
 
 def test_every_part_of_the_production_settings_is_accepted_by_the_class_it_configures(
@@ -181,15 +177,13 @@ def test_a_misspelt_key_would_be_refused(name: str, tmp_path: Path) -> None:
         InstanceRef.from_dir(str(tmp_path))
 
 
-def define_jobs() -> tuple[dg.JobDefinition, dg.JobDefinition]:
-    """What a backfill runs: the job that lists and embeds, and the job that publishes."""
-    settings = Settings.from_environment({"CLAY_TILES": str(DEPLOY.parent / "tiles.txt")})
-    *embedding, publishing = build_assets(settings)
-    jobs = [dg.define_asset_job("embed", embedding), dg.define_asset_job("publish", [publishing])]
-    definitions = dg.Definitions(
-        assets=[*embedding, publishing], jobs=jobs, resources=build_resources(settings)
-    )
-    return definitions.resolve_job_def("embed"), definitions.resolve_job_def("publish")
+def tiles_job() -> dg.JobDefinition:
+    """What a backfill runs."""
+    assets = build_assets(["27WXM", "27WXN"], tiles_per_run=64, code_version="1", version=1)
+    resources = dict.fromkeys(("chips", "work", "output", "encoder"), dg.ResourceDefinition.none_resource())
+    jobs = [dg.define_asset_job("tiles", list(KEYS))]
+    definitions = dg.Definitions(assets=assets, jobs=jobs, resources=resources)
+    return definitions.resolve_job_def("tiles")
 
 
 def values_of(part: ConfigurableClassData | None) -> dict[str, Any]:

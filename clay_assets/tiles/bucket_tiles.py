@@ -1,0 +1,64 @@
+"""The tiles of a bucket as a manifest: what `clay tiles` prints or writes.
+
+Not here: reading a manifest (`manifest`).
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from clay_assets.storage import StorageError, Store
+from clay_assets.tiles.code import TILE_CODE
+
+FOLDERS_NAMED = 10
+"""Folders that are no tiles, named in a message."""
+
+
+class OutputError(OSError):
+    """A file cannot be written."""
+
+
+def print_tiles(chips: Store, output: Path | None = None) -> None:
+    """Print the tiles that have a folder, sorted, in the manifest's format.
+
+    Args:
+        chips: Holds one folder per tile.
+        output: File to replace; stdout where None.
+
+    Raises:
+        OutputError: If the file cannot be written.
+        StorageError: If the store cannot be listed, or has no tiles.
+    """
+    folders = chips.folders()
+    others = [name for name in folders if not TILE_CODE.fullmatch(name)]
+    named = ", ".join(others[:FOLDERS_NAMED]) + (" …" if len(others) > FOLDERS_NAMED else "")
+    if len(others) == len(folders):
+        raise StorageError(
+            f"no tiles under {chips.uri}: expected folders named by MGRS codes such as 27WXN, got"
+            f" {named or 'none'}. Name the place that holds one folder per tile."
+        )
+    manifest = "".join(f"{name}\n" for name in folders if name not in others)
+    if output is None:
+        print(manifest, end="")
+    else:
+        _replace(output, manifest)
+        print(
+            f"clay: {len(folders) - len(others)} tiles are in {output}; reload the code location where one is"
+            " running",
+            file=sys.stderr,
+        )
+    if others:
+        print(f"clay: left out, for they are no MGRS codes: {named}", file=sys.stderr)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put a text in a file's place: whole, or not at all."""
+    target = path.resolve()
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=".", delete=False) as new:
+            new.write(text)
+        made = Path(new.name)
+        made.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
+        made.replace(target)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
