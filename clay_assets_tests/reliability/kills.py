@@ -38,13 +38,17 @@ EARLY = 0.5
 """Kills come within this share of an undisturbed run: a later one finds little to do after the first few."""
 
 
+PER_ROUND = 6
+"""Kills before the run that may go to its end; the next round begins with nothing."""
+
+
 @dataclass
 class Killed:
     """What came of it.
 
     Attributes:
         kills: Runs that were killed before their end.
-        rounds: Times that all tiles were done in spite of it.
+        rounds: Times that all tiles were made from nothing, in spite of it.
         failures: What was not as it must be.
     """
 
@@ -57,7 +61,7 @@ def kill_runs(kills: int, seed: int, folder: Path, *, through_dagster: bool = Fa
     """Kill runs, let the last of each round end, and compare what it made.
 
     Args:
-        kills: At least so many.
+        kills: So many.
         seed: Of the moments.
         folder: An empty one.
         through_dagster: Whether runs are Dagster's, with records in an event log, rather than of the pipeline
@@ -78,8 +82,10 @@ def kill_runs(kills: int, seed: int, folder: Path, *, through_dagster: bool = Fa
     while done.kills < kills:
         place = folder / f"round-{done.rounds}"
         place.mkdir()
-        while _forked(run, chips, place, after=chance.uniform(0, EARLY * took)) is None:
-            done.kills += 1
+        for _ in range(min(PER_ROUND, kills - done.kills)):
+            done.kills += _forked(run, chips, place, after=chance.uniform(0, EARLY * took)) is None
+        if _forked(run, chips, place) != 0:
+            done.failures.append(f"round {done.rounds}: {(place / 'log').read_text()[-500:]}")
         done.rounds += 1
         done.failures += [f"round {done.rounds}: {what}" for what in _differences(calm, place)]
         if through_dagster:
