@@ -12,7 +12,7 @@ VERSION := $(if $(filter v1.5,$(MODEL)),2,1)
 PICTURES ?= build/pictures
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench rehearsal clean
+.PHONY: help demo test lint bench rehearsal cluster clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -66,8 +66,15 @@ lint: $(VENV)/installed  ## check style and types
 bench: $(VENV)/installed-bench  ## measure the encoder, whole tiles, growth and decoding on this machine
 	$(BIN)/python -m benchmarks
 
+$(VENV)/installed-cluster: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cluster]'
+	@touch $@
+
 rehearsal: $(VENV)/installed  ## run a backfill with PostgreSQL, S3, webserver and daemon on loopback
 	$(BIN)/python -m rehearsal --pictures $(PICTURES)
+
+cluster: $(VENV)/installed-cluster  ## run backfills on a Ray cluster of hosts in network namespaces, one of which vanishes
+	$(BIN)/python -m cluster
 
 # Not data, checkpoints and .dagster: the pipeline's own default places, with whatever a user has made there.
 clean:  ## remove the virtual environment, caches and build; data, checkpoints and .dagster stay

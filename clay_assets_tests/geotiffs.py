@@ -68,6 +68,7 @@ def chip_bytes(
     origin: tuple[float, float] | None = (600_000, 7_700_040),
     pixel: float = 10,
     date: str | None = DATE,
+    time: str | None = None,
     bands: tuple[str | None, ...] = (),
     scales: Sequence[float] = (),
     offsets: Sequence[float] = (),
@@ -82,6 +83,7 @@ def chip_bytes(
         origin: Upper left corner; None: the file has no geotransform.
         pixel: Size of one, in the CRS's unit.
         date: Tag `date`; None: the file has none.
+        time: Tag `datetime`; None: the file has none.
         bands: Names of the bands; empty: the file names none.
         scales: Of the bands; empty: the file has none.
         offsets: Likewise.
@@ -102,6 +104,8 @@ def chip_bytes(
             # After the pixels, as the bucket's files were written: the directory moves to the end.
             if date is not None:
                 dataset.update_tags(date=date)
+            if time is not None:
+                dataset.update_tags(datetime=time)
             if scales:
                 dataset.scales = scales
             if offsets:

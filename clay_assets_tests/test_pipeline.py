@@ -26,8 +26,8 @@ from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.state.states import TileStores
 from clay_assets.storage import BucketMissing, Store, StoreDenied, StoredObject, TransferFailed
 from clay_assets.tiles.inventory import InventoryMissing, NoTiles
-from clay_assets_tests.embedding.scene import PATIENCE, MeanEncoder, Scene
-from clay_assets_tests.embedding.streaming import BROKEN, TILES, MeanEmbedder, number_of, within
+from clay_assets_tests.embedding.scene import PATIENCE, MeanEncoder, Scene, errors, process
+from clay_assets_tests.embedding.streaming import BROKEN, TILES, MeanEmbedder, number_of
 from clay_assets_tests.s3_server import S3Bucket
 from clay_model import Embedder
 
@@ -91,35 +91,6 @@ def until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {PATIENCE} s: {what}"
         time.sleep(0.005)
-
-
-def process(
-    scene: Scene,
-    tiles: Sequence[str],
-    record: Callable[[TileOutcome], None] | None = None,
-    *,
-    stores: TileStores | None = None,
-    encoder: MeanEncoder | None = None,
-    steps: Sequence[Step] = ("inventory", "embed", "publish"),
-    force: bool = False,
-) -> dict[str, TileOutcome]:
-    """Process tiles to the end; the outcomes recorded, in their order."""
-    outcomes: dict[str, TileOutcome] = {}
-
-    def keep(outcome: TileOutcome) -> None:
-        assert outcome.tile not in outcomes, "recorded twice"
-        outcomes[outcome.tile] = outcome
-        if record is not None:
-            record(outcome)
-
-    job = TileJob(stores or scene.stores, encoder or scene.encoder(), steps=steps, force=force, check=False)
-    within(PATIENCE, lambda: process_tiles(tiles, job, keep, Progress()))
-    return outcomes
-
-
-def errors(outcomes: dict[str, TileOutcome]) -> dict[str, str]:
-    """Names of the errors by tile; "" where there is none."""
-    return {tile: type(outcome.error).__name__ if outcome.error else "" for tile, outcome in outcomes.items()}
 
 
 def held_output(scene: Scene) -> tuple[TileStores, HeldStore]:
@@ -263,7 +234,8 @@ def test_tiles_that_fail_hold_back_no_other_and_their_errors_are_on_their_outcom
     output.before_put = fail
     for number in (1, 2, 3):
         scene.chips.delete(f"{empty}/2020-06-15/claytile_{empty}_20200615_v02_{number:04}.tif")
-    scene.work.write(results_key(replaced), b"no Parquet")  # made again
+    fingerprint = scene.encoder().target().preferred
+    scene.work.write(results_key(replaced, fingerprint), b"no Parquet")  # made again
 
     outcomes = process(scene, tiles, stores=stores)
 
@@ -429,8 +401,9 @@ def test_unreachable_store_of_published_files_stops_the_run(scene: Scene) -> Non
         scene.put(tile, {1: 10})
     stores, output = held_output(scene)
 
-    def refuse(_: str) -> None:
-        raise TransferFailed("no server answered")
+    def refuse(prefix: str) -> None:
+        if prefix:  # it answered once, when the run began
+            raise TransferFailed("no server answered")
 
     output.before_list = refuse
     recorded: list[TileOutcome] = []

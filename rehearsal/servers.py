@@ -53,19 +53,22 @@ def find_postgres() -> dict[str, Path]:
     return {name: find_program(name, "postgresql", *postgres_folders()) for name in POSTGRES_PROGRAMS}
 
 
-def free_port() -> int:
-    """A loopback TCP port that nothing listens on at the moment."""
+LOOPBACK = "127.0.0.1"
+
+
+def free_port(host: str = LOOPBACK) -> int:
+    """A TCP port of one of this machine's addresses that nothing listens on at the moment."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def answers(port: int) -> bool:
-    """Whether something listens on a loopback port."""
+def answers(port: int, host: str = LOOPBACK) -> bool:
+    """Whether something listens on a port of one of this machine's addresses."""
     with socket.socket() as probe:
         probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 @contextmanager
@@ -127,12 +130,16 @@ def running(
 
 
 @contextmanager
-def postgres(scratch: Path) -> Iterator[int]:
-    """PostgreSQL in a folder of its own, as an ordinary user, on loopback only; yields its port."""
+def postgres(scratch: Path, host: str = LOOPBACK) -> Iterator[int]:
+    """PostgreSQL in a folder of its own, as an ordinary user, on one address only; yields its port.
+
+    Clients are let in without a password: from this machine, and from the subnet of another address than
+    loopback.
+    """
     programs = find_postgres()
     # PostgreSQL refuses to run as root; Debian's package brings a user for it.
     user = "postgres" if os.geteuid() == 0 else getpass.getuser()
-    data, port = scratch / "postgres", free_port()
+    data, port = scratch / "postgres", free_port(host)
     data.mkdir(mode=0o700)
     if os.geteuid() == 0:
         shutil.chown(data, user)
@@ -146,9 +153,12 @@ def postgres(scratch: Path) -> Iterator[int]:
         cwd=data,
         user=user if os.geteuid() == 0 else None,
     )
+    if host != LOOPBACK:
+        with (data / "pg_hba.conf").open("a") as access:
+            access.write("host all all samenet trust\n")
     command = [str(programs["postgres"]), "-D", str(data), "-p", str(port), "-k", str(data)]
-    command += ["-c", "listen_addresses=127.0.0.1"]
-    at = ["-h", "127.0.0.1", "-p", str(port), "-U", "dagster"]
+    command += ["-c", f"listen_addresses={host}"]
+    at = ["-h", host, "-p", str(port), "-U", "dagster"]
     # The port is open some time before the server accepts sessions.
     ready = [str(programs["pg_isready"]), *at, "-d", "postgres", "-q"]
     # Nothing here must survive a power cut.
@@ -172,31 +182,33 @@ def postgres(scratch: Path) -> Iterator[int]:
 
 
 @contextmanager
-def s3(scratch: Path) -> Iterator[tuple[str, Path]]:
-    """An S3 server on loopback; yields its URL and its log, which has a line for each request."""
-    port, log = free_port(), scratch / "s3.log"
+def s3(scratch: Path, host: str = LOOPBACK) -> Iterator[tuple[str, Path]]:
+    """An S3 server; yields its URL and its log, which has a line for each request."""
+    port, log = free_port(host), scratch / "s3.log"
     with running(
         "the S3 server",
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)],
         log=log,
-        ready=lambda: answers(port),
+        ready=lambda: answers(port, host),
         environment=os.environ,
         cwd=scratch,
     ):
-        yield f"http://127.0.0.1:{port}", log
+        yield f"http://{host}:{port}", log
 
 
 @contextmanager
-def dagster(scratch: Path, environment: Mapping[str, str], project: Path) -> Iterator[str]:
+def dagster(
+    scratch: Path, environment: Mapping[str, str], project: Path, host: str = LOOPBACK
+) -> Iterator[str]:
     """`dagster-webserver` and `dagster-daemon` over the project's workspace; yields the webserver's URL."""
-    port, programs = free_port(), Path(sys.executable).parent
+    port, programs = free_port(host), Path(sys.executable).parent
     workspace = project / "workspace.yaml"
     webserver = [
         str(programs / "dagster-webserver"),
         "-w",
         str(workspace),
         "-h",
-        "127.0.0.1",
+        host,
         "-p",
         str(port),
     ]
@@ -207,7 +219,7 @@ def dagster(scratch: Path, environment: Mapping[str, str], project: Path) -> Ite
             "dagster-webserver",
             webserver,
             log=scratch / "webserver.log",
-            ready=lambda: answers(port),
+            ready=lambda: answers(port, host),
             environment=environment,
             cwd=project,
         ),
@@ -224,4 +236,4 @@ def dagster(scratch: Path, environment: Mapping[str, str], project: Path) -> Ite
             cwd=project,
         ),
     ):
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://{host}:{port}"

@@ -9,6 +9,7 @@ checksums of all. Tiles and predictors, of which a chip has few blocks, go block
 """
 
 import sys
+import zlib
 from itertools import product
 from typing import Any
 
@@ -40,6 +41,29 @@ def inflate(data: bytes, blocks: Blocks, block: tuple[int, int], samples: NDArra
     plain = not blocks.tiled and blocks.predictor == 1 and blocks.order == NATIVE
     if not (plain and _inflate_strips(data, blocks, block[0], samples)):
         _inflate_blocks(data, blocks, block, samples)
+
+
+def verify(data: bytes, blocks: Blocks, longest: int) -> None:
+    """Hold blocks that GDAL is to read against their checksums.
+
+    Args:
+        data: The whole file.
+        blocks: Where they are; those left out are left alone.
+        longest: Most bytes that a block may hold.
+
+    Raises:
+        GeoTiffError: If a block is damaged.
+    """
+    spans = zip(blocks.offsets.tolist(), blocks.counts.tolist(), strict=True)
+    for number, (start, count) in enumerate(spans, start=1):
+        stream = zlib.decompressobj()
+        try:
+            stream.decompress(data[start : start + count], longest + 1)
+        except zlib.error as error:
+            count = len(blocks.offsets)
+            raise GeoTiffError(f"has damage in block {number:,} of {count:,}: {error}") from error
+        if count and not stream.eof:
+            raise GeoTiffError(f"has damage in block {number:,} of {len(blocks.offsets):,}: it does not end")
 
 
 def _inflate_strips(data: bytes, blocks: Blocks, height: int, samples: NDArray[Any]) -> bool:

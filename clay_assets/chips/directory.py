@@ -53,6 +53,7 @@ INTEGERS = {3: "u2", 4: "u4", 16: "u8"}
 BITS_PER_SAMPLE, PREDICTOR = 258, 317
 STRIP_OFFSETS, STRIP_BYTE_COUNTS = 273, 279
 TILE_OFFSETS, TILE_BYTE_COUNTS = 324, 325
+GEO_KEYS, GDAL_METADATA = 34735, 42112
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +127,33 @@ def find_blocks(data: bytes) -> Blocks:
                 f"has {len(data):,} bytes, expected all blocks before their end: truncated or damaged"
             )
     return blocks
+
+
+def find_text(data: bytes, tag: int) -> bytes:
+    """A tag's text up to its first NUL, where its readers end; empty where the file has none.
+
+    Raises:
+        GeoTiffError: If the directory or the text does not lie in the file.
+    """
+    dialect, directory = find_directory(data)
+    _, count, position = _entries(data, dialect, directory).get(tag, (0, 0, 0))
+    if count > struct.calcsize(dialect.order + dialect.pointer):
+        (position,) = _unpack(data, dialect, dialect.pointer, position)
+    if position + count > len(data):
+        raise GeoTiffError(f"has {len(data):,} bytes, expected the text of tag {tag} in them")
+    return data[position : position + count].partition(b"\0")[0]
+
+
+def find_geo_keys(data: bytes) -> NDArray[np.int64]:
+    """What a GeoTIFF says of its reference system: (keys, 4) of key, tag of the value or 0, count, value.
+
+    Raises:
+        GeoTiffError: If the directory does not lie in the file, or says so in other words than integers.
+    """
+    dialect, directory = find_directory(data)
+    entry = _entries(data, dialect, directory).get(GEO_KEYS)
+    values = np.empty(0, np.int64) if entry is None else _values(data, dialect, GEO_KEYS, *entry)
+    return values[4 : len(values) // 4 * 4].reshape(-1, 4)
 
 
 def _unpack(data: bytes, dialect: Dialect, letters: str, position: int) -> tuple[int, ...]:

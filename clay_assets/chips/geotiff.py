@@ -7,25 +7,42 @@ verifies no checksum (`deflate` does better). It does read the samples of all ot
 Not here: what a chip must look like (`rejection`).
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from xml.parsers import expat
 
 import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError, CPLE_OutOfMemoryError  # not public, yet its readers raise them
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.session import DummySession
 
-from clay_assets.chips.deflate import inflate
-from clay_assets.chips.directory import Blocks, GeoTiffError, find_blocks, find_directory
+from clay_assets.chips.deflate import inflate, verify
+from clay_assets.chips.directory import (
+    GDAL_METADATA,
+    Blocks,
+    GeoTiffError,
+    find_blocks,
+    find_directory,
+    find_geo_keys,
+    find_text,
+)
 
 NAME_IN_MEMORY = "chip.tif"
 """What messages call a file, whichever it is: two of the same kind read the same."""
+
+# By the GeoTIFF specification: https://docs.ogc.org/is/19-008r4/19-008r4.html
+ANGULAR_UNITS, USER_DEFINED, EPSG_ANGLES = 2054, 32_767, range(9100, 9200)
+
+# A file without a place is refused with its reason. To ignore the warning for one call alone would change
+# the filters of every thread.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,8 @@ def read_header(data: bytes) -> Header:
         GeoTiffError: If the directory is missing or damaged.
     """
     find_directory(data)  # no TIFF, no GDAL
+    _check_metadata(data)
+    _check_units(data)
     with _opened(data) as dataset:
         structure = dataset.tags(ns="IMAGE_STRUCTURE")
         return Header(
@@ -113,12 +132,36 @@ def read_samples(data: bytes, header: Header) -> NDArray[Any]:
         return _read_samples_with_gdal(data)
     blocks = find_blocks(data)
     if _needs_gdal(header, blocks):
+        together = len(header.dtypes) if header.interleaved else 1
+        verify(
+            data, blocks, header.block[0] * header.block[1] * together * np.dtype(header.dtypes[0]).itemsize
+        )
         return _read_samples_with_gdal(data)
     bands = len(header.dtypes)
     planes, width = (1, bands) if header.interleaved else (bands, 1)
     samples = np.empty((planes, header.height, header.width, width), header.dtypes[0])
     inflate(data, blocks, header.block, samples)
     return samples.transpose(0, 3, 1, 2).reshape(bands, header.height, header.width)
+
+
+def _check_metadata(data: bytes) -> None:
+    """Refuse metadata that is damaged, before GDAL quotes it.
+
+    rasterio cannot decode such a message, and prints what it met on stderr.
+    """
+    text = find_text(data, GDAL_METADATA)
+    if text:
+        try:
+            expat.ParserCreate("utf-8").Parse(text, True)
+        except expat.ExpatError as error:
+            raise GeoTiffError(f"has damaged metadata, expected XML: {error}") from error
+
+
+def _check_units(data: bytes) -> None:
+    """Refuse angles in a unit that is none: GDAL would look for it, and prints on stderr that it cannot."""
+    for key, place, _, value in find_geo_keys(data):
+        if key == ANGULAR_UNITS and place == 0 and value not in (0, USER_DEFINED, *EPSG_ANGLES):
+            raise GeoTiffError(f"has angles in unit {value}, expected one of EPSG's, from 9100 to 9199")
 
 
 def _needs_gdal(header: Header, blocks: Blocks) -> bool:

@@ -37,6 +37,13 @@ def check_pixels(
     Raises:
         ChipRejected: With reason `nodata`, `nonfinite` or `range`, the first that holds.
     """
+    with np.errstate(all="ignore"):  # bytes that are no numbers, and sums of huge ones, are refused below
+        return _check_pixels(pixels, bands, nodata, max_nodata)
+
+
+def _check_pixels(
+    pixels: NDArray[Any], bands: Mapping[str, int], nodata: float | None, max_nodata: float
+) -> float:
     low, high = extremes(pixels)
     optical = [place for band, place in bands.items() if band in OPTICAL]
     share = _nodata_share(pixels, optical, low, high, nodata)
@@ -87,13 +94,12 @@ def _nodata_share(
     """Share of pixels without data; the pixels are read again only where the extremes allow for some."""
     low, high = low[optical], high[optical]
     missing = np.zeros(pixels.shape[1:], bool)
-    with np.errstate(over="ignore"):  # a float64 that no sample can equal
-        for value in {*FILLS} | ({nodata} if nodata is not None else set()):
-            unknown = np.isnan(low)
-            possible = unknown if np.isnan(value) else unknown | ((low <= value) & (value <= high))
-            for index in np.flatnonzero(possible):
-                band = pixels[optical[index]]
-                missing |= np.isnan(band) if np.isnan(value) else band == value
+    for value in {*FILLS} | ({nodata} if nodata is not None else set()):
+        unknown = np.isnan(low)
+        possible = unknown if np.isnan(value) else unknown | ((low <= value) & (value <= high))
+        for index in np.flatnonzero(possible):
+            band = pixels[optical[index]]
+            missing |= np.isnan(band) if np.isnan(value) else band == value
     if not ((low > 0) | (high < 0)).any():  # Sentinel-2 has 0 in all bands where it has no data
         missing |= ~pixels[optical].any(axis=0)
     return np.count_nonzero(missing) / missing.size

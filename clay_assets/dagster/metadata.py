@@ -1,5 +1,6 @@
 """What people see in the Dagster UI: numbers, tables, pictures, links. Presentation only."""
 
+import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,7 @@ def embeddings_metadata(tile: str, header: ResultsHeader, work: Store, *, reused
         "seconds": round(summary.seconds, 3),
         "bytes read": 0 if reused else summary.bytes_read,
         "device": making.device,
+        "host": socket.gethostname(),
         "level": making.fingerprint.level,
         "precision": making.fingerprint.precision,
         "model": making.model,

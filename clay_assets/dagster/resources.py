@@ -29,6 +29,9 @@ class ObjectStore(S3Resource):
     """
 
     uri: str = Field(description="A folder, or s3://, gs:// or az://bucket/prefix.")
+    max_attempts: int = Field(
+        default=S3Options.max_attempts, description="Per request, the first one included."
+    )
     request_payer: bool = Field(
         default=False, description="Whether the requester pays for reading, as requester-pays buckets ask."
     )

@@ -33,6 +33,20 @@ ENDPOINT = {
     "gs": "Check STORAGE_EMULATOR_HOST, if it is set, and the network.",
     "az": "Check AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ENDPOINT, and the network.",
 }
+
+
+class NotPartial(StorageError):
+    """The server answers a GET of a part as if it were the whole."""
+
+
+class BrokenAnswer(TransferFailed):
+    """The server's answer is not what it has: cut, too long, or of another object."""
+
+
+class CutShort(BrokenAnswer):
+    """An answer ended early, and the server did not continue it, which obstore has asked for."""
+
+
 SET_REGION = "Set AWS_REGION or region_name to the bucket's region."
 CHANGED = (ObjectChanged, "It changed since it was listed. List it again, and run again.")
 NO_BUCKET = (BucketMissing, "Check the bucket's name and the endpoint, or create the bucket.")
@@ -77,10 +91,12 @@ DENIED = (
 )
 # What obstore says where it got no answer that it could use.
 CLIENT_SIDE: tuple[tuple[str, type[StorageError], str], ...] = (
+    ("list response", BrokenAnswer, "{endpoint}"),
+    ("response body error", CutShort, "{endpoint}"),
     ("without LOCATION", Misconfigured, SET_REGION),
     (
         "Content-Range|Requested",
-        TransferFailed,
+        BrokenAnswer,
         "The server cannot continue a transfer that broke. {endpoint}",
     ),
     ("ontent-Length", StorageError, "The server did not say how long it is. Use a server that does."),
@@ -98,10 +114,6 @@ SECRETS = (
     re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b"),
     re.compile(r"(?<=[?&]sig=)[^&\s]+"),
 )
-
-
-class NotPartial(StorageError):
-    """The server answers a GET of a part as if it were the whole."""
 
 
 def named(error: Exception, url: str, options: S3Options, *, of_store: bool) -> Exception:
@@ -167,7 +179,7 @@ def _unanswered(text: str, debug: str, asked: str) -> tuple[type[StorageError], 
     detail = next((cause for found in reversed(causes) for cause in found if cause), "")
     about = (entry for entry in CLIENT_SIDE if re.search(entry[0], f"{reason} {detail}"))
     _, kind, advice = next(about, ("", StorageError, ""))
-    if kind is TransferFailed:
+    if issubclass(kind, TransferFailed):
         return kind, f"{asked} failed in every attempt: {reason} ({detail})", advice
     return kind, reason, advice
 

@@ -7,12 +7,13 @@ Nothing is cached: each listing asks the server, 1,000 objects a request.
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from hashlib import md5
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from clay_assets.storage.answers import NotPartial, named
+from clay_assets.storage.answers import BrokenAnswer, CutShort, NotPartial, named
 from clay_assets.storage.connection import connect
 from clay_assets.storage.errors import AccessDenied, ObjectChanged, ObjectMissing, StorageError
 from clay_assets.storage.folder import named_errors, replacing
@@ -27,6 +28,8 @@ PART = 16 << 20  # bytes of a large file's part; S3 takes 5 MiB to 5 GiB
 PARTS_AT_ONCE = 4  # held in memory
 MAX_PARTS = 10_000  # of an object
 PAGE = 1000  # entries a server lists at a time
+
+T = TypeVar("T")
 
 
 class Bucket:
@@ -45,8 +48,13 @@ class Bucket:
         """The names one level down that end with a slash."""
         import obstore
 
-        with self._requests(self._prefix, of_store=True) as remote:
-            found = obstore.list_with_delimiter(remote, self._prefix.rstrip("/") or None)["common_prefixes"]
+        def ask() -> Sequence[str]:
+            with self._requests(self._prefix, of_store=True) as remote:
+                return obstore.list_with_delimiter(remote, self._prefix.rstrip("/") or None)[
+                    "common_prefixes"
+                ]
+
+        found = self._whole(ask)
         names = [name.removeprefix(self._prefix).rstrip("/") for name in found]
         return [name for name in names if name and not name.startswith(".")]
 
@@ -75,15 +83,30 @@ class Bucket:
 
     def read(self, key: str, expected: StoredObject | None) -> bytes:
         """A whole object, by one GET."""
-        with self._body(key, expected) as body:
-            return bytes(body.bytes())
+
+        def take(body: "GetResult") -> bytes:
+            data = bytes(body.bytes())
+            found = self._found(body.meta)
+            self._require_length(found, len(data), found.size)
+            # The ETag of most objects is their MD5; what was listed has been compared already.
+            if expected is None and md5(data, usedforsecurity=False).hexdigest() != found.etag:
+                self._require_same(key, found)
+            return data
+
+        return self._answered(key, expected, None, take)
 
     def fetch_to(self, key: str, expected: StoredObject | None, path: Path) -> StoredObject:
         """An object into a file, by one GET."""
-        with self._body(key, expected) as body, named_errors(str(path)), replacing(path) as file:
-            for chunk in body.stream(min_chunk_size=CHUNK):
-                file.write(chunk)
-            return self._found(body.meta)
+
+        def take(body: "GetResult") -> StoredObject:
+            found = self._found(body.meta)
+            with named_errors(str(path)), replacing(path) as file:
+                for chunk in body.stream(min_chunk_size=CHUNK):
+                    file.write(chunk)
+                self._require_length(found, file.tell(), found.size)
+            return found
+
+        return self._answered(key, expected, None, take)
 
     def open(self, key: str, expected: StoredObject | None) -> BinaryIO:
         """A file whose reads are GETs of ranges of one version of the object."""
@@ -92,9 +115,14 @@ class Bucket:
 
     def read_range(self, key: str, expected: StoredObject, start: int, end: int) -> "Bytes | bytes":
         """The bytes from start to end of one version of an object."""
+
+        def take(body: "GetResult") -> "Bytes":
+            data = body.bytes()
+            self._require_length(expected, len(data), end - start)
+            return data
+
         try:
-            with self._body(key, expected, (start, end)) as body:
-                return body.bytes()
+            return self._answered(key, expected, (start, end), take)
         except NotPartial:  # such as rclone's server, which calls a part the whole
             return self.read(key, expected)[start:end]
 
@@ -119,6 +147,61 @@ class Bucket:
 
         with self._requests(self._name(key), of_store=True) as remote:
             obstore.put(remote, self._name(key), content, **how)
+
+    def _answered(
+        self,
+        key: str,
+        expected: StoredObject | None,
+        span: tuple[int, int] | None,
+        take: "Callable[[GetResult], T]",
+    ) -> T:
+        """What `take` makes of an object's content, asked for again where the answer is broken.
+
+        obstore repeats requests that fail. What looks like an answer and is none, it hands on: cut where it
+        continued another one, or with the length or the ETag of something else.
+        """
+        cut = False
+        for attempt in range(1, self._options.max_attempts + 1):
+            try:
+                with self._body(key, expected, span) as body:
+                    return take(body)
+            except BrokenAnswer as error:
+                # obstore gives up a continuation at once if it is of another ETag, or after all attempts: it
+                # does not say which, and attempts of attempts would be many.
+                if attempt == self._options.max_attempts or (cut and isinstance(error, CutShort)):
+                    raise
+                cut = isinstance(error, CutShort)
+            except ObjectChanged:
+                if attempt == self._options.max_attempts or not self._is_unchanged(key, expected):
+                    raise
+        raise AssertionError  # unreachable: there is at least one attempt
+
+    def _whole(self, ask: "Callable[[], T]") -> T:
+        """What a request gives, asked again while its answer is broken."""
+        for _ in range(self._options.max_attempts - 1):
+            with suppress(BrokenAnswer):
+                return ask()
+        return ask()
+
+    def _is_unchanged(self, key: str, expected: StoredObject | None) -> bool:
+        with suppress(StorageError):
+            return self.stat(key) == expected
+        return False
+
+    def _require_length(self, found: StoredObject, got: int, wanted: int) -> None:
+        if got != wanted:
+            raise BrokenAnswer(
+                f"{found.url}: the server sent {got:,} of {wanted:,} bytes, in every attempt."
+                " Check the network, and run again."
+            )
+
+    def _require_same(self, key: str, found: StoredObject) -> None:
+        listed = self.stat(key)
+        if listed != found:
+            raise BrokenAnswer(
+                f"{found.url}: the server sent {found.size:,} bytes, ETag {found.etag}, and says that it has"
+                f" {listed.size:,} bytes, ETag {listed.etag}, in every attempt. Run again."
+            )
 
     @contextmanager
     def _body(
@@ -151,14 +234,22 @@ class Bucket:
 
         folder, slash, start = wanted.rpartition("/")
         offset = wanted[:-1] if start else None  # obstore lists whole folders; names come sorted
-        with self._requests(wanted, of_store=True) as remote:
-            for page in obstore.list(remote, folder or None, offset=offset, chunk_size=PAGE):
-                for meta in page:
-                    name = meta["path"]
-                    if name.startswith(wanted) and len(name) > len(folder + slash):
-                        yield name, meta
-                    elif start and name > wanted:
-                        return
+        broken = 0
+        while True:
+            try:
+                with self._requests(wanted, of_store=True) as remote:
+                    for page in obstore.list(remote, folder or None, offset=offset, chunk_size=PAGE):
+                        for meta in page:
+                            name = offset = meta["path"]
+                            if name.startswith(wanted) and len(name) > len(folder + slash):
+                                yield name, meta
+                            elif start and name > wanted:
+                                return
+                return
+            except BrokenAnswer:  # go on behind the last name
+                broken += 1
+                if broken == self._options.max_attempts:
+                    raise
 
     def _is_marker(self, key: str) -> bool:
         """Whether an empty object is called `key/` rather than `key`."""

@@ -48,7 +48,7 @@ class S3Options:
     use_unsigned_session: bool = False
     region_name: str | None = None
     endpoint_url: str | None = None
-    max_attempts: int = 5
+    max_attempts: int = 10
     profile_name: str | None = None
     use_ssl: bool = True
     verify: bool | None = None

@@ -65,7 +65,7 @@ def _results(home: Path) -> dict[str, tuple[int, int]]:
     """Each complete results file with its time and its rows."""
     folder = home / "data" / "work" / "chip_embeddings"
     found = {}
-    for path in folder.glob("[!.]*.parquet") if folder.is_dir() else ():
+    for path in folder.glob("*/[!.]*.parquet") if folder.is_dir() else ():
         found[path.stem] = (path.stat().st_mtime_ns, pq.read_metadata(path).num_rows)
     return found
 

@@ -13,6 +13,7 @@ from clay_assets.embedding.plan import TilePlan, plan_tile
 from clay_assets.embedding.progress import Progress
 from clay_assets.embedding.run import EmbeddingRun
 from clay_assets.embedding.tile import embed_planned
+from clay_assets.pipeline import STEPS, Step, TileJob, TileOutcome, process_tiles
 from clay_assets.results import ResultsHeader, TileResults
 from clay_assets.results.fingerprint import Fingerprint
 from clay_assets.results.target import PRECISIONS
@@ -190,3 +191,49 @@ class Scene:
         with self.results(tile, encoder=encoder) as results:
             rows = results.columns(["source_url", "embeddings", "reason"]).to_pylist()
         return {int(row["source_url"][-8:-4]): row["reason"] or row["embeddings"][0] for row in rows}
+
+
+def process(
+    scene: Scene,
+    tiles: Sequence[str],
+    record: Callable[[TileOutcome], None] | None = None,
+    *,
+    stores: TileStores | None = None,
+    encoder: EncoderSettings | None = None,
+    steps: Sequence[Step] = STEPS,
+    force: bool = False,
+    retry_skipped: bool = False,
+    version: int = 1,
+    check: bool = False,
+) -> dict[str, TileOutcome]:
+    """Process tiles to the end, in a thread of their own; the outcomes recorded, in their order."""
+    outcomes: dict[str, TileOutcome] = {}
+
+    def keep(outcome: TileOutcome) -> None:
+        assert outcome.tile not in outcomes, "recorded twice"
+        outcomes[outcome.tile] = outcome
+        if record is not None:
+            record(outcome)
+
+    job = TileJob(
+        stores or scene.stores,
+        encoder or scene.encoder(),
+        version=version,
+        steps=steps,
+        force=force,
+        retry_skipped=retry_skipped,
+        check=check,
+    )
+    within(PATIENCE, lambda: process_tiles(tiles, job, keep, Progress()))
+    return outcomes
+
+
+def errors(outcomes: Mapping[str, TileOutcome]) -> dict[str, str]:
+    """Names of the errors by tile; "" where there is none."""
+    return {tile: type(outcome.error).__name__ if outcome.error else "" for tile, outcome in outcomes.items()}
+
+
+def reasons(outcome: TileOutcome) -> dict[int, str]:
+    """Why chips of a tile were skipped, by their numbers."""
+    assert outcome.results is not None, outcome.error
+    return {int(skip["source_url"][-8:-4]): skip["reason"] for skip in outcome.results.summary.skipped}

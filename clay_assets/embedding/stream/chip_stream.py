@@ -7,6 +7,7 @@ which batch (`ready_queue.py`), how it is encoded (`device_loop.py`).
 import math
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,6 +38,10 @@ BATCHES_AHEAD = 16
 """Batches that may be embedded before somebody takes their outcomes, as long as those are small: so the
 devices go on while a tile is written. Lost if the process is killed meanwhile."""
 
+GIVE_UP_S = 5.0
+"""Seconds for which a run that ends by an error or an interrupt waits for transfers in progress. Their chips
+are lost to it either way, and a silent network would hold it for minutes."""
+
 OUTCOMES_AHEAD_BYTES = 256 * 2**20
 """Of vectors of such batches."""
 
@@ -59,8 +64,8 @@ class ChipStream:
     """Embeds the chips of many tiles, in order, through one pipeline.
 
     `add` tiles, take their `results` in the same order, `finish` after the last. Use as a context manager;
-    leaving it stops every thread it started, also in the middle: it then waits for the transfers and the
-    batches in progress and starts no others.
+    leaving it stops every thread it started, also in the middle: it then waits for the
+    batches in progress, for the transfers no longer than `GIVE_UP_S`, and starts no others.
 
     Attributes:
         clock: Where the devices' time went.
@@ -138,7 +143,7 @@ class ChipStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        self._close(patience=None if kind is None else GIVE_UP_S)
 
     def add(self, tile: str, chips: Sequence[StoredObject]) -> None:
         """Queue a tile's chips behind those added before.
@@ -206,16 +211,19 @@ class ChipStream:
             tile.outcomes.get()
             self._untaken.release()
 
-    def _close(self) -> None:
+    def _close(self, patience: float | None = None) -> None:
+        """Stop the threads; those that wait for the network longer than `patience` seconds are left to it."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self._ready.close()
         for permits in (self._untaken, self._slots):
             permits.release(len(self._threads))  # wakes every fetcher
+        deadline = None if patience is None else time.monotonic() + patience
         for thread in self._threads:
             if thread.ident is not None:  # it was started
-                thread.join()
+                fetches = thread.name.startswith("fetch")
+                thread.join(max(0.0, deadline - time.monotonic()) if deadline and fetches else None)
         self._decoders.shutdown()
 
     # The fetchers' threads.

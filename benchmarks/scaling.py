@@ -1,0 +1,167 @@
+"""What embedding many tiles takes, on a laptop, a box, a cluster: hours, dollars, requests, rows. Arithmetic.
+
+    python -m benchmarks.scaling --tiles 56000 --chips-per-tile 480 --workers 64 --encode 200
+
+Each rate is either measured (by which benchmark: see `RATES`) or yours (an argument). What is made of them is
+projected, and says so. Prices are arguments too; their defaults are round numbers to be replaced.
+"""
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A number that the projection starts from.
+
+    Attributes:
+        default: Where nothing else is said.
+        unit: Of it.
+        source: What measured it, or that nobody did.
+    """
+
+    default: float
+    unit: str
+    source: str
+
+
+RATES: Mapping[str, Rate] = {
+    "encode": Rate(1.04, "chips/s a worker", "benchmarks.encoder: `small` at bf16, two cores, no GPU"),
+    "decode": Rate(36.0, "chips/s a core", "benchmarks.decode: land, strips of one row, 7.1 MB"),
+    "cores": Rate(2, "cores a worker", "yours"),
+    "network": Rate(10.0, "Gbit/s a worker", "yours"),
+    "chip_mb": Rate(7.4, "MB a chip as it is stored", "benchmarks.tile: the demo's land"),
+    "start_s": Rate(8.0, "s from a run's start to its first chip", "benchmarks.tile: 6.3 to 7.6 s"),
+    "tile_s": Rate(0.086, "s a tile beside its chips", "benchmarks.growth: a current tile"),
+    "rows": Rate(12.6, "rows a tile in PostgreSQL", "benchmarks.events"),
+    "row_kb": Rate(26.6, "kB a tile in PostgreSQL", "benchmarks.events: 20 chips a tile"),
+    "tick_ms": Rate(2.9, "ms of CPU to look at a tile on S3", "benchmarks.tick"),
+    "latency_ms": Rate(40.0, "ms of an S3 request", "yours"),
+    "result_kb": Rate(
+        4.0, "kB a chip in results and file together", "yours: 768 numbers of 4 bytes, and the rest"
+    ),
+    "worker_dollars": Rate(1.0, "$ a worker and hour", "yours"),
+    "get_dollars": Rate(0.0004, "$ a thousand GETs", "list price of S3 Standard in us-east-1"),
+    "put_dollars": Rate(0.005, "$ a thousand PUTs and LISTs", "list price of S3 Standard in us-east-1"),
+    "egress_dollars": Rate(0.0, "$ a GB read", "yours: 0 within a region; 0.02 between regions is usual"),
+}
+"""By the argument's name."""
+
+LOOKERS = 32
+LOOKS = 3
+"""Requests of a tick for a tile, and tiles at a time: `benchmarks.tick`."""
+
+PUTS = 3
+"""Objects stored for a tile: inventory, results, published file."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What it takes."""
+
+    lines: Sequence[tuple[str, str]]
+
+
+def project(
+    rates: Mapping[str, float], *, tiles: int, chips_per_tile: int, workers: int, per_run: int
+) -> Projection:
+    """Work it out.
+
+    Args:
+        rates: By the names of `RATES`.
+        tiles: Of the manifest.
+        chips_per_tile: On all dates together.
+        workers: Runs at once, each with its own GPU or host.
+        per_run: Tiles in a run.
+    """
+    chips = tiles * chips_per_tile
+    limits = {
+        "encoding": rates["encode"],
+        "decoding": rates["decode"] * rates["cores"],
+        "the network": rates["network"] * 1000 / 8 / rates["chip_mb"],
+    }
+    bound = min(limits, key=lambda name: limits[name])
+    runs = math.ceil(tiles / per_run)
+    overhead_s = runs * rates["start_s"] + tiles * rates["tile_s"]
+    busy_h = (chips / limits[bound] + overhead_s) / 3600
+    # The last runs do not fill all workers: half a run's time, on average.
+    wall_h = busy_h / workers + busy_h / runs / 2 * (workers > 1)
+    dollars = {
+        "workers": busy_h * rates["worker_dollars"],
+        "requests": chips / 1000 * rates["get_dollars"]
+        + (tiles * (PUTS + math.ceil(chips_per_tile / 1000))) / 1000 * rates["put_dollars"],
+        "egress": chips * rates["chip_mb"] / 1000 * rates["egress_dollars"],
+    }
+    total = sum(dollars.values())
+    tick_cpu, tick_wait = (
+        tiles * rates["tick_ms"] / 1000,
+        tiles * LOOKS * rates["latency_ms"] / 1000 / LOOKERS,
+    )
+    return Projection(
+        (
+            ("chips", f"{chips:,}, {chips * rates['chip_mb'] / 1e6:,.1f} TB to read"),
+            ("a worker does", f"{limits[bound]:,.2f} chips/s, bound by {bound}"),
+            ("of which could be", ", ".join(f"{name} {rate:,.1f}" for name, rate in limits.items())),
+            (
+                "worker hours",
+                f"{busy_h:,.1f}, {100 * overhead_s / 3600 / busy_h:.2f} % of it starts and records",
+            ),
+            ("hours from start to end", f"{wall_h:,.1f} with {workers} workers and {runs:,} runs"),
+            ("read at once", f"{workers * limits[bound] * rates['chip_mb'] / 1000:,.1f} GB/s by all workers"),
+            (
+                "dollars",
+                ", ".join(f"{name} {value:,.2f}" for name, value in dollars.items()) + f": {total:,.2f}",
+            ),
+            ("dollars per million chips", f"{total / chips * 1e6:,.2f}"),
+            ("results and files", f"{chips * rates['result_kb'] / 1e6:,.1f} GB"),
+            ("PostgreSQL", f"{tiles * rates['rows']:,.0f} rows, {tiles * rates['row_kb'] / 1e6:,.2f} GB"),
+            (
+                "a tick of the schedule",
+                f"{max(tick_cpu, tick_wait):,.0f} s: {tick_cpu:,.0f} s of one core,"
+                f" {tick_wait:,.0f} s of waiting beside it; the limit is 60 s unless raised",
+            ),
+            (
+                "the sensor, every 10 minutes",
+                f"{144 * tiles * LOOKS:,} requests a day,"
+                f" {144 * tiles / 1000 * (rates['put_dollars'] + 2 * rates['get_dollars']):,.2f} $ a day",
+            ),
+        )
+    )
+
+
+def main() -> None:
+    """Project and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tiles", type=int, default=1203)
+    parser.add_argument("--chips-per-tile", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=1, help="runs at once")
+    parser.add_argument("--tiles-per-run", type=int, default=64)
+    for name, rate in RATES.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=float, help=f"{rate.unit}; {rate.default:g}: {rate.source}"
+        )
+    options = vars(parser.parse_args())
+    given = {name: options[name] for name in RATES if options[name] is not None}
+    rates = {name: given.get(name, rate.default) for name, rate in RATES.items()}
+    for name, rate in RATES.items():
+        origin = "given" if name in given else ("assumed" if rate.source.startswith("yours") else "measured")
+        if rate.source.startswith("list price") and name not in given:
+            origin = "assumed"
+        print(f"{origin:10} {rates[name]:10g} {rate.unit:40} {'' if name in given else rate.source}".rstrip())
+    projection = project(
+        rates,
+        tiles=options["tiles"],
+        chips_per_tile=options["chips_per_tile"],
+        workers=options["workers"],
+        per_run=options["tiles_per_run"],
+    )
+    for what, text in projection.lines:
+        print(f"projected  {what:28} {text}")
+
+
+if __name__ == "__main__":
+    main()

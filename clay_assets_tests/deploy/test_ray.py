@@ -1,0 +1,113 @@
+"""`deploy/ray/`: what Dagster asks of a Ray cluster. The cluster itself: `make cluster`."""
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.instance.ref import InstanceRef
+from dagster._utils.env import environ
+
+from clay_assets.settings import DEFAULTS
+from clay_assets_tests.deploy.job_servers import job_server, launch
+
+pytest.importorskip("dagster_ray", reason="needs the extra `ray`")
+
+SETTINGS = Path(__file__).resolve().parents[2] / "deploy" / "ray" / "dagster.yaml"
+PASSWORD = "correct-horse"  # noqa: S105 - a value to look for where it must not be
+ENVIRONMENT = {
+    "DAGSTER_POSTGRES_URL": f"postgresql+psycopg2://dagster:{PASSWORD}@127.0.0.1:1/dagster",
+    "DAGSTER_LOGS_BUCKET": "logs",
+    "AWS_SECRET_ACCESS_KEY": PASSWORD,
+    "CLAY_CHIPS_URI": "s3://chips/prefix",
+    "CLAY_TILES": "/tiles/tiles.txt",
+    "CLAY_LEVEL": "",
+}
+
+
+def test_a_run_is_a_job_with_a_gpu_for_itself_and_the_settings_but_no_secret(tmp_path: Path) -> None:
+    version = {"version": "4", "ray_version": "2.60.0", "ray_commit": "", "session_name": ""}
+    home = settings_with_a_local_database(tmp_path)
+    with (
+        job_server({"/api/version": version}, accepted={"job_id": "1", "submission_id": "1"}) as ray,
+        environ({**ENVIRONMENT, "RAY_API_SERVER_ADDRESS": ray.url}),
+        dg.DagsterInstance.from_config(str(home)) as instance,
+    ):
+        run = launch(instance)
+
+    (job,) = ray.jobs
+    assert job["submission_id"] == f"dagster-run-{run.run_id}"
+    assert job["entrypoint"].startswith("dagster api execute_run ")
+    assert job["entrypoint_num_gpus"] == 1
+    assert job["entrypoint_num_cpus"] == 4
+    assert job["entrypoint_memory"] == 8 * 1024**3
+    handed_on = job["runtime_env"]["env_vars"]
+    assert handed_on == {
+        "CLAY_CHIPS_URI": "s3://chips/prefix",
+        "CLAY_TILES": "/tiles/tiles.txt",
+        "DAGSTER_RUN_JOB_NAME": "__ASSET_JOB",
+    }
+    assert PASSWORD not in str(job)
+
+
+def test_every_setting_is_handed_on(tmp_path: Path) -> None:
+    assert set(part(tmp_path, "run_launcher_data")["ray"]["env_vars"]) == set(DEFAULTS)
+
+
+def test_the_database_and_the_logs_are_where_every_node_reaches_them(tmp_path: Path) -> None:
+    assert part(tmp_path, "storage_data")["postgres_url"] == {"env": "DAGSTER_POSTGRES_URL"}
+    assert part(tmp_path, "compute_logs_data")["bucket"] == {"env": "DAGSTER_LOGS_BUCKET"}
+
+
+def test_runs_whose_node_vanished_start_again_as_new_runs_and_failed_ones_do_not(tmp_path: Path) -> None:
+    settings = reference(tmp_path).settings
+    assert settings["run_retries"] == {
+        "enabled": True,
+        "max_retries": 8,
+        "retry_on_asset_or_op_failure": False,
+    }
+    assert settings["run_monitoring"]["enabled"]
+    assert settings["run_monitoring"]["max_resume_run_attempts"] == 0
+    assert settings["run_monitoring"]["poll_interval_seconds"] <= 60
+    # A job that died while it waited in Ray is noticed by this alone.
+    assert settings["run_monitoring"]["start_timeout_seconds"] <= 300
+
+
+def test_every_line_with_a_value_is_explained_right_above() -> None:
+    lines = [line.strip() for line in SETTINGS.read_text().splitlines()]
+    values = [
+        (above, line)
+        for above, line in pairwise(lines)
+        if not line.startswith("#") and (line.startswith("- ") or line.partition(":")[2].strip())
+    ]
+    assert len(values) > 40
+    assert [line for above, line in values if not above.startswith("#")] == []
+
+
+def test_a_misspelt_key_would_be_refused(tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text(SETTINGS.read_text().replace("num_gpus", "gpus"))
+    with environ(ENVIRONMENT), pytest.raises(dg.DagsterInvalidConfigError, match="gpus"):
+        _ = InstanceRef.from_dir(str(tmp_path)).run_launcher
+
+
+def settings_with_a_local_database(home: Path) -> Path:
+    """A DAGSTER_HOME with the settings as they are, and SQLite and no S3 instead of the two servers."""
+    settings = yaml.safe_load(SETTINGS.read_text())
+    del settings["storage"], settings["compute_logs"]
+    (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    return home
+
+
+def reference(home: Path) -> Any:  # noqa: ANN401 - an InstanceRef whose settings are a mapping of anything
+    """The settings as Dagster reads them, before it connects to anything."""
+    shutil.copy(SETTINGS, home / "dagster.yaml")
+    with environ(ENVIRONMENT):
+        return InstanceRef.from_dir(str(home))
+
+
+def part(home: Path, name: str) -> Any:  # noqa: ANN401 - likewise
+    """The configuration of one part, environment variables by name."""
+    return getattr(reference(home), name).config_dict

@@ -1,0 +1,1 @@
+"""Promises of the whole: nothing lost, nothing let in, whatever the store, the process and files do."""
