@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -212,6 +213,23 @@ def test_checks_launched_on_their_own_cover_the_whole_manifest_and_read_everythi
         rows = plain(check)["not checked"]
         assert [row["tile"] for row in rows] == list(TILES[4:])
         assert f"tile {TILES[4]} has no inventory" in rows[0]["reason"]
+
+
+def test_a_version_of_two_checkpoints_is_an_error_that_names_the_odd_tile(project: Project) -> None:
+    other = replace(FINGERPRINT, checkpoint_sha256="d" * 64)
+    for tile in TILES[:3]:
+        finish(project.scene.stores, tile, MadeUp(fingerprint=other if tile == TILES[1] else FINGERPRINT))
+        MadeUp().store(project.scene.stores, tile)
+
+    checks = project.check(TILES[0], TILES[2])
+
+    assert [name for name, check in checks.items() if not check.passed] == ["version_holds_one_model"]
+    found = checks["version_holds_one_model"]
+    assert (found.severity, found.description) == (dg.AssetCheckSeverity.ERROR, f"1 of 3 tiles: {TILES[1]}")
+    usual, odd = (f"clay-v0-small mean {digit * 24}" for digit in "cd")
+    fault = f"holds {odd}, most of these tiles {usual}"
+    assert plain(found)["bad tiles"] == [{"tile": TILES[1], "fault": fault}]
+    assert plain(found)["models"] == f"{usual}, {odd}"
 
 
 def test_checks_launched_over_a_range_cover_the_range(project: Project) -> None:
