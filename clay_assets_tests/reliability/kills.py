@@ -128,7 +128,9 @@ def _run(chips: Store, place: Path) -> None:
     encoder = mean_encoder(place, pause=PAUSE)
     outcomes: list[Exception | None] = []
     with Progress() as progress:
-        process_tiles(TILES, TileJob(stores, encoder), lambda outcome: outcomes.append(outcome.error), progress)
+        process_tiles(
+            TILES, TileJob(stores, encoder), lambda outcome: outcomes.append(outcome.error), progress
+        )
     if outcomes != [None] * len(TILES):
         raise SystemExit(f"{outcomes}")
 

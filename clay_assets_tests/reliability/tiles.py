@@ -27,13 +27,13 @@ def stores_of(bucket: S3Bucket, endpoint: str, name: str, *, attempts: int | Non
     if attempts is None:  # as it is where nothing is set
         attempts = type(options)().max_attempts
     options = replace(options, max_attempts=attempts)
-    chips, work, output = (Store(bucket.uri(prefix), options) for prefix in ("chips", f"{name}/work", f"{name}/output"))
+    chips, work, output = (
+        Store(bucket.uri(prefix), options) for prefix in ("chips", f"{name}/work", f"{name}/output")
+    )
     return TileStores(chips, work, output)
 
 
-def mean_encoder(
-    folder: Path, *, embedder: MeanEmbedder | None = None, pause: float = 0.0
-) -> MeanEncoder:
+def mean_encoder(folder: Path, *, embedder: MeanEmbedder | None = None, pause: float = 0.0) -> MeanEncoder:
     """A network that costs nothing, or the seconds of a pause for each batch."""
     embedder = embedder or MeanEmbedder()
     embedder._pause = pause
@@ -55,7 +55,9 @@ def run_tiles(stores: TileStores, folder: Path, *tiles: str) -> list[TileOutcome
     """Take tiles through all steps; returns what became of each."""
     outcomes: list[TileOutcome] = []
     with Progress() as progress:
-        process_tiles(list(tiles), TileJob(stores, mean_encoder(folder), check=False), outcomes.append, progress)
+        process_tiles(
+            list(tiles), TileJob(stores, mean_encoder(folder), check=False), outcomes.append, progress
+        )
     return outcomes
 
 
