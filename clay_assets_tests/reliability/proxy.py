@@ -20,13 +20,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["500", "503", "reset", "lost", "stall", "cut", "short", "long", "etag", "expired", "denied"]
+Fault = Literal[
+    "500", "503", "reset", "lost", "stall", "cut", "short", "long", "etag", "expired", "denied", "echo"
+]
 """What may go wrong with a request.
 
 500, 503: the server says so, before it did anything. reset: the connection ends instead of an answer. lost:
-likewise, but the request was carried out. stall: nothing more comes. cut: the answer ends before its
-announced end. short, long: it announces less or more than the object has, and holds that. etag: of another
-object. expired: the token is. denied: access is.
+likewise, but the request was carried out. stall: nothing more comes. cut: the answer ends before its announced
+end. short, long: it announces less or more than the object has, and holds that. etag: of another object.
+expired: the token is. denied: access is. echo: the server repeats the request's credentials in its refusal.
 """
 
 TRANSIENT: tuple[Fault, ...] = ("500", "503", "reset", "lost", "stall", "cut", "short", "long", "etag")
@@ -187,6 +189,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._wait_for_the_client_to_leave()
         elif fault == "reset":
             self._reset()
+        elif fault == "echo":
+            told = (self.headers.get(name, "") for name in ("Authorization", "X-Amz-Security-Token"))
+            self._refuse(
+                403, "SignatureDoesNotMatch", f"The request signature does not match: {' '.join(told)}"
+            )
         elif fault in ANSWERS:
             self._refuse(*ANSWERS[fault])
         else:

@@ -1,0 +1,173 @@
+"""Secrets wherever a user may put them, while everything fails: none is in anything that was written or shown."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from clay_assets.dagster import ClayEncoder, ObjectStore, build_defs
+from clay_assets.settings import Settings
+from clay_assets.storage import Misconfigured, Store
+from clay_assets_tests.dagster.command_line import clean_environment
+from clay_assets_tests.geotiffs import chip_name, good_chip
+from clay_assets_tests.reliability.proxy import Decision, Fault, Proxy, proxying
+from clay_assets_tests.s3_server import S3Bucket, free_port, running
+
+SECRETS = {
+    "CANARY_KEY": "AKIACANARY0000000KEY",
+    "CANARY_SECRET": "canarySecret/0123456789abcdef0123456789ab",
+    "CANARY_TOKEN": "canaryToken0123456789abcdef0123456789abcdef==",
+}
+TILE = "27WXN"
+WAYS: tuple[Fault, ...] = ("500", "503", "reset", "cut", "short", "etag", "expired", "denied", "echo")
+
+DEFINITIONS = """
+from clay_assets_tests.reliability.test_secrets import definitions
+defs = definitions()
+"""
+
+RUNS = """{ runsOrError { ... on Runs { results { runId runConfigYaml tags { key value }
+  eventConnection { events { __typename ... on MessageEvent { message } ... on ExecutionStepFailureEvent {
+    error { message stack causes { message stack } } } } } } } } }"""
+RESOURCES = """{ allTopLevelResourceDetailsOrError(repositorySelector:
+  {repositoryName: "__repository__", repositoryLocationName: "defs.py"}) { ... on ResourceDetailsList { results {
+    name configuredValues { key value type } configFields { name defaultValueAsJson } } }
+    ... on Error { message } } }"""
+ASSETS = (
+    """{ assetNodes { assetKey { path } description metadataEntries { label description } opVersion } }"""
+)
+
+
+def definitions() -> dg.Definitions:
+    """The code location with its secrets as fields, in the way that the resource's description asks for."""
+    fields = {
+        "aws_access_key_id": dg.EnvVar("CANARY_KEY"),
+        "aws_secret_access_key": dg.EnvVar("CANARY_SECRET"),
+        "aws_session_token": dg.EnvVar("CANARY_TOKEN"),
+        "max_attempts": 2,
+    }
+    stores = {
+        name: ObjectStore(uri=dg.EnvVar(f"CLAY_{name.upper()}_URI"), **fields)
+        for name in ("chips", "work", "output", "stac")
+    }
+    encoder = ClayEncoder(checkpoint=ObjectStore(uri=dg.EnvVar("CLAY_CHECKPOINT")))
+    return build_defs(resource_overrides={**stores, "encoder": encoder}, settings=Settings.from_environment())
+
+
+def always(fault: Fault, part: str) -> Decision:
+    """Every request whose path holds a text meets a fault."""
+    return lambda request: fault if part in request.path else None
+
+
+@pytest.fixture
+def project(
+    bucket: S3Bucket, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Proxy, Path]]:
+    """A bucket behind a proxy, and a folder with an instance and settings that hold secrets."""
+    for number in (1, 2):
+        bucket.store("chips").write(f"{TILE}/2020-06-15/{chip_name(number)}", good_chip())
+    (tmp_path / "home").mkdir()
+    (tmp_path / "tiles.txt").write_text(TILE + "\n")
+    (tmp_path / "defs.py").write_text(DEFINITIONS)
+    for name in [name for name in os.environ if name.startswith(("CLAY_", "AWS_", "DAGSTER_"))]:
+        monkeypatch.delenv(name)
+    with proxying(bucket.endpoint) as proxy:
+        settings = {
+            **SECRETS,
+            # The SDK's own variables hold the same, as most users have it.
+            "AWS_ACCESS_KEY_ID": SECRETS["CANARY_KEY"],
+            "AWS_SECRET_ACCESS_KEY": SECRETS["CANARY_SECRET"],
+            "AWS_SESSION_TOKEN": SECRETS["CANARY_TOKEN"],
+            "AWS_ENDPOINT_URL_S3": proxy.url,
+            "AWS_REGION": "us-east-1",
+            "CLAY_CHECKPOINT": str(tiny_checkpoint),
+            "DAGSTER_HOME": str(tmp_path / "home"),
+            **{f"CLAY_{part}_URI": bucket.uri(part.lower()) for part in ("CHIPS", "WORK", "OUTPUT", "STAC")},
+        }
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(tmp_path)
+        yield proxy, tmp_path
+
+
+def secrets_in(data: bytes) -> list[str]:
+    """Names of the secrets that some bytes hold, as they are or as a URL writes them."""
+    found = []
+    for name, secret in SECRETS.items():
+        spellings = {secret, secret.replace("/", "%2F").replace("=", "%3D"), json.dumps(secret)[1:-1]}
+        if any(spelling.encode() in data or spelling.encode("utf-16-le") in data for spelling in spellings):
+            found.append(name)
+    return found
+
+
+def test_no_secret_is_in_what_failing_runs_write_and_the_ui_shows(
+    project: tuple[Proxy, Path], bucket: S3Bucket, capfd: pytest.CaptureFixture[str]
+) -> None:
+    proxy, folder = project
+    job = definitions().resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.get() as instance:
+        for fault in WAYS:
+            for part in ("/chips/", "list-type=2"):
+                proxy.decide = always(fault, part)
+                job.execute_in_process(instance=instance, partition_key=TILE, raise_on_error=False)
+                assert proxy.injected[fault] or fault in ("short", "etag"), fault
+        proxy.decide = lambda _: None
+        assert job.execute_in_process(instance=instance, partition_key=TILE, raise_on_error=False).success
+    # Once as a user runs it, with Dagster's logs of what a process printed.
+    proxy.decide = always("echo", "/chips/")
+    command = [str(Path(sys.executable).parent / "dagster"), "asset", "materialize", "-f", "defs.py"]
+    environment = {
+        **clean_environment(folder),
+        **{
+            k: v for k, v in os.environ.items() if k in SECRETS or k.startswith(("AWS_", "CLAY_", "DAGSTER_"))
+        },
+    }
+    done = subprocess.run(
+        [*command, "--select", "*", "--partition", TILE], env=environment, capture_output=True, check=False
+    )
+    assert done.returncode != 0
+    pages = _pages(folder, environment)
+    assert b"SignatureDoesNotMatch" in pages, "the UI shows no error of these runs"
+
+    printed = capfd.readouterr()
+    written = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    written |= {found.url: bucket.store().read(found) for found in bucket.store().list()}
+    written |= {"stdout": printed.out.encode(), "stderr": printed.err.encode(), "pages": pages}
+    written |= {"the command": done.stdout + done.stderr}
+    assert any(name.endswith(".db") for name in written), "no event log was looked into"
+    assert {name: found for name, data in written.items() if (found := secrets_in(data))} == {}
+
+
+def _pages(folder: Path, environment: dict[str, str]) -> bytes:
+    """What the webserver answers to what its pages ask."""
+    port = free_port()
+    command = [str(Path(sys.executable).parent / "dagster-webserver"), "-f", str(folder / "defs.py")]
+    command += ["-h", "127.0.0.1", "-p", str(port)]
+    answers = []
+    with running(command, f"http://127.0.0.1:{port}/server_info", environment) as _:
+        for query in (RUNS, RESOURCES, ASSETS):
+            request = urllib.request.Request(  # noqa: S310 - http, on loopback
+                f"http://127.0.0.1:{port}/graphql",
+                json.dumps({"query": query}).encode(),
+                {"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - as above
+                answers.append(answer.read())
+    assert all(b'"errors"' not in answer for answer in answers), answers
+    assert b"CANARY_SECRET" in answers[1], "the UI shows the field by its variable's name"
+    return b"\n".join(answers)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+def test_an_address_with_credentials_is_refused_without_repeating_them(scheme: str) -> None:
+    key, secret = SECRETS["CANARY_KEY"], SECRETS["CANARY_SECRET"]
+    for address in (f"{scheme}://{key}:{secret}@bucket/prefix", f"{scheme}://{secret}@bucket"):
+        with pytest.raises(Misconfigured, match="holds credentials") as refusal:
+            Store(address)
+        assert secrets_in(f"{refusal.value!r}".encode()) == []
