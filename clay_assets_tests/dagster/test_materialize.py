@@ -219,8 +219,8 @@ def test_a_second_run_embeds_nothing_and_leaves_the_file_alone(
         pytest.param({"CLAY_CHECKPOINT": "none.ckpt"}, "no checkpoint at", id="there is no checkpoint"),
         pytest.param({"CLAY_CHECKPOINT": "tiles.txt"}, "expected a Lightning checkpoint", id="it is none"),
         pytest.param({"CLAY_CHIPS_URI": "elsewhere"}, "elsewhere", id="there is no folder of chips"),
-        pytest.param({"CLAY_LEVEL": "median"}, "CLAY_LEVEL is 'median', expected", id="no such level"),
-        pytest.param({"CLAY_DEVICE": "tpu"}, "device is 'tpu', expected", id="no such device"),
+        pytest.param({"CLAY_LEVEL": "cls"}, "CLAY_LEVEL is 'cls', expected", id="a level of another model"),
+        pytest.param({"CLAY_DEVICE": "cuda:99"}, "(CLAY_DEVICE, CLAY_PRECISION)", id="no such device here"),
     ],
 )
 def test_a_wrong_setting_fails_the_run_and_says_which(
