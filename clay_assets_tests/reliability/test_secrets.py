@@ -24,8 +24,10 @@ SECRETS = {
     "CANARY_SECRET": "canarySecret/0123456789abcdef0123456789ab",
     "CANARY_TOKEN": "canaryToken0123456789abcdef0123456789abcdef==",
 }
+ROOT = Path(__file__).parents[2]
+OURS = ("CANARY_", "CLAY_", "AWS_", "DAGSTER_")
 TILE = "27WXN"
-WAYS: tuple[Fault, ...] = ("500", "503", "reset", "cut", "short", "etag", "expired", "denied", "echo")
+WAYS: tuple[Fault, ...] = ("500", "cut", "etag", "expired", "echo")
 
 DEFINITIONS = """
 from clay_assets_tests.reliability.test_secrets import definitions
@@ -88,6 +90,7 @@ def project(
             "AWS_ENDPOINT_URL_S3": proxy.url,
             "AWS_REGION": "us-east-1",
             "CLAY_CHECKPOINT": str(tiny_checkpoint),
+            "CLAY_TILES": str(tmp_path / "tiles.txt"),
             "DAGSTER_HOME": str(tmp_path / "home"),
             **{f"CLAY_{part}_URI": bucket.uri(part.lower()) for part in ("CHIPS", "WORK", "OUTPUT", "STAC")},
         }
@@ -114,25 +117,19 @@ def test_no_secret_is_in_what_failing_runs_write_and_the_ui_shows(
     job = definitions().resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.get() as instance:
         for fault in WAYS:
-            for part in ("/chips/", "list-type=2"):
-                proxy.decide = always(fault, part)
-                job.execute_in_process(instance=instance, partition_key=TILE, raise_on_error=False)
-                assert proxy.injected[fault] or fault in ("short", "etag"), fault
-        proxy.decide = lambda _: None
-        assert job.execute_in_process(instance=instance, partition_key=TILE, raise_on_error=False).success
+            proxy.decide = always(fault, "/chips/")
+            failed = job.execute_in_process(instance=instance, partition_key=TILE, raise_on_error=False)
+            assert not failed.success
+            assert proxy.injected[fault]
     # Once as a user runs it, with Dagster's logs of what a process printed.
     proxy.decide = always("echo", "/chips/")
     command = [str(Path(sys.executable).parent / "dagster"), "asset", "materialize", "-f", "defs.py"]
-    environment = {
-        **clean_environment(folder),
-        **{
-            k: v for k, v in os.environ.items() if k in SECRETS or k.startswith(("AWS_", "CLAY_", "DAGSTER_"))
-        },
-    }
+    ours = {name: value for name, value in os.environ.items() if name.startswith(OURS)}
+    environment = {**clean_environment(folder), **ours, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*command, "--select", "*", "--partition", TILE], env=environment, capture_output=True, check=False
     )
-    assert done.returncode != 0
+    assert b"SignatureDoesNotMatch" in done.stdout + done.stderr, done.stderr[-2000:]
     pages = _pages(folder, environment)
     assert b"SignatureDoesNotMatch" in pages, "the UI shows no error of these runs"
 
@@ -168,7 +165,10 @@ def _pages(folder: Path, environment: dict[str, str]) -> bytes:
 @pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
 def test_an_address_with_credentials_is_refused_without_repeating_them(scheme: str) -> None:
     key, secret = SECRETS["CANARY_KEY"], SECRETS["CANARY_SECRET"]
-    for address in (f"{scheme}://{key}:{secret}@bucket/prefix", f"{scheme}://{secret}@bucket"):
+    for address in (
+        f"{scheme}://{key}:{secret}@bucket/prefix",
+        f"{scheme}://{SECRETS['CANARY_TOKEN']}@bucket",
+    ):
         with pytest.raises(Misconfigured, match="holds credentials") as refusal:
             Store(address)
         assert secrets_in(f"{refusal.value!r}".encode()) == []
