@@ -49,14 +49,14 @@ ASSETS = (
 
 def definitions() -> dg.Definitions:
     """The code location with its secrets as fields, in the way that the resource's description asks for."""
-    fields = {
-        "aws_access_key_id": dg.EnvVar("CANARY_KEY"),
-        "aws_secret_access_key": dg.EnvVar("CANARY_SECRET"),
-        "aws_session_token": dg.EnvVar("CANARY_TOKEN"),
-        "max_attempts": 2,
-    }
     stores = {
-        name: ObjectStore(uri=dg.EnvVar(f"CLAY_{name.upper()}_URI"), **fields)
+        name: ObjectStore(
+            uri=dg.EnvVar(f"CLAY_{name.upper()}_URI"),
+            aws_access_key_id=dg.EnvVar("CANARY_KEY"),
+            aws_secret_access_key=dg.EnvVar("CANARY_SECRET"),
+            aws_session_token=dg.EnvVar("CANARY_TOKEN"),
+            max_attempts=2,
+        )
         for name in ("chips", "work", "output", "stac")
     }
     encoder = ClayEncoder(checkpoint=ObjectStore(uri=dg.EnvVar("CLAY_CHECKPOINT")))
