@@ -307,7 +307,8 @@ def test_results_that_another_run_replaced_fail_their_tile_and_hold_up_no_other(
         scene.embed(tile)
         scene.put(tile, dict.fromkeys(range(2, 100), BROKEN))  # more than the stream may hold
     plans = [scene.plan("27WXN"), scene.plan("27WXP")]
-    scene.embed("27WXN")  # the other run
+    scene.put("27WXN", {100: BROKEN})
+    scene.embed("27WXN")  # the other run, of one chip more
 
     def work() -> ResultsHeader:
         with scene.run(*plans) as run:
@@ -316,6 +317,17 @@ def test_results_that_another_run_replaced_fail_their_tile_and_hold_up_no_other(
             return embed_planned(plans[1], run, scene.work)
 
     assert within(PATIENCE, work).summary.chips == 99
+
+
+def test_results_that_another_run_finished_are_taken_as_they_are(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10})
+    scene.embed("27WXN")
+    scene.put("27WXN", {2: 20, 3: BROKEN})
+    plan = scene.plan("27WXN")
+    finished = scene.embed("27WXN")  # the other run
+
+    with scene.run(plan) as run:
+        assert within(PATIENCE, lambda: embed_planned(plan, run, scene.work)) == finished
 
 
 def test_damaged_results_are_made_again(scene: Scene) -> None:
