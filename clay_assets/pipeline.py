@@ -11,7 +11,7 @@ steps themselves (`tiles.inventory`, `embedding`, `publishing`, `quality`), or r
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeVar
@@ -32,13 +32,12 @@ from clay_assets.results.pieces import PieceLimits, find_pieces, remove_pieces
 from clay_assets.results.target import Target
 from clay_assets.state.states import TileStores
 from clay_assets.storage import (
-    ObjectChanged,
-    ObjectMissing,
     StorageError,
     Store,
     StoredObject,
     TransferFailed,
 )
+from clay_assets.storage.replaced import again_if_replaced
 from clay_assets.tiles.inventory import (
     Inventory,
     InventoryMissing,
@@ -60,9 +59,6 @@ TILES_AHEAD = 64
 
 PUBLISHERS = 2
 """Tiles published at a time while the next one is embedded; a third waits, so that memory stays bounded."""
-
-REPLACED_AT_MOST = 4
-"""Times that a step is done again because another run replaced what it read: once or twice, for one run."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -257,7 +253,7 @@ class _Run:
                 remove_pieces(job.stores.work, tile, pieces)
             elif pieces:
                 fold_pieces(job.stores.work, tile, chips, self._target, pieces)
-            plan = _again_if_replaced(
+            plan = again_if_replaced(
                 partial(
                     plan_tile,
                     job.stores.work,
@@ -324,7 +320,7 @@ class _Run:
             if self._is_empty(outcome):
                 outcome = replace(outcome, empty=True)
             elif "publish" in job.steps and self._target is not None:
-                published = _again_if_replaced(
+                published = again_if_replaced(
                     partial(
                         publish_tile,
                         job.stores.work,
@@ -338,7 +334,9 @@ class _Run:
                 if job.stores.stac is not None:
                     _catalogue(published, job.stores.output, job.stores.stac)
             if job.check:
-                outcome = replace(outcome, reports=examine(job, tile, self._target))
+                outcome = replace(
+                    outcome, reports=again_if_replaced(partial(examine, job, tile, self._target))
+                )
         except Exception as error:
             return replace(outcome, error=error)
         return outcome
@@ -427,14 +425,6 @@ def examine(job: TileJob, tile: str, target: Target | None, *, again: bool = Fal
         files = published_files(stores.output, job.version, tile).get(tile, [])
         reports["file"] = check_file(stores.work, stores.output, tile, files, again=again)
     return reports
-
-
-def _again_if_replaced(work: Callable[[], T]) -> T:
-    """Do something that reads objects which another run of the same tile may replace under its hands."""
-    for _ in range(REPLACED_AT_MOST):
-        with suppress(ObjectChanged, ObjectMissing):
-            return work()
-    return work()
 
 
 def _in_order(

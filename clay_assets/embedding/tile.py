@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 
 import pyarrow as pa
 
@@ -21,7 +22,8 @@ from clay_assets.results.fingerprint import chip_key, chips_digest
 from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.results.pieces import PieceLimits, PieceWriter
 from clay_assets.state.comparison import is_complete
-from clay_assets.storage import AccessDenied, Store
+from clay_assets.storage import AccessDenied, ObjectChanged, ObjectMissing, Store
+from clay_assets.storage.replaced import again_if_replaced
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +80,17 @@ def embed_planned(
 
 def _finished_by_another(plan: TilePlan, run: EmbeddingRun, work: Store) -> ResultsHeader | None:
     """What the results say that another run stored since the plan was made; None if they are not complete."""
-    results = TileResults.open(work, plan.tile, plan.fingerprint)
-    if results is None:
+
+    def look() -> ResultsHeader | None:
+        results = TileResults.open(work, plan.tile, plan.fingerprint)
+        if results is None:
+            return None
+        with results:
+            return results.header
+
+    header = again_if_replaced(look)
+    if header is None:
         return None
-    with results:
-        header = results.header
     limit = run.making(plan).max_nodata
     changed = header != plan.header
     return header if changed and is_complete(plan.tile, plan.chips, header, max_nodata=limit) else None
@@ -145,7 +153,7 @@ def _require_readable(plan: TilePlan, header: ResultsHeader) -> None:
 
 
 def _reopened(plan: TilePlan, work: Store) -> TileResults:
-    results = TileResults.open(work, plan.tile, plan.fingerprint)
+    results = again_if_replaced(partial(TileResults.open, work, plan.tile, plan.fingerprint))
     if results is None or results.header != plan.header:
         if results is not None:
             results.close()
@@ -162,6 +170,8 @@ def _kept(results: TileResults, plan: TilePlan) -> Iterator[pa.Table]:
         raise ResultsChanged(
             f"the vectors in the results of tile {plan.tile} are damaged: embed it again with force"
         ) from error
+    except (ObjectChanged, ObjectMissing) as error:
+        raise ResultsChanged(f"another run replaced the results of tile {plan.tile}: {error}") from error
 
 
 def _store_partial(
@@ -191,14 +201,18 @@ def _store_partial(
 
 def _at_hand(work: Store, plan: TilePlan) -> int:
     """Chips of the inventory that the results in the store account for as this run would."""
-    results = TileResults.open(work, plan.tile, plan.fingerprint)
-    if results is None:
-        return 0
-    with results:
-        try:
-            found = {(row.key, row.etag) for row in results.chips()}
-        except DamagedFileError:
-            return 0
+
+    def look() -> set[tuple[str, str]]:
+        results = TileResults.open(work, plan.tile, plan.fingerprint)
+        if results is None:
+            return set()
+        with results:
+            try:
+                return {(row.key, row.etag) for row in results.chips()}
+            except DamagedFileError:
+                return set()
+
+    found = again_if_replaced(look)
     return sum((chip_key(chip.url, plan.tile), chip.etag) in found for chip in plan.chips)
 
 

@@ -7,7 +7,7 @@ import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path, PurePosixPath
@@ -285,8 +285,10 @@ def _write(
             done += len(table)
             yield named.select(["source_url", "date", "embeddings", "geometry"])
 
-    with temporary_errors(), tempfile.TemporaryDirectory(prefix="clay-publish-") as folder:
-        path = Path(folder) / name
-        summary = write_geoparquet(path, rows(), results.header.making.shape, provenance)
+    with ExitStack() as stack:
+        with temporary_errors():
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="clay-publish-"))
+            path = Path(folder) / name
+            summary = write_geoparquet(path, rows(), results.header.making.shape, provenance)
         output.put(name, path)
     return summary.bytes

@@ -11,6 +11,7 @@ configuration into a `Store`).
     answers.py     what the clients raise → the errors below
     errors.py      the errors, and which of them no other object would escape
     types.py       StoredObject, S3Options
+    replaced.py    reading what another run may replace meanwhile
     temporary.py   the temporary folder, when it is full or cannot be written
 """
 

@@ -73,7 +73,7 @@ def test_runs_whose_node_vanished_start_again_as_new_runs_and_failed_ones_do_not
     assert settings["run_monitoring"]["max_resume_run_attempts"] == 0
     assert settings["run_monitoring"]["poll_interval_seconds"] <= 60
     # A job that died while it waited in Ray is noticed by this alone.
-    assert settings["run_monitoring"]["start_timeout_seconds"] <= 300
+    assert settings["run_monitoring"]["start_timeout_seconds"] <= 120
 
 
 def test_every_line_with_a_value_is_explained_right_above() -> None:

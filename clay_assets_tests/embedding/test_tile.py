@@ -307,7 +307,8 @@ def test_a_tile_that_another_run_finished_is_taken_from_it_and_holds_up_no_other
         scene.embed(tile)
         scene.put(tile, dict.fromkeys(range(2, 100), BROKEN))  # more than the stream may hold
     plans = [scene.plan("27WXN"), scene.plan("27WXP")]
-    scene.embed("27WXN")  # the other run
+    scene.put("27WXN", {100: BROKEN})
+    scene.embed("27WXN")  # the other run, of one chip more
 
     def work() -> tuple[ResultsHeader, ResultsHeader]:
         with scene.run(*plans) as run:
@@ -317,6 +318,17 @@ def test_a_tile_that_another_run_finished_is_taken_from_it_and_holds_up_no_other
     with scene.results("27WXN") as stored:
         assert taken == stored.header
     assert (taken.summary.chips, made.summary.chips) == (99, 99)
+
+
+def test_results_that_another_run_finished_are_taken_as_they_are(scene: Scene) -> None:
+    scene.put("27WXN", {1: 10})
+    scene.embed("27WXN")
+    scene.put("27WXN", {2: 20, 3: BROKEN})
+    plan = scene.plan("27WXN")
+    finished = scene.embed("27WXN")  # the other run
+
+    with scene.run(plan) as run:
+        assert within(PATIENCE, lambda: embed_planned(plan, run, scene.work)) == finished
 
 
 def test_damaged_results_are_made_again(scene: Scene) -> None:
