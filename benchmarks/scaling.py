@@ -37,9 +37,11 @@ RATES: Mapping[str, Rate] = {
     "tile_s": Rate(0.086, "s a tile beside its chips", "benchmarks.growth: a current tile"),
     "rows": Rate(12.6, "rows a tile in PostgreSQL", "benchmarks.events"),
     "row_kb": Rate(26.6, "kB a tile in PostgreSQL", "benchmarks.events: 20 chips a tile"),
-    "tick_ms": Rate(8.7, "ms of CPU to look at a tile on S3", "benchmarks.tick"),
+    "tick_ms": Rate(2.9, "ms of CPU to look at a tile on S3", "benchmarks.tick"),
     "latency_ms": Rate(40.0, "ms of an S3 request", "yours"),
-    "result_kb": Rate(4.0, "kB a chip in results and file together", "768 numbers of 4 bytes, and the rest"),
+    "result_kb": Rate(
+        4.0, "kB a chip in results and file together", "yours: 768 numbers of 4 bytes, and the rest"
+    ),
     "worker_dollars": Rate(1.0, "$ a worker and hour", "yours"),
     "get_dollars": Rate(0.0004, "$ a thousand GETs", "list price of S3 Standard in us-east-1"),
     "put_dollars": Rate(0.005, "$ a thousand PUTs and LISTs", "list price of S3 Standard in us-east-1"),

@@ -69,6 +69,7 @@ def settings_for(root: Path, place: str, tiles: Sequence[str]) -> dict[str, str]
     return {
         "CLAY_CHIPS_URI": f"{place}/chips",
         "CLAY_WORK_URI": f"{place}/work",
+        "CLAY_STAC_URI": f"{place}/stac",
         "CLAY_OUTPUT_URI": f"{place}/output",
         "CLAY_CHECKPOINT": str(root / "tiny.ckpt"),
         "CLAY_TILES": str(root / "tiles.txt"),

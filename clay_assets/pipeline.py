@@ -11,8 +11,9 @@ steps themselves (`tiles.inventory`, `embedding`, `publishing`, `quality`), or r
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, TypeVar
 
 from clay_assets.embedding.checkpoint_cache import publish_facts
@@ -30,7 +31,14 @@ from clay_assets.results import ResultsHeader
 from clay_assets.results.pieces import PieceLimits, find_pieces, remove_pieces
 from clay_assets.results.target import Target
 from clay_assets.state.states import TileStores
-from clay_assets.storage import StorageError, Store, StoredObject, TransferFailed
+from clay_assets.storage import (
+    ObjectChanged,
+    ObjectMissing,
+    StorageError,
+    Store,
+    StoredObject,
+    TransferFailed,
+)
 from clay_assets.tiles.inventory import (
     Inventory,
     InventoryMissing,
@@ -52,6 +60,9 @@ TILES_AHEAD = 64
 
 PUBLISHERS = 2
 """Tiles published at a time while the next one is embedded; a third waits, so that memory stays bounded."""
+
+REPLACED_AT_MOST = 4
+"""Times that a step is done again because another run replaced what it read: once or twice, for one run."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -246,13 +257,16 @@ class _Run:
                 remove_pieces(job.stores.work, tile, pieces)
             elif pieces:
                 fold_pieces(job.stores.work, tile, chips, self._target, pieces)
-            plan = plan_tile(
-                job.stores.work,
-                tile,
-                chips,
-                self._target,
-                force=job.force,
-                retry_skipped=job.retry_skipped,
+            plan = _again_if_replaced(
+                partial(
+                    plan_tile,
+                    job.stores.work,
+                    tile,
+                    chips,
+                    self._target,
+                    force=job.force,
+                    retry_skipped=job.retry_skipped,
+                )
             )
             return _Planned(replace(outcome, reused=plan.is_current), plan)
         except Exception as error:
@@ -310,8 +324,15 @@ class _Run:
             if self._is_empty(outcome):
                 outcome = replace(outcome, empty=True)
             elif "publish" in job.steps and self._target is not None:
-                published = publish_tile(
-                    job.stores.work, job.stores.output, tile, version=job.version, target=self._target
+                published = _again_if_replaced(
+                    partial(
+                        publish_tile,
+                        job.stores.work,
+                        job.stores.output,
+                        tile,
+                        version=job.version,
+                        target=self._target,
+                    )
                 )
                 outcome = replace(outcome, published=published)
                 if job.stores.stac is not None:
@@ -406,6 +427,14 @@ def examine(job: TileJob, tile: str, target: Target | None, *, again: bool = Fal
         files = published_files(stores.output, job.version, tile).get(tile, [])
         reports["file"] = check_file(stores.work, stores.output, tile, files, again=again)
     return reports
+
+
+def _again_if_replaced(work: Callable[[], T]) -> T:
+    """Do something that reads objects which another run of the same tile may replace under its hands."""
+    for _ in range(REPLACED_AT_MOST):
+        with suppress(ObjectChanged, ObjectMissing):
+            return work()
+    return work()
 
 
 def _in_order(

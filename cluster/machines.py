@@ -22,7 +22,7 @@ from rehearsal import servers
 from rehearsal.dagster_api import DagsterApi
 
 PROJECT = Path(__file__).resolve().parent.parent
-BUCKETS = ("chips", "models", "embeddings", "work", "alone", "alone-work", "logs")
+BUCKETS = ("chips", "models", "embeddings", "cluster", "embeddings-alone", "alone", "logs")
 TILES_PER_RUN = 6
 CREDENTIALS = "cluster"
 """Key and secret of the S3 server, which takes any."""
@@ -102,7 +102,7 @@ class Machines:
         )
         environment = {
             **self.environment(),
-            **self._settings("work", "embeddings"),
+            **self._settings("cluster", "embeddings"),
             "DAGSTER_HOME": str(home),
             "RAY_API_SERVER_ADDRESS": self.ray.jobs,
         }
@@ -126,7 +126,7 @@ class Machines:
         home.mkdir()
         environment = {
             **self.environment(),
-            **self._settings("alone-work", "alone"),
+            **self._settings("alone", "embeddings-alone"),
             "DAGSTER_HOME": str(home),
         }
         command = [str(Path(sys.executable).parent / "dagster"), "asset", "materialize"]
@@ -142,7 +142,7 @@ class Machines:
         )
         if done.returncode:
             raise SystemExit(f"FAILED: one process alone\n{done.stderr[-3000:]}")
-        return self.files("alone")
+        return self.files("embeddings-alone")
 
     def files(self, bucket: str) -> Mapping[str, str]:
         """The published files of a bucket, name → ETag: of objects stored at once, the MD5 of their bytes."""
@@ -150,7 +150,7 @@ class Machines:
 
     def forget_results(self) -> None:
         """Remove what backfills have stored, so that the next one has everything to do."""
-        for bucket in ("work", "embeddings"):
+        for bucket in ("cluster", "embeddings"):
             store = self.store(bucket)
             for found in store.list():
                 store.delete(found)
@@ -183,12 +183,13 @@ class Machines:
             stdin=subprocess.DEVNULL,
         )
 
-    def _settings(self, work: str, output: str) -> dict[str, str]:
+    def _settings(self, other: str, output: str) -> dict[str, str]:
         return {
             "CLAY_CHIPS_URI": "s3://chips",
             "CLAY_CHECKPOINT": "s3://models/tiny.ckpt",
             "CLAY_OUTPUT_URI": f"s3://{output}",
-            "CLAY_WORK_URI": f"s3://{work}",
+            "CLAY_WORK_URI": f"s3://{other}/work",
+            "CLAY_STAC_URI": f"s3://{other}/stac",
             "CLAY_TILES": str(self._scratch / "tiles.txt"),
             "CLAY_TILES_PER_RUN": str(TILES_PER_RUN),
             "CLAY_DEVICE": "cpu",

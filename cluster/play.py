@@ -11,7 +11,7 @@ from cluster.scene import CHIPS, TILES
 from rehearsal.__main__ import expect
 from rehearsal.scene import DATES
 
-BACKFILL_TIMEOUT_S = 300
+BACKFILL_TIMEOUT_S = 420
 MIDWAY = 2
 """Tiles of its run that the worker has finished when it vanishes."""
 

@@ -60,7 +60,8 @@ def verify(data: bytes, blocks: Blocks, longest: int) -> None:
         try:
             stream.decompress(data[start : start + count], longest + 1)
         except zlib.error as error:
-            raise GeoTiffError(f"has damage in block {number:,} of {len(blocks.offsets):,}: {error}") from error
+            count = len(blocks.offsets)
+            raise GeoTiffError(f"has damage in block {number:,} of {count:,}: {error}") from error
         if count and not stream.eof:
             raise GeoTiffError(f"has damage in block {number:,} of {len(blocks.offsets):,}: it does not end")
 

@@ -133,7 +133,9 @@ def read_samples(data: bytes, header: Header) -> NDArray[Any]:
     blocks = find_blocks(data)
     if _needs_gdal(header, blocks):
         together = len(header.dtypes) if header.interleaved else 1
-        verify(data, blocks, header.block[0] * header.block[1] * together * np.dtype(header.dtypes[0]).itemsize)
+        verify(
+            data, blocks, header.block[0] * header.block[1] * together * np.dtype(header.dtypes[0]).itemsize
+        )
         return _read_samples_with_gdal(data)
     bands = len(header.dtypes)
     planes, width = (1, bands) if header.interleaved else (bands, 1)

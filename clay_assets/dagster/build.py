@@ -82,7 +82,7 @@ def build_defs(
     monitor = ImageryMonitor(KEYS, tiles, settings.manifest, settings.version, settings.tiles_per_run)
     return dg.Definitions.merge(
         dg.Definitions(
-            assets=[*assets, build_embeddings_collection(settings.version)],
+            assets=[*assets, build_embeddings_collection(settings.version, settings.owners)],
             resources={**build_resources(settings), **(resource_overrides or {})},
             # PyTorch is imported once and the network loaded once in a run's process.
             executor=dg.in_process_executor,

@@ -165,5 +165,7 @@ def _of_another_model(reports: Sequence[Report]) -> dict[str, str]:
         for report in reports
         if report.numbers.get(files.ONE_MODEL)
     }
-    usual = Counter(made.values()).most_common(1)
-    return {tile: model for tile, model in made.items() if model != usual[0][0]}
+    ((usual, _),) = Counter(made.values()).most_common(1) or [("", 0)]
+    return {
+        tile: f"holds {model}, most of these tiles {usual}" for tile, model in made.items() if model != usual
+    }

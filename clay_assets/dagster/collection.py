@@ -4,7 +4,7 @@ Unpartitioned: it covers all tiles, from footers and Items alone. The work is in
 https://docs.dagster.io/guides/build/assets/defining-assets
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -31,17 +31,19 @@ class CollectionConfig(dg.Config):
     checkpoint: str = Field(default="", description="URL of the weights, if others may have them.")
 
 
-def build_embeddings_collection(version: int) -> dg.AssetsDefinition:
+def build_embeddings_collection(version: int, owners: Sequence[str] = ()) -> dg.AssetsDefinition:
     """Make the asset.
 
     Args:
         version: Default of the published version.
+        owners: Of the asset, as Dagster has them.
     """
 
     @dg.asset(
         deps=[GEOPARQUET],
         group_name="clay",
         kinds={"json", "parquet"},
+        owners=owners,
         code_version="1",
         # Dagster's command line refuses a range of tiles with an asset of another policy in the selection.
         backfill_policy=dg.BackfillPolicy.single_run(),

@@ -20,6 +20,7 @@ from clay_assets.results.counts import Tally, count_reasons
 from clay_assets.results.fingerprint import chip_key, chips_digest
 from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.results.pieces import PieceLimits, PieceWriter
+from clay_assets.state.comparison import is_complete
 from clay_assets.storage import AccessDenied, Store
 
 log = logging.getLogger(__name__)
@@ -63,10 +64,28 @@ def embed_planned(
     """
     header = plan.header
     if header is None or not plan.is_current:
-        header = _embed(plan, run, work, on_chip, limits)
+        try:
+            header = _embed(plan, run, work, on_chip, limits)
+        except ResultsChanged as changed:
+            header = _finished_by_another(plan, run, work)
+            if header is None:
+                raise
+            log.info("tile %s: taken as another run finished it meanwhile (%s)", plan.tile, changed)
     if not header.summary.embedded:
         raise NoUsableChips(f"tile {plan.tile}: {_skips_in_words(header.summary)}")
     return header
+
+
+def _finished_by_another(plan: TilePlan, run: EmbeddingRun, work: Store) -> ResultsHeader | None:
+    """What the results say that another run stored since the plan was made; None if they are not complete."""
+    results = TileResults.open(work, plan.tile, plan.fingerprint)
+    if results is None:
+        return None
+    with results:
+        header = results.header
+    limit = run.making(plan).max_nodata
+    changed = header != plan.header
+    return header if changed and is_complete(plan.tile, plan.chips, header, max_nodata=limit) else None
 
 
 def _embed(

@@ -30,6 +30,7 @@ from clay_assets.results.fingerprint import Fingerprint, chip_key, chips_digest
 from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.results.target import Target
 from clay_assets.storage import FolderMissing, Store, StoredObject
+from clay_assets.storage.temporary import temporary_errors
 from clay_assets.tiles.inventory import read_inventory
 
 FORMAT_VERSION = 2
@@ -284,7 +285,7 @@ def _write(
             done += len(table)
             yield named.select(["source_url", "date", "embeddings", "geometry"])
 
-    with tempfile.TemporaryDirectory(prefix="clay-publish-") as folder:
+    with temporary_errors(), tempfile.TemporaryDirectory(prefix="clay-publish-") as folder:
         path = Path(folder) / name
         summary = write_geoparquet(path, rows(), results.header.making.shape, provenance)
         output.put(name, path)

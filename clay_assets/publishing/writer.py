@@ -107,7 +107,8 @@ def write_geoparquet(
     totals = _Totals(np.zeros(shape[-1]), width // shape[-1])
     part = path.with_name(f"{path.name}.part")
     try:
-        with pq.ParquetWriter(part, schema, **PARQUET_OPTIONS) as writer:
+        # A file of our own: pyarrow leaves the one that it opens open where closing the writer fails.
+        with pa.OSFile(str(part), "wb") as sink, pq.ParquetWriter(sink, schema, **PARQUET_OPTIONS) as writer:
             for group in _row_groups(_accepted(batches, schema, width, totals), width):
                 writer.write_table(group)
                 totals.row_groups += 1

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,7 @@ from clay_assets.results.outcomes import Embedded, Outcome, Skipped
 from clay_assets.results.reader import results_key
 from clay_assets.results.schema import results_schema
 from clay_assets.storage import Store
+from clay_assets.storage.temporary import temporary_errors
 
 PIECE_BYTES = 16 * 2**20
 """Vectors held before they are written as one row group."""
@@ -33,12 +35,19 @@ class ResultsWriter:
 
         Args:
             width: Numbers in one chip's embedding.
+
+        Raises:
+            StorageError: If the temporary folder is full or cannot be written, here and while writing.
         """
         self._schema = results_schema(width)
-        self._folder = tempfile.TemporaryDirectory(prefix="clay-results-")
-        self._path = Path(self._folder.name) / "results.parquet"
-        # Vectors look random to a dictionary, and ZSTD takes 8 % off them: not worth its time between assets.
-        self._writer = pq.ParquetWriter(self._path, self._schema, compression="lz4", use_dictionary=False)
+        with temporary_errors(), ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="clay-results-"))
+            self._path = Path(folder) / "results.parquet"
+            # A file of our own: pyarrow leaves the one that it opens open where closing the writer fails.
+            self._file = stack.enter_context(pa.OSFile(str(self._path), "wb"))
+            # Vectors look random to a dictionary, and ZSTD takes 8 % off them: not worth its time here.
+            self._writer = pq.ParquetWriter(self._file, self._schema, compression="lz4", use_dictionary=False)
+            self._stack = stack.pop_all()
         self._outcomes: list[Outcome] = []
         self._tables: list[pa.Table] = []
         self._waiting = 0  # rows in these two
@@ -50,10 +59,11 @@ class ResultsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with (
+            self._stack,
+            suppress(OSError),
+        ):  # a full disk was told of before, and the file goes with its folder
             self._writer.close()
-        finally:
-            self._folder.cleanup()
 
     def add(self, outcome: Outcome) -> None:
         """Append what became of one chip."""
@@ -80,7 +90,9 @@ class ResultsWriter:
         """
         self._write()
         self._writer.add_key_value_metadata({TILE: tile, **header.to_metadata()})
-        self._writer.close()
+        with temporary_errors():
+            self._writer.close()
+            self._file.close()
         key = key or results_key(tile, header.making.fingerprint)
         store.put(key, self._path)
         return store.url(key)
@@ -99,7 +111,8 @@ class ResultsWriter:
     def _write(self) -> None:
         self._gather()
         if self._tables:
-            self._writer.write_table(pa.concat_tables(self._tables))
+            with temporary_errors():
+                self._writer.write_table(pa.concat_tables(self._tables))
             self._tables, self._waiting = [], 0
 
 

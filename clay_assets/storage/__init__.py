@@ -11,11 +11,13 @@ configuration into a `Store`).
     answers.py     what the clients raise → the errors below
     errors.py      the errors, and which of them no other object would escape
     types.py       StoredObject, S3Options
+    temporary.py   the temporary folder, when it is full or cannot be written
 """
 
 from clay_assets.storage.errors import (
     AccessDenied,
     BucketMissing,
+    DiskFull,
     FolderMissing,
     Misconfigured,
     ObjectChanged,
@@ -30,6 +32,7 @@ from clay_assets.storage.types import S3Options, StoredObject
 __all__ = [
     "AccessDenied",
     "BucketMissing",
+    "DiskFull",
     "FolderMissing",
     "Misconfigured",
     "ObjectChanged",

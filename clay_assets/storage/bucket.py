@@ -50,7 +50,9 @@ class Bucket:
 
         def ask() -> Sequence[str]:
             with self._requests(self._prefix, of_store=True) as remote:
-                return obstore.list_with_delimiter(remote, self._prefix.rstrip("/") or None)["common_prefixes"]
+                return obstore.list_with_delimiter(remote, self._prefix.rstrip("/") or None)[
+                    "common_prefixes"
+                ]
 
         found = self._whole(ask)
         names = [name.removeprefix(self._prefix).rstrip("/") for name in found]
@@ -113,7 +115,6 @@ class Bucket:
 
     def read_range(self, key: str, expected: StoredObject, start: int, end: int) -> "Bytes | bytes":
         """The bytes from start to end of one version of an object."""
-
 
         def take(body: "GetResult") -> "Bytes":
             data = body.bytes()

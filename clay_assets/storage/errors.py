@@ -28,6 +28,12 @@ class StoreDenied(AccessDenied):
     systemic = True
 
 
+class DiskFull(StorageError):
+    """A disk of this machine has no space: that of a local store, or of the temporary folder."""
+
+    systemic = True
+
+
 class BucketMissing(StorageError):
     """The S3 bucket does not exist where it was looked for."""
 

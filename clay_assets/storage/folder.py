@@ -5,6 +5,7 @@ that leaves the folder (chips are untrusted, and a link must not make us publish
 a file appears under its name only when it is whole.
 """
 
+import errno
 import logging
 import os
 import secrets
@@ -17,6 +18,7 @@ from typing import BinaryIO
 
 from clay_assets.storage.errors import (
     AccessDenied,
+    DiskFull,
     FolderMissing,
     ObjectChanged,
     ObjectMissing,
@@ -47,9 +49,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
 @contextmanager
-def named_errors(url: str) -> Iterator[None]:
-    """Turns the operating system's errors into this package's."""
+def named_errors(url: str, *, of_store: bool = False) -> Iterator[None]:
+    """Turns the operating system's errors into this package's.
+
+    Args:
+        url: Of what is read or written.
+        of_store: Whether a refusal is of the whole store: something was to be written.
+    """
     try:
         yield
     except FileNotFoundError:
@@ -59,10 +69,20 @@ def named_errors(url: str) -> Iterator[None]:
             f"{url} is not a file: got a folder there, or a file where a folder should be."
         ) from None
     except PermissionError as error:
-        raise AccessDenied(
+        raise (StoreDenied if of_store else AccessDenied)(
             f"{url}: {error.strerror}. Check the owner and mode of the file and its folders."
         ) from None
     except OSError as error:
+        if error.errno in NO_SPACE:
+            raise DiskFull(
+                f"{url}: {error.strerror}. Free space on that disk, or name another place; an earlier file is"
+                " as it was."
+            ) from None
+        if error.errno == errno.EROFS:
+            raise StoreDenied(
+                f"{url}: {error.strerror}, expected one that can be written. Mount it so, or name another"
+                " place; an earlier file is as it was."
+            ) from None
         raise StorageError(f"{url}: {error.strerror or error}.") from error
 
 
@@ -134,13 +154,13 @@ class Folder:
     def write(self, key: str, data: bytes) -> None:
         """Writes a file, creating its folders."""
         path = self._path(key)
-        with named_errors(str(path)), replacing(path) as file:
+        with named_errors(str(path), of_store=True), replacing(path) as file:
             file.write(data)
 
     def put(self, key: str, path: Path) -> None:
         """Copies a local file to here."""
         target = self._path(key)
-        with path.open("rb") as source, named_errors(str(target)), replacing(target) as file:
+        with path.open("rb") as source, named_errors(str(target), of_store=True), replacing(target) as file:
             shutil.copyfileobj(source, file, 1 << 20)
 
     def delete(self, key: str) -> None:

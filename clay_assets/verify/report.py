@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from clay_assets.state.estimate import human_size
 from clay_assets.verify.facts import KINDS, Fault, TileFacts
 from clay_assets.verify.recompute import TOLERANCE, Recomputed
 
@@ -57,7 +58,7 @@ def as_text(verified: Verified) -> str:
         f"{counts['tiles']:,} tiles ({counts['empty']:,} without chips, {counts['unusable']:,} without a"
         f" usable one), {counts['chips']:,} chips",
         f"{counts['files']:,} files, {counts['rows']:,} rows, {counts['skipped']:,} chips skipped,"
-        f" {counts['bytes'] / 1e6:,.1f} MB",
+        f" {human_size(counts['bytes'])}",
     ]
     if verified.recomputed is not None:
         done, limits = (

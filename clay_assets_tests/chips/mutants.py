@@ -8,6 +8,7 @@ import functools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from affine import Affine
@@ -81,7 +82,7 @@ def bases() -> tuple[Base, ...]:
     small = chip_pixels(size=SMALL, bands=len(V15.bands))
     found = []
     for layout, options in LAYOUTS.items():
-        more = {"blockysize": SMALL} if layout == "one strip" else {}
+        more: dict[str, Any] = {"blockysize": SMALL} if layout == "one strip" else {}
         deflated = "compress" not in options
         for dtype in ("float32", "uint16"):
             if dtype == "float32" or options.get("predictor") != 3:

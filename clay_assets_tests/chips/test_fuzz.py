@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def _tagged(*, metadata: str = "", reference: str = "", others: tuple[tuple[int,
     ]
     data = io.BytesIO()
     pixels = np.moveaxis(chip_pixels(), 0, -1)
-    options = {
+    options: dict[str, Any] = {
         "photometric": "minisblack",
         "planarconfig": "contig",
         "compression": "zlib",

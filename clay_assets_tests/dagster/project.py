@@ -69,8 +69,8 @@ class AlreadyEmbedded(EncoderSettings):
 class WideEmbedder(MeanEmbedder):
     """A `MeanEmbedder` whose vectors are as wide as those of a `tiny` network, as the checks expect."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, untrained: bool = False) -> None:
+        super().__init__(untrained=untrained)
         self.model_size = "tiny"
 
     @property

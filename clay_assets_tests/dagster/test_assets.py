@@ -18,6 +18,7 @@ from clay_assets_tests.dagster.project import (
     TILE,
     TILES,
     Project,
+    WideEmbedder,
     failure_of,
     message_of,
     plain,
@@ -57,12 +58,15 @@ def test_inventory_says_what_there_is(project: Project) -> None:
 
 def test_embeddings_say_how_many_how_fast_and_why_not(project: Project) -> None:
     project.put(TILE, chips=[1, BROKEN, 3])
+    embedder = WideEmbedder(untrained=True)
+    project.encoder = project.scene.encoder(embedder=embedder, allow_untrained=True)
 
     assert project.run().success
     said = project.metadata("chip_embeddings")
 
     numbers = ("chips", "embedded", "skipped", "chips encoded in this run", "dagster/row_count")
     assert values(said, *numbers) == [3, 2, 1, 2, 3]
+    assert values(said, "windows", "share of no-data") == [2, 0]
     assert said["bytes read"].value == len(chip_of_value(1)) + len(BROKEN) + len(chip_of_value(3))
     assert float(str(said["chips per second"].value)) > 0
     assert float(str(said["seconds"].value)) > 0

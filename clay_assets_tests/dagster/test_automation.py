@@ -1,15 +1,17 @@
 import datetime
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import RUN_KEY_TAG, SENSOR_NAME_TAG
 
 from clay_assets.dagster import ClayEncoder, ObjectStore, build_defs
 from clay_assets.dagster.automation import DAILY, DAILY_IN_WORDS
 from clay_assets.dagster.checks import CHECKS
 from clay_assets.dagster.run_requests import RANGE_END, RANGE_START, plan_runs
+from clay_assets.embedding.checkpoint_cache import CheckpointMissing
 from clay_assets.settings import Settings
 from clay_assets.state import State, TileState, TileStores
 from clay_assets.storage import BucketMissing, Store
@@ -18,6 +20,17 @@ from clay_assets_tests.s3_server import S3Bucket
 from clay_assets_tests.tile_scene import TILES, MadeUp, finish, put_chips
 
 MONDAY = datetime.datetime(2026, 10, 5, 5, 0, tzinfo=datetime.UTC)
+
+
+def clock_at(moment: datetime.datetime) -> type[datetime.datetime]:
+    """A `datetime` that says this moment when it is asked for now."""
+
+    class Stopped(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(moment.timestamp(), tz)
+
+    return Stopped
 
 
 class Location:
@@ -35,9 +48,8 @@ class Location:
             "chips": ObjectStore(uri=str(folder / "chips")),
             "work": ObjectStore(uri=str(folder / "work")),
             "output": ObjectStore(uri=str(folder / "output")),
-            "encoder": ClayEncoder(
-                checkpoint=ObjectStore(uri=str(folder / "none.ckpt")), cache=str(folder / "cache")
-            ),
+            "stac": ObjectStore(uri=str(folder / "stac")),
+            "encoder": given_encoder(AlreadyEmbedded(Store(folder / "none.ckpt"))),
         }
         self.build()
 
@@ -56,11 +68,15 @@ class Location:
             data = self.defs.resolve_schedule_def("new_imagery_daily").evaluate_tick(context)
         return data.run_requests or data.skip_message or ""
 
-    def sensor_tick(self) -> Sequence[dg.RunRequest] | str:
+    def sensor_tick(self, moment: datetime.datetime = MONDAY) -> Sequence[dg.RunRequest] | str:
         """The same of the sensor."""
-        with dg.build_sensor_context(
-            instance=self.instance, resources=self.resources, definitions=self.defs
-        ) as context:
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            dg.build_sensor_context(
+                instance=self.instance, resources=self.resources, definitions=self.defs
+            ) as context,
+        ):
+            patch.setattr("clay_assets.dagster.automation.datetime", clock_at(moment))
             data = self.defs.resolve_sensor_def("new_imagery").evaluate_tick(context)
         return data.run_requests or data.skip_message or ""
 
@@ -71,11 +87,16 @@ def location(tmp_path: Path) -> Iterator[Location]:
         yield Location(tmp_path, instance)
 
 
+def requests_of(requests: Sequence[dg.RunRequest] | str) -> Sequence[dg.RunRequest]:
+    """What a tick requested; fails with its reason where it requested nothing."""
+    assert not isinstance(requests, str), requests
+    return requests
+
+
 def tiles_of(requests: Sequence[dg.RunRequest] | str) -> list[list[str]]:
     """The tiles of each request, as Dagster will take them."""
-    assert not isinstance(requests, str), requests
     tiles = []
-    for request in requests:
+    for request in requests_of(requests):
         first = request.partition_key or request.tags[RANGE_START]
         last = request.partition_key or request.tags[RANGE_END]
         tiles.append(list(TILES[TILES.index(first) : TILES.index(last) + 1]))
@@ -132,23 +153,83 @@ def test_new_imagery_in_three_tiles_makes_a_tick_request_exactly_those(location:
         assert [request.tags["clay/why"] for request in requests] == ["1 changed", "2 changed"]
 
 
-def test_the_sensor_asks_once_for_each_state_of_the_chips_and_the_schedule_once_a_day(
+def keys(requests: Sequence[dg.RunRequest] | str) -> list[str | None]:
+    """The run keys of what was requested."""
+    return [request.run_key for request in requests_of(requests)]
+
+
+def test_sensor_and_schedule_ask_once_a_day_for_each_state_of_the_chips(location: Location) -> None:
+    put_chips(location.stores, TILES[0], [1])
+    evening, tuesday = MONDAY.replace(hour=23, minute=59), MONDAY + datetime.timedelta(days=1)
+
+    first = keys(location.sensor_tick())
+    assert keys(location.sensor_tick(evening)) == first
+    assert keys(location.schedule_tick()) == first, "what the sensor has requested is not requested again"
+    word = str(first[0]).removeprefix("2026-10-05 ")
+    assert keys(location.sensor_tick(tuesday)) == [f"2026-10-06 {word}"]
+    assert keys(location.schedule_tick(tuesday)) == [f"2026-10-06 {word}"]
+
+    put_chips(location.stores, TILES[0], [2])
+    (changed,) = keys(location.sensor_tick())
+    assert str(changed).startswith("2026-10-05 27WXM ")
+    assert changed != first[0]
+
+
+def test_a_tile_whose_run_failed_is_requested_again_by_the_sensor_of_the_next_day(location: Location) -> None:
+    put_chips(location.stores, TILES[0], [1])
+    job = location.defs.resolve_job_def("embed_and_publish")
+
+    def launch(request: dg.RunRequest) -> dg.DagsterRun:
+        """As the daemon does, which never launches a run key again."""
+        tags = {**request.tags, RUN_KEY_TAG: str(request.run_key), SENSOR_NAME_TAG: "new_imagery"}
+        before = location.instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: tags[RUN_KEY_TAG]}))
+        assert not before, "this run key was launched already"
+        return location.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+
+    (request,) = requests_of(location.sensor_tick())
+    run = launch(request)
+    assert "1 of them are in queued or running runs" in str(location.sensor_tick())
+    location.instance.report_run_failed(run)
+
+    assert keys(location.sensor_tick()) == [request.run_key]
+    (again,) = requests_of(location.sensor_tick(MONDAY + datetime.timedelta(days=1)))
+    assert tiles_of([again]) == [[TILES[0]]]
+    assert launch(again).run_id != run.run_id
+
+
+def test_a_tick_says_that_the_manifest_has_grown_since_the_code_location_was_loaded(
+    location: Location,
+) -> None:
+    manifest = location.folder / "tiles.txt"
+    assert "reload" not in str(location.sensor_tick())
+
+    manifest.write_text("\n".join([*TILES[1:], "31UFU", "32ULC"]))
+
+    outdated = (
+        f"{manifest} has 2 new tiles and lacks 1 since this code location was loaded: reload it"
+        " (Deployment → Reload), and note that a range of an earlier run covers the tiles inserted in between"
+    )
+    for said in (location.sensor_tick(), location.schedule_tick()):
+        assert said == f"looked at 6 tiles under {location.folder / 'chips'}: 6 empty; {outdated}"
+
+    manifest.write_text("Reykjavik")
+    assert "the manifest cannot be read any more: " in str(location.sensor_tick())
+
+
+def test_a_checkpoint_that_no_run_has_used_makes_every_tile_new_and_a_missing_one_fails_the_tick(
     location: Location,
 ) -> None:
     put_chips(location.stores, TILES[0], [1])
+    checkpoint = location.folder / "unknown.ckpt"
+    location.resources["encoder"] = ClayEncoder(
+        checkpoint=ObjectStore(uri=str(checkpoint)), cache=str(location.folder / "cache")
+    )
+    with pytest.raises(CheckpointMissing, match=r"no checkpoint at .*unknown.ckpt: set CLAY_CHECKPOINT"):
+        location.sensor_tick()
 
-    def keys(requests: Sequence[dg.RunRequest] | str) -> list[str | None]:
-        assert not isinstance(requests, str)
-        return [request.run_key for request in requests]
+    checkpoint.write_bytes(b"not read by a tick")
 
-    first = keys(location.sensor_tick())
-    assert keys(location.sensor_tick()) == first
-    assert keys(location.schedule_tick()) == [f"2026-10-05 {first[0]}"]
-    tuesday = MONDAY + datetime.timedelta(days=1)
-    assert keys(location.schedule_tick(tuesday)) == [f"2026-10-06 {first[0]}"]
-
-    put_chips(location.stores, TILES[0], [2])
-    assert keys(location.sensor_tick()) != first
+    assert tiles_of(location.sensor_tick()) == [[TILES[0]]]
 
 
 def test_tiles_of_waiting_and_running_runs_are_not_requested_again(location: Location) -> None:
@@ -190,8 +271,6 @@ def test_a_requested_run_publishes_what_was_embedded_and_the_next_tick_finds_not
     for tile in TILES[:3]:
         put_chips(location.stores, tile, [1, 2])
         MadeUp().store(location.stores, tile)
-    location.resources["encoder"] = given_encoder(AlreadyEmbedded(Store(location.folder / "none.ckpt")))
-    location.build()
     requests = location.schedule_tick()
     assert tiles_of(requests) == [list(TILES[:3])]
     assert not isinstance(requests, str)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,7 +35,7 @@ ON_RESULTS = {
     "no_two_rows_alike",
     "not_collapsed",
 }
-ON_FILE = {"file_readable_and_valid", "geometry_inside_the_tile"}
+ON_FILE = {"file_readable_and_valid", "geometry_inside_the_tile", "version_holds_one_model"}
 
 
 class CountingStore(Store):
@@ -180,12 +181,12 @@ def test_a_current_tile_is_not_read_again_by_its_checks(project: Project) -> Non
 
     first, second = reads(), reads()
 
-    # What is left is planning and publishing, which look at the footers.
+    # What remains is planning and publishing, which look at the footers.
     assert second == {TILES[0]: 2, TILES[1]: 2, "published": 2}
-    assert first == {TILES[0]: 3, TILES[1]: 3, "published": 4}
+    assert first == {TILES[0]: 3, TILES[1]: 3, "published": 6}, "once to check, once for the STAC Item"
 
     shutil.rmtree(project.root / "work" / "checks")
-    assert reads() == first
+    assert reads() == first | {"published": 4}
 
 
 def test_checks_launched_on_their_own_cover_the_whole_manifest_and_read_everything_again(
@@ -212,6 +213,23 @@ def test_checks_launched_on_their_own_cover_the_whole_manifest_and_read_everythi
         rows = plain(check)["not checked"]
         assert [row["tile"] for row in rows] == list(TILES[4:])
         assert f"tile {TILES[4]} has no inventory" in rows[0]["reason"]
+
+
+def test_a_version_of_two_checkpoints_is_an_error_that_names_the_odd_tile(project: Project) -> None:
+    other = replace(FINGERPRINT, checkpoint_sha256="d" * 64)
+    for tile in TILES[:3]:
+        finish(project.scene.stores, tile, MadeUp(fingerprint=other if tile == TILES[1] else FINGERPRINT))
+        MadeUp().store(project.scene.stores, tile)
+
+    checks = project.check(TILES[0], TILES[2])
+
+    assert [name for name, check in checks.items() if not check.passed] == ["version_holds_one_model"]
+    found = checks["version_holds_one_model"]
+    assert (found.severity, found.description) == (dg.AssetCheckSeverity.ERROR, f"1 of 3 tiles: {TILES[1]}")
+    usual, odd = (f"clay-v0-small mean {digit * 24}" for digit in "cd")
+    fault = f"holds {odd}, most of these tiles {usual}"
+    assert plain(found)["bad tiles"] == [{"tile": TILES[1], "fault": fault}]
+    assert plain(found)["models"] == f"{usual}, {odd}"
 
 
 def test_checks_launched_over_a_range_cover_the_range(project: Project) -> None:

@@ -9,6 +9,7 @@ from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._serdes import serialize_value
 
 from clay_assets.dagster import ObjectStore, build_defs
+from clay_assets.dagster.assets import KEYS
 from clay_assets.settings import Settings
 from clay_assets.storage import Misconfigured
 from clay_assets.tiles.manifest import ManifestError
@@ -31,7 +32,8 @@ socket.socket.connect = refuse
 from clay_assets.definitions import defs
 import dagster
 dagster.Definitions.validate_loadable(defs)
-print(json.dumps(sorted(set(sys.modules) & {"torch", "s3fs", "obstore", "boto3", "clay_model.encoder"})))
+heavy = {"torch", "obstore", "s3fs", "pandas", "geopandas", "lancedb", "PIL", "scipy", "clay_assets.pipeline"}
+print(json.dumps(sorted(set(sys.modules) & heavy)))
 """
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env={}, capture_output=True, text=True, check=False
@@ -59,6 +61,7 @@ def test_asset_graph_is_chips_then_inventory_then_embeddings_then_geoparquet(tmp
         "chip_inventory": ["chips"],
         "chip_embeddings": ["chip_inventory"],
         "embeddings_geoparquet": ["chip_embeddings"],
+        "embeddings_collection": ["embeddings_geoparquet"],
     }
     assert {name for name, node in nodes.items() if node.is_external} == {"chips"}
     assert {name: node.kinds for name, node in nodes.items()} == {
@@ -66,14 +69,16 @@ def test_asset_graph_is_chips_then_inventory_then_embeddings_then_geoparquet(tmp
         "chip_inventory": {"s3"},
         "chip_embeddings": {"pytorch"},
         "embeddings_geoparquet": {"parquet"},
+        "embeddings_collection": {"json", "parquet"},
     }
-    made = [nodes[name] for name in nodes if name != "chips"]
+    made = [nodes[name] for name in nodes if name not in ("chips", "embeddings_collection")]
     assert {node.group_name for node in nodes.values()} == {"clay"}
     assert all(node.description for node in nodes.values())
     for node in made:
         assert node.partitions_def is not None
         assert node.partitions_def.get_partition_keys() == ["18HYB", "27WXN"]
-    # One op makes them, and any of them alone.
+    assert nodes["embeddings_collection"].partitions_def is None
+    # One op makes the tiles' assets, and any of them alone.
     (assets,) = {node.assets_def for node in made}
     assert assets.can_subset
     assert assets.op.name == "tiles"
@@ -89,6 +94,7 @@ def test_owners_of_the_assets_are_those_of_the_setting(tmp_path: Path) -> None:
         "chip_inventory": ours,
         "chip_embeddings": ours,
         "embeddings_geoparquet": ours,
+        "embeddings_collection": ours,
     }
 
 
@@ -98,7 +104,7 @@ def test_a_run_of_a_backfill_takes_as_many_tiles_as_the_setting_says(
 ) -> None:
     settings = settings_with(tmp_path, CLAY_TILES_PER_RUN=tiles_per_run)
     graph = build_defs(settings=settings).resolve_asset_graph()
-    policies = {graph.get(key).backfill_policy for key in graph.materializable_asset_keys}
+    policies = {graph.get(key).backfill_policy for key in KEYS}
     assert policies == {dg.BackfillPolicy.multi_run(most) if most else dg.BackfillPolicy.single_run()}
 
 

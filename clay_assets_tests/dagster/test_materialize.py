@@ -1,6 +1,7 @@
 """The whole pipeline with a real network, from folders and from a real S3 server, as the settings wire it."""
 
 import io
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clay_assets.dagster.checks import CHECKS
 from clay_assets.publishing import published_schema, validate
 from clay_assets_tests.dagster.command_line import OURS, materialize, materialize_here
-from clay_assets_tests.geotiffs import BAD_CHIPS, chip_bytes, chip_name, good_chip
+from clay_assets_tests.geotiffs import BAD_CHIPS, chip_bytes, chip_name, chip_pixels, good_chip
 from clay_assets_tests.golden import REAL_CHIPS, GoldenChip, expected
 from clay_assets_tests.s3_server import SECRET_KEY, S3Bucket, checking_credentials
 from clay_model import BANDS
@@ -63,6 +65,23 @@ def as_geotiff(chip: GoldenChip) -> bytes:
         date=chip.date.isoformat(),
         bands=BANDS,
     )
+
+
+def inside_chip(number: int) -> bytes:
+    """A chip inside its tile's square, whose south-west corner is at 600 and 7,200 km."""
+    return chip_bytes(chip_pixels() + 50 * number, origin=(600_000 + 5_120 * number, 7_250_000))
+
+
+def metadata_of(result: dg.ExecuteInProcessResult) -> dict[str, Mapping[str, dg.MetadataValue]]:
+    """Of each asset's one materialization."""
+    made = [
+        event.step_materialization_data.materialization
+        for event in result.all_events
+        if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION
+    ]
+    found = {one.asset_key.to_user_string(): one.metadata for one in made}
+    assert len(found) == len(made)
+    return found
 
 
 def real_chips() -> dict[str, bytes]:
@@ -130,7 +149,8 @@ def test_each_bad_chip_is_skipped_with_its_reason_and_the_good_ones_are_embedded
 
     assert here({"CLAY_CHECKPOINT": str(tiny_checkpoint)}).success
 
-    results = pq.read_table(tmp_path / "data" / "work" / "chip_embeddings" / f"{TILE}.parquet")
+    (path,) = (tmp_path / "data" / "work" / "chip_embeddings").glob(f"*/{TILE}.parquet")
+    results = pq.read_table(path, partitioning=None)
     reasons = dict(zip(results["source_url"].to_pylist(), results["reason"].to_pylist(), strict=True))
     folder = tmp_path / "data" / "chips"
     assert reasons == {
@@ -140,6 +160,41 @@ def test_each_bad_chip_is_skipped_with_its_reason_and_the_good_ones_are_embedded
     (published,) = (tmp_path / "data" / "embeddings").glob("*.gpq")
     urls = pq.read_table(published)["source_url"].to_pylist()
     assert urls == [str(folder / chip_key(number)) for number in range(1, GOOD + 1)]
+
+
+def test_a_tile_of_clay_v15_has_a_row_for_each_window_and_passes_every_check(
+    tmp_path: Path, v15_checkpoint: Path, here: Here
+) -> None:
+    write_chips(tmp_path / "data" / "chips", {chip_key(number): inside_chip(number) for number in (1, 2)})
+
+    result = here({"CLAY_CHECKPOINT": str(v15_checkpoint), "CLAY_PRECISION": "fp32", "CLAY_VERSION": "2"})
+
+    assert result.success
+    said = metadata_of(result)
+    names = ("chips", "embedded", "windows", "skipped", "model", "level", "dagster/row_count")
+    assert [said["chip_embeddings"][name].value for name in names] == [
+        *(2, 2, 8, 0),
+        *("clay-v1.5-small", "cls", 8),
+    ]
+    assert (said["embeddings_geoparquet"]["rows"].value, said["embeddings_collection"]["tiles"].value) == (
+        8,
+        1,
+    )
+    checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+    assert checks == dict.fromkeys((check.name for check in CHECKS), True)
+
+    (published,) = (tmp_path / "data" / "embeddings").glob("*.gpq")
+    assert published.name == f"{TILE}_20200615_20200615_v002.gpq"
+    frame = geopandas.read_parquet(published)
+    folder = tmp_path / "data" / "chips"
+    assert frame["source_url"].to_list() == [
+        str(folder / chip_key(number)) for number in (1, 2) for _ in range(4)
+    ]
+    assert np.stack(frame["embeddings"]).shape == (8, 384)
+    corners = frame.to_crs("EPSG:32627").bounds[:4].round().astype(int)[["minx", "maxy"]]
+    assert len(corners.drop_duplicates()) == 4, "each window has its own footprint"
+    collection = json.loads((tmp_path / "data" / "stac" / "v002" / "collection.json").read_text())
+    assert collection["emb:dimensions"] == 384
 
 
 def test_a_second_run_embeds_nothing_and_leaves_the_file_alone(
@@ -164,8 +219,8 @@ def test_a_second_run_embeds_nothing_and_leaves_the_file_alone(
         pytest.param({"CLAY_CHECKPOINT": "none.ckpt"}, "no checkpoint at", id="there is no checkpoint"),
         pytest.param({"CLAY_CHECKPOINT": "tiles.txt"}, "expected a Lightning checkpoint", id="it is none"),
         pytest.param({"CLAY_CHIPS_URI": "elsewhere"}, "elsewhere", id="there is no folder of chips"),
-        pytest.param({"CLAY_LEVEL": "median"}, "CLAY_LEVEL is 'median', expected", id="no such level"),
-        pytest.param({"CLAY_DEVICE": "tpu"}, "device is 'tpu', expected", id="no such device"),
+        pytest.param({"CLAY_LEVEL": "cls"}, "CLAY_LEVEL is 'cls', expected", id="a level of another model"),
+        pytest.param({"CLAY_DEVICE": "cuda:99"}, "(CLAY_DEVICE, CLAY_PRECISION)", id="no such device here"),
     ],
 )
 def test_a_wrong_setting_fails_the_run_and_says_which(

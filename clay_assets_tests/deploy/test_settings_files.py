@@ -180,7 +180,9 @@ def test_a_misspelt_key_would_be_refused(name: str, tmp_path: Path) -> None:
 def tiles_job() -> dg.JobDefinition:
     """What a backfill runs."""
     assets = build_assets(["27WXM", "27WXN"], tiles_per_run=64, code_version="1", version=1)
-    resources = dict.fromkeys(("chips", "work", "output", "encoder"), dg.ResourceDefinition.none_resource())
+    resources = dict.fromkeys(
+        ("chips", "work", "output", "stac", "encoder"), dg.ResourceDefinition.none_resource()
+    )
     jobs = [dg.define_asset_job("tiles", list(KEYS))]
     definitions = dg.Definitions(assets=assets, jobs=jobs, resources=resources)
     return definitions.resolve_job_def("tiles")

@@ -98,7 +98,7 @@ def test_size_without_a_name_comes_from_shapes(path: Path) -> None:
         for name, tensor in weights_by_their_names(EncoderV0(dimensions)).items()
     }
     checkpoint = read_checkpoint(write_checkpoint(path, {"state_dict": state}))
-    assert checkpoint.model_size == "custom"
+    assert checkpoint.model_size == "custom-64x2"
     assert checkpoint.encoder.dimensions == dimensions
     assert_holds(checkpoint.encoder, state)
 

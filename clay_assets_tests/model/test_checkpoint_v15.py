@@ -67,7 +67,7 @@ def test_each_model_is_told_by_its_weights_alone(path: Path, tmp_path: Path) -> 
 
 def test_size_without_a_name_comes_from_shapes(path: Path, content: Content) -> None:
     checkpoint = read_checkpoint(write_checkpoint(path, content))
-    assert checkpoint.model_size == "custom"
+    assert checkpoint.model_size == "custom-64x2"
     assert checkpoint.encoder.dimensions == CUSTOM
 
 

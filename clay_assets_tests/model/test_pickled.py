@@ -78,7 +78,7 @@ def test_hostile_object_beside_the_weights_does_nothing(
     mark = tmp_path / "mark"
     content = {"state_dict": state, where: {"trap": traps(mark)[name]}}
     path = write_checkpoint(tmp_path / "hostile.ckpt", content)
-    assert read_checkpoint(path).model_size == "custom"
+    assert read_checkpoint(path).model_size == "custom-64x2"
     assert not mark.exists()
     open_with_pickle(path)
     assert mark.exists()

@@ -187,8 +187,9 @@ def across_the_antimeridian() -> pa.Array:
         locate(
             read_header(
                 chip_bytes(chip_pixels("uint8"), crs="EPSG:32601", origin=(370_000 + east, 7_504_000))
-            )
-        )
+            ),
+            512,
+        )[0]
         for east in (-5_120, 0, 5_120)
     ]
     return pa.array([place.footprint for place in places], pa.binary())

@@ -149,7 +149,7 @@ CHIPS = urls(6)
         ),
         (
             lambda t: t.take([0, 1, 2, 3, 4, 4]),
-            f"a source_url that an earlier row has, the first of them {CHIPS[4]}.",
+            f"the source_url and footprint of an earlier row, the first of them {CHIPS[4]}.",
         ),
         (lambda t: t.slice(1), "the rows' is ["),
         (

@@ -12,17 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clay_assets.chips import MAX_NODATA
 from clay_assets.publishing.publish import published_files
 from clay_assets.quality.examine import check_file, check_inventory, check_results
 from clay_assets.quality.judges import JUDGES
 from clay_assets.quality.report import Report, combined
 from clay_assets.quality.vectors import variety
 from clay_assets.results import results_key
-from clay_assets.results.outcomes import Embedded, Outcome, Skipped
+from clay_assets.results.outcomes import Embedded, Outcome
+from clay_assets.results.target import Target
 from clay_assets.state import TileStores
 from clay_assets.storage import Store, StoredObject
 from clay_assets.tiles.inventory import list_chips, read_inventory, write_inventory
 from clay_assets_tests.tile_scene import (
+    FINGERPRINT,
     TILES,
     MadeUp,
     Vectors,
@@ -35,8 +38,16 @@ from clay_assets_tests.tile_scene import (
 )
 
 TILE = TILES[0]
+TINY = replace(FINGERPRINT, model="clay-v0-tiny")
+CUSTOM = replace(FINGERPRINT, model="clay-v0-custom-64x2")
+V15 = replace(FINGERPRINT, model="clay-v1.5-small", level="cls")
+GROUP = embedded_at_level("group")
+TARGET = Target((FINGERPRINT, TINY, CUSTOM, V15, GROUP), FINGERPRINT, max_nodata=MAX_NODATA)
+"""Results of any of these are a tile's."""
+
 ACCOUNT, NUMBERS = "every_chip_accounted_for", "vectors_finite_and_of_the_right_width"
 VALID, INSIDE = "file_readable_and_valid", "geometry_inside_the_tile"
+ONE_MODEL = "version_holds_one_model"
 
 
 class CountingStore(Store):
@@ -72,7 +83,7 @@ def stores(tmp_path: Path) -> TileStores:
 
 
 def results_of(stores: TileStores, tile: str = TILE, *, again: bool = False) -> Report:
-    return check_results(stores.work, tile, read_inventory(stores.work, tile), again=again)
+    return check_results(stores.work, tile, read_inventory(stores.work, tile), TARGET, again=again)
 
 
 def file_of(stores: TileStores, tile: str = TILE, *, again: bool = False) -> Report:
@@ -102,6 +113,7 @@ def test_a_good_tile_has_no_faults_and_its_numbers_are_those_of_its_vectors(stor
     assert results.numbers["not_collapsed"]["tiles compared"] == 1
     assert file.numbers[VALID] == {"rows": 19, "bytes": stores.output.list()[0].size}
     assert file.numbers[INSIDE] == {"footprints": 19, "furthest out of a tile, m": 0}
+    assert file.numbers[ONE_MODEL] == {"models": f"clay-v0-small mean {'c' * 24}"}
 
 
 def test_the_numbers_of_many_tiles_are_added_up_or_their_extremes() -> None:
@@ -154,23 +166,15 @@ def the_first_in_place_of_the_last(outcomes: list[Outcome]) -> list[Outcome]:
     return [*outcomes[:-1], replace(outcomes[-1], chip=outcomes[0].chip)]
 
 
-def without_its_reason(outcomes: list[Outcome]) -> list[Outcome]:
-    return [
-        Skipped(outcome.chip, None, "")  # type: ignore[arg-type]
-        if isinstance(outcome, Skipped)
-        else outcome
-        for outcome in outcomes
-    ]
-
-
 @pytest.mark.parametrize(
     ("made_up", "check", "fault"),
     [
         (MadeUp(alter=drop_the_last), ACCOUNT, "19 embedded . 0 skipped, 20 in the inventory"),
         (MadeUp(alter=the_first_in_place_of_the_last), ACCOUNT, "20 in the inventory, but .* one twice"),
-        (MadeUp(skipped=1, alter=without_its_reason), ACCOUNT, "19 embedded . 0 skipped, 20 in the inv"),
         (MadeUp(vectors=nan_in_the_third), NUMBERS, "1 vectors with NaN .*_0003.tif"),
-        (MadeUp(model="clay-v0-tiny"), NUMBERS, r"shape \(768,\), expected \(256,\)"),
+        (MadeUp(fingerprint=TINY), NUMBERS, r"shape \(768,\), expected \(256,\)"),
+        (MadeUp(fingerprint=CUSTOM), NUMBERS, r"shape \(768,\), expected \(64,\)"),
+        (MadeUp(fingerprint=V15), NUMBERS, r"shape \(768,\), expected \(384,\)"),
         (MadeUp(vectors=one_ten_times_as_long), "norms_plausible", "1 norms from .* expected .*median 2"),
         (MadeUp(vectors=lambda n: 0 * clay_like(n)), "norms_plausible", "20 norms from 0 to 0"),
         (MadeUp(vectors=lambda n: 1000 * clay_like(n)), "norms_plausible", "20 norms .* expected .* to 100"),
@@ -186,20 +190,29 @@ def test_a_fault_is_named_by_its_check(stores: TileStores, made_up: MadeUp, chec
     assert re.search(fault, results_of(stores).faults[check])
 
 
-def test_a_vector_with_a_reason_does_not_make_up_for_a_row_with_neither(stores: TileStores) -> None:
+@pytest.mark.parametrize(
+    ("reasons", "count"),
+    [
+        ([None, "corrupt", None, None], "3 embedded . 1 skipped, 4 in the inventory, but 2 rows"),
+        ([None, None, None, None], "4 embedded . 0 skipped, 4 in the inventory, but 1 rows"),
+    ],
+    ids=["a vector with a reason does not make up for it", "alone"],
+)
+def test_a_row_with_neither_a_vector_nor_a_reason_is_not_accounted_for(
+    stores: TileStores, reasons: list[str | None], count: str
+) -> None:
     put_chips(stores, TILE, range(1, 5))
     MadeUp(skipped=1).store(stores, TILE)
-    path = stores.work.url(results_key(TILE))
-    metadata, table = pq.read_metadata(path).metadata, pq.read_table(path)
-    first, second, *others = table["reason"].to_pylist()
-    reasons = pa.array([second, first, *others])
-    table = table.set_column(table.schema.get_field_index("reason"), table.schema.field("reason"), reasons)
+    path = stores.work.url(results_key(TILE, FINGERPRINT))
+    metadata, table = pq.read_metadata(path).metadata, pq.read_table(path, partitioning=None)
+    assert table["reason"].to_pylist() == ["corrupt", None, None, None]
+    column = table.schema.get_field_index("reason")
+    table = table.set_column(column, table.schema.field("reason"), pa.array(reasons, pa.string()))
     ours = {name: value for name, value in metadata.items() if name.startswith(b"clay:")}
     pq.write_table(table.replace_schema_metadata(ours), path)
 
     assert re.search(
-        r"3 embedded . 1 skipped, 4 in the inventory, but 2 rows with neither .*, the first of .*_0001.tif",
-        results_of(stores).faults[ACCOUNT],
+        rf"{count} with neither .*, the first of .*_0001.tif", results_of(stores).faults[ACCOUNT]
     )
 
 
@@ -268,7 +281,7 @@ def test_a_tile_at_level_group_is_sampled_and_judged_like_one_at_level_mean(
 
     monkeypatch.setattr("clay_assets.quality.vectors.MAX_BYTES", 20 * 2**20)
     put_chips(stores, TILE, range(1, 8))
-    MadeUp(fingerprint=embedded_at_level("group"), vectors=spread).store(stores, TILE)
+    MadeUp(fingerprint=GROUP, vectors=spread).store(stores, TILE)
 
     report = results_of(stores)
 
@@ -307,12 +320,12 @@ def test_an_unchanged_tile_is_reported_from_before_and_a_changed_one_is_read_aga
     assert (work.take(), output.take()) == (kept, [])
 
     assert (results_of(stores, again=True), file_of(stores, again=True)) == first
-    assert results_key(TILE) in work.take()
+    assert results_key(TILE, FINGERPRINT) in work.take()
     assert len(output.take()) == 1
 
     MadeUp(vectors=nan_in_the_third).store(stores, TILE)
     assert "1 vectors with NaN" in results_of(stores).faults[NUMBERS]
-    assert results_key(TILE) in work.take()
+    assert results_key(TILE, FINGERPRINT) in work.take()
 
 
 @pytest.mark.parametrize("report", [b"", b"[]", b'{"tile": "27WXM", "unknown": 1}'])
@@ -329,11 +342,11 @@ def test_a_report_of_another_version_is_made_again(
     finish(stores, TILE)
     results_of(stores)
     stores.work.take()  # type: ignore[attr-defined]
-    monkeypatch.setattr("clay_assets.quality.report.REPORT_VERSION", 2)
+    monkeypatch.setattr("clay_assets.quality.report.REPORT_VERSION", 99)
 
     results_of(stores)
 
-    assert results_key(TILE) in stores.work.take()  # type: ignore[attr-defined]
+    assert results_key(TILE, FINGERPRINT) in stores.work.take()  # type: ignore[attr-defined]
 
 
 def test_a_damaged_published_file_is_found(stores: TileStores) -> None:

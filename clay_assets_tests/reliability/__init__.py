@@ -1,1 +1,1 @@
-"""What is promised of the whole: nothing lost, nothing let in, whatever the store, the process and files do."""
+"""Promises of the whole: nothing lost, nothing let in, whatever the store, the process and files do."""

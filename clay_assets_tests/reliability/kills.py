@@ -1,4 +1,4 @@
-"""Runs over several tiles, killed at random moments: `python -m clay_assets_tests.reliability.kills --kills 30`.
+"""Runs over several tiles, killed at random moments: `python -m clay_assets_tests.reliability.kills`.
 
 Belongs here: killing, and what must come of it. Each run is a fork of this process, which has imported all
 that a run needs and has done nothing with it: so a run begins at once, and most kills fall into its work.
@@ -64,7 +64,8 @@ def kill_runs(kills: int, seed: int, folder: Path, *, through_dagster: bool = Fa
         kills: So many.
         seed: Of the moments.
         folder: An empty one.
-        through_dagster: Whether runs are Dagster's, with records in an event log, rather than of the pipeline alone.
+        through_dagster: Whether runs are Dagster's, with records in an event log, rather than of the pipeline
+            alone.
     """
     chips = Store(folder / "chips")
     for tile in TILES:

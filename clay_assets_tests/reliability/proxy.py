@@ -26,9 +26,10 @@ Fault = Literal[
 """What may go wrong with a request.
 
 500, 503: the server says so, before it did anything. reset: the connection ends instead of an answer. lost:
-likewise, but the request was carried out. stall: nothing more comes. cut: the answer ends before its announced
-end. short, long: it announces less or more than the object has, and holds that. etag: of another object.
-expired: the token is. denied: access is. echo: the server repeats the request's credentials in its refusal.
+likewise, but the request was carried out. stall: nothing more comes. cut: the answer ends before its
+announced end. short, long: it announces less or more than the object has, and holds that. etag: of another
+object. expired: the token is. denied: access is. echo: the server repeats the request's credentials in its
+refusal.
 """
 
 TRANSIENT: tuple[Fault, ...] = ("500", "503", "reset", "lost", "stall", "cut", "short", "long", "etag")

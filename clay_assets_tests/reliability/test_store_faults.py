@@ -1,4 +1,4 @@
-"""A store that fails in every way that networks do: nothing is lost, and nothing is taken for what it is not."""
+"""A store that fails in every way that networks do: nothing is lost, and no damaged bytes are used."""
 
 import re
 import signal

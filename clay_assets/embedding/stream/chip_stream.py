@@ -39,8 +39,8 @@ BATCHES_AHEAD = 16
 devices go on while a tile is written. Lost if the process is killed meanwhile."""
 
 GIVE_UP_S = 5.0
-"""Seconds for which a run that ends by an error or an interrupt waits for transfers in progress. Their chips are
-lost to it either way, and a silent network would hold it for minutes."""
+"""Seconds for which a run that ends by an error or an interrupt waits for transfers in progress. Their chips
+are lost to it either way, and a silent network would hold it for minutes."""
 
 OUTCOMES_AHEAD_BYTES = 256 * 2**20
 """Of vectors of such batches."""
