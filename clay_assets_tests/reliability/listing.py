@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from clay_assets.tiles.inventory import list_chips
 from clay_assets.storage import S3Options, Store
+from clay_assets.tiles.inventory import list_chips
 from clay_assets_tests.geotiffs import chip_name
 
 TILE = "27WXN"
@@ -34,7 +35,8 @@ def serving_names(count: int) -> Iterator[str]:
             start = int(asked.get("continuation-token", ["0"])[0])
             end = min(count, start + PAGE)
             items = "".join(
-                f"<Contents><Key>chips/{TILE}/2020-06-15/{chip_name(number, tile=TILE)}</Key><Size>13000000</Size>"
+                f"<Contents><Key>chips/{TILE}/2020-06-15/{chip_name(number, tile=TILE)}</Key>"
+                "<Size>13000000</Size>"
                 f'<LastModified>2020-06-16T12:00:00.000Z</LastModified><ETag>"{number:032x}"</ETag></Contents>'
                 for number in range(start, end)
             )
@@ -87,8 +89,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list(endpoint: str, options: S3Options) -> int:
-    from dataclasses import replace
-
     store = Store("s3://bucket/chips", replace(options, endpoint_url=endpoint))
     return len(list_chips(store, TILE).chips)
 

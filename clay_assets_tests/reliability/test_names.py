@@ -1,5 +1,6 @@
 """Names that buckets hold: what is listed is read under the very name, and nothing leads out of its store."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,16 +52,12 @@ def test_a_key_that_would_lead_out_of_its_store_is_refused(
 
 
 @pytest.mark.parametrize("name", ["../escaped.tif", "a/../b.tif", "./c.tif"])
-def test_an_object_named_with_dots_hides_no_other_object(name: str, bucket: S3Bucket) -> None:
-    """S3 takes such keys; no client that follows paths can ask for them."""
+def test_an_object_named_with_dots_is_told_instead_of_the_listing(name: str, bucket: S3Bucket) -> None:
+    """S3 takes such keys, and obstore asks for none of them: the tile fails, and nothing is left out."""
     for key in (f"chips/27WXN/{name}", "chips/27WXN/good.tif"):
         client(bucket.endpoint).put_object(Bucket=bucket.name, Key=key, Body=b"chip")
-    try:
-        found = [item.url for item in bucket.store("chips").list("27WXN/")]
-    except StorageError as error:
-        assert name in str(error) or "Rename or delete the object" in str(error)
-    else:
-        assert f"s3://{bucket.name}/chips/27WXN/good.tif" in found
+    with pytest.raises(StorageError, match=rf"chips/27WXN/{re.escape(name)}.*Rename or delete the object"):
+        bucket.store("chips").list("27WXN/")
 
 
 def test_the_same_chip_twice_is_embedded_once_each(bucket: S3Bucket, tmp_path: Path) -> None:
@@ -75,7 +72,7 @@ def test_the_same_chip_twice_is_embedded_once_each(bucket: S3Bucket, tmp_path: P
     assert outcome.results.summary.chips == 3
 
 
-def test_twenty_thousand_objects_are_listed_in_little_memory(bucket: S3Bucket) -> None:
+def test_twenty_thousand_objects_are_listed_in_little_memory() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "clay_assets_tests.reliability.listing", "--objects", "20000"],
         capture_output=True, text=True, check=False, timeout=120,
