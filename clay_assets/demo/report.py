@@ -14,9 +14,9 @@ Next:
   1. See the assets, with a picture of each tile, at http://localhost:3000
        DAGSTER_HOME=$PWD/.dagster {bin}dagster dev
   2. Real chips and the released weights, with your AWS credentials in the environment
-       export CLAY_CHECKPOINT=s3://clay-model-ckpt/v0/clay-small-70MT-1100T-10E.ckpt export
-       CLAY_CHIPS_URI=s3://clay-tiles-02/02 {bin}dagster asset materialize -m clay_assets.definitions --select
-       '+embeddings_geoparquet' --partition 27WXN
+       export CLAY_CHECKPOINT=s3://clay-model-ckpt/v0/clay-small-70MT-1100T-10E.ckpt
+       export CLAY_CHIPS_URI=s3://clay-tiles-02/02
+       {bin}dg launch --assets '+embeddings_geoparquet' --partition 27WXN
   3. Open the files in QGIS (Layer > Add Layer > Add Vector Layer), or ask DuckDB
        {bin}python -c "import duckdb; duckdb.sql('''SELECT date, count(*) AS chips
          FROM read_parquet('{files}') GROUP BY date ORDER BY date''').show()"
