@@ -200,9 +200,7 @@ class Soak:
         runs = self._processes()["run"]
         if runs:
             with suppress(psutil.Error):
-                run = self.chance.choice(runs)
-                print(run.pid, run.ppid(), run.cmdline(), flush=True)
-                run.kill()
+                self.chance.choice(runs).kill()
                 self.kills += 1
 
     def _look_at_memory(self) -> None:
