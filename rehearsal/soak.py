@@ -70,7 +70,12 @@ class Soak:
         port = stack.enter_context(servers.postgres(self.scratch))
         endpoint, _ = stack.enter_context(servers.s3(self.scratch))
         self.proxy: Proxy = stack.enter_context(proxying(endpoint))
-        self.s3 = S3Options(endpoint_url=endpoint, region_name="us-east-1", **KEYS)
+        self.s3 = S3Options(
+            endpoint_url=endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=KEYS["aws_access_key_id"],
+            aws_secret_access_key=KEYS["aws_secret_access_key"],
+        )
         client = botocore.session.get_session().create_client(
             "s3", region_name="us-east-1", endpoint_url=endpoint, **KEYS
         )
