@@ -203,9 +203,9 @@ def test_pixels_in_memory_are_bounded_also_while_tiles_fail() -> None:
     within(PATIENCE, work)
 
     slots = 4 + 1 + 3
-    # A decoder that takes a file's bands apart holds them twice for a moment, and a slot is free a moment
-    # before the batch is forgotten.
-    assert 2 <= max(seen) <= slots + 1 + 1
+    # Each of four decoders that takes a file's bands apart holds them twice for a moment, and a slot is free
+    # a moment before the batch is forgotten.
+    assert 2 <= max(seen) <= slots + 4 + 1
 
 
 def test_no_pixels_are_kept_while_the_encoder_waits() -> None:
