@@ -53,8 +53,9 @@ LOOKERS = 32
 LOOKS = 3
 """Requests of a tick for a tile, and tiles at a time: `benchmarks.tick`."""
 
-PUTS = 3
-"""Objects stored for a tile: inventory, results, published file."""
+PUTS_AND_LISTS = 16.5
+GETS_AND_HEADS = 8.6
+"""Requests for a tile beside those for its chips, which are a GET each: measured by `cluster --measure`."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ def project(
     wall_h = busy_h / workers + busy_h / runs / 2 * (workers > 1)
     dollars = {
         "workers": busy_h * rates["worker_dollars"],
-        "requests": chips / 1000 * rates["get_dollars"]
-        + (tiles * (PUTS + math.ceil(chips_per_tile / 1000))) / 1000 * rates["put_dollars"],
+        "requests": (chips + tiles * GETS_AND_HEADS) / 1000 * rates["get_dollars"]
+        + tiles * (PUTS_AND_LISTS + chips_per_tile // 1000) / 1000 * rates["put_dollars"],
         "egress": chips * rates["chip_mb"] / 1000 * rates["egress_dollars"],
     }
     total = sum(dollars.values())

@@ -12,8 +12,8 @@ def test_hours_and_dollars_are_those_worked_out_by_hand() -> None:
     found = lines(encode=100, cores=16, network=25, start_s=9, tile_s=0.18, worker_dollars=2, get_dollars=0)
     # 100,000 chips at 100/s: 1,000 s. 20 runs of 9 s and 1,000 tiles of 0.18 s: 360 s. Together 0.378 hours.
     assert found["worker hours"].startswith("0.4, 26.47 %")
-    assert found["dollars"].startswith("workers 0.76, requests 0.02")
-    assert found["dollars per million chips"] == "7.76"  # 0.7556 and 4 PUTs or LISTs a tile: 0.02
+    assert found["dollars"].startswith("workers 0.76, requests 0.08")
+    assert found["dollars per million chips"] == "8.38"  # 0.7556, and 16.5 PUTs or LISTs a tile: 0.0825
 
 
 @pytest.mark.parametrize(
