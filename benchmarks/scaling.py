@@ -35,6 +35,7 @@ RATES: Mapping[str, Rate] = {
     "chip_mb": Rate(7.4, "MB a chip as it is stored", "benchmarks.tile: the demo's land"),
     "start_s": Rate(8.0, "s from a run's start to its first chip", "benchmarks.tile: 6.3 to 7.6 s"),
     "tile_s": Rate(0.086, "s a tile beside its chips", "benchmarks.growth: a current tile"),
+    "around_s": Rate(0.6, "CPU s a tile of Dagster, PostgreSQL and Ray", "cluster --measure"),
     "rows": Rate(12.6, "rows a tile in PostgreSQL", "benchmarks.events"),
     "row_kb": Rate(26.6, "kB a tile in PostgreSQL", "benchmarks.events: 20 chips a tile"),
     "tick_ms": Rate(2.9, "ms of CPU to look at a tile on S3", "benchmarks.tick"),
@@ -118,6 +119,11 @@ def project(
             ("dollars per million chips", f"{total / chips * 1e6:,.2f}"),
             ("results and files", f"{chips * rates['result_kb'] / 1e6:,.1f} GB"),
             ("PostgreSQL", f"{tiles * rates['rows']:,.0f} rows, {tiles * rates['row_kb'] / 1e6:,.2f} GB"),
+            (
+                "beside the workers",
+                f"{tiles * rates['around_s'] / 3600:,.1f} core hours of Dagster, PostgreSQL and Ray:"
+                f" {tiles * rates['around_s'] / 3600 / wall_h:,.1f} cores to keep pace",
+            ),
             (
                 "a tick of the schedule",
                 f"{max(tick_cpu, tick_wait):,.0f} s: {tick_cpu:,.0f} s of one core,"
