@@ -12,7 +12,7 @@ VERSION := $(if $(filter v1.5,$(MODEL)),2,1)
 PICTURES ?= build/pictures
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench rehearsal cluster clean
+.PHONY: help demo test lint bench rehearsal cluster clean audit
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -75,6 +75,13 @@ rehearsal: $(VENV)/installed  ## run a backfill with PostgreSQL, S3, webserver a
 
 cluster: $(VENV)/installed-cluster  ## run backfills on a Ray cluster of hosts in network namespaces, one of which vanishes
 	$(BIN)/python -m cluster
+
+# Each package of constraints.txt against the advisories, in an environment of its own. Where those cannot be reached
+# it says of each package that it could not be audited.
+audit:  ## look for known vulnerabilities in the pinned versions
+	@$(PYTHON) -m venv build/audit
+	@build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 # Not data, checkpoints and .dagster: the pipeline's own default places, with whatever a user has made there.
 clean:  ## remove the virtual environment, caches and build; data, checkpoints and .dagster stay

@@ -38,7 +38,9 @@ NAME_IN_MEMORY = "chip.tif"
 """What messages call a file, whichever it is: two of the same kind read the same."""
 
 # By the GeoTIFF specification: https://docs.ogc.org/is/19-008r4/19-008r4.html
-ANGULAR_UNITS, USER_DEFINED, EPSG_ANGLES = 2054, 32_767, range(9100, 9200)
+EPSG_LENGTHS, EPSG_ANGLES, USER_DEFINED_UNIT = range(9000, 9100), range(9100, 9200), 32_767
+UNITS = {2052: EPSG_LENGTHS, 2054: EPSG_ANGLES, 3076: EPSG_LENGTHS, 4099: EPSG_LENGTHS}
+"""Keys of a reference system that name a unit, and what they may name."""
 
 # A file without a place is refused with its reason. To ignore the warning for one call alone would change
 # the filters of every thread.
@@ -158,10 +160,14 @@ def _check_metadata(data: bytes) -> None:
 
 
 def _check_units(data: bytes) -> None:
-    """Refuse angles in a unit that is none: GDAL would look for it, and prints on stderr that it cannot."""
+    """Refuse a unit that is none: GDAL would look for it, and prints on stderr that it cannot."""
     for key, place, _, value in find_geo_keys(data):
-        if key == ANGULAR_UNITS and place == 0 and value not in (0, USER_DEFINED, *EPSG_ANGLES):
-            raise GeoTiffError(f"has angles in unit {value}, expected one of EPSG's, from 9100 to 9199")
+        units = UNITS.get(int(key))
+        if units is not None and place == 0 and value not in units and value != USER_DEFINED_UNIT:
+            raise GeoTiffError(
+                f"names unit {value} in key {key} of its reference system, expected one of EPSG's, from"
+                f" {units.start} to {units.stop - 1}"
+            )
 
 
 def _needs_gdal(header: Header, blocks: Blocks) -> bool:

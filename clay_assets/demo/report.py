@@ -16,7 +16,7 @@ Next:
   2. Real chips and the released weights, with your AWS credentials in the environment
        export CLAY_CHECKPOINT=s3://clay-model-ckpt/v0/clay-small-70MT-1100T-10E.ckpt
        export CLAY_CHIPS_URI=s3://clay-tiles-02/02
-       {bin}dagster asset materialize -m clay_assets.definitions --select '*' --partition 27WXN
+       {bin}dg launch --assets '+embeddings_geoparquet' --partition 27WXN
   3. Open the files in QGIS (Layer > Add Layer > Add Vector Layer), or ask DuckDB
        {bin}python -c "import duckdb; duckdb.sql('''SELECT date, count(*) AS chips
          FROM read_parquet('{files}') GROUP BY date ORDER BY date''').show()"

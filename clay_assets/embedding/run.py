@@ -65,7 +65,7 @@ class EmbeddingRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._stack.__exit__(kind, error, trace)
 
     @property
     def is_full(self) -> bool:

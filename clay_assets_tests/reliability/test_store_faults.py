@@ -1,12 +1,16 @@
 """A store that fails in every way that networks do: nothing is lost, and no damaged bytes are used."""
 
 import re
+import signal
+import subprocess
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from clay_assets.embedding.stream.chip_stream import GIVE_UP_S
 from clay_assets.pipeline import RunStopped
 from clay_assets.storage import TransferFailed, connection
 from clay_assets_tests.reliability.proxy import TRANSIENT, Decision, Fault, at_rates, proxying
@@ -130,3 +134,48 @@ def test_a_dead_network_is_given_up_in_the_stated_time(
 
     # As connection.py states it, with a second for a busy machine and the last wait between two attempts.
     assert time.monotonic() - began < 3 + 1 + 3
+
+
+STALLED = """
+import signal, sys
+from pathlib import Path
+from clay_assets_tests.reliability.tiles import run_tiles, stores_of
+from clay_assets_tests.s3_server import S3Bucket
+
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt  # as Dagster does
+
+signal.signal(signal.SIGTERM, stop)
+endpoint, name, folder = sys.argv[1:]
+print("begun", flush=True)
+run_tiles(stores_of(S3Bucket(endpoint, name), endpoint, "made"), Path(folder), "27WXN")
+"""
+
+
+def test_a_run_that_is_stopped_while_chips_do_not_come_ends_soon(bucket: S3Bucket, tmp_path: Path) -> None:
+    put_chips(bucket.store("chips"), TILE, 40)
+    with proxying(bucket.endpoint) as proxy:
+        proxy.decide = lambda request: "stall" if re.search(r"_00[1-4][0-9]\.tif", request.path) else None
+        command = [sys.executable, "-c", STALLED, proxy.url, bucket.name, str(tmp_path)]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            deadline = time.monotonic() + 60
+            while proxy.injected["stall"] < 3 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(1)
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            output, _ = process.communicate(timeout=60)
+            took = time.monotonic() - began
+        assert "KeyboardInterrupt" in output, output[-2000:]
+        assert took < GIVE_UP_S + 10, f"{took:.1f} s, of which {GIVE_UP_S:g} s are allowed to transfers"
+
+        # Some of what came before the stall is kept.
+        proxy.decide = lambda _: None
+        before = len(proxy.requests)
+        (outcome,) = run_tiles(stores_of(bucket, proxy.url, "made"), tmp_path, TILE)
+        read = {request.path for request in proxy.requests[before:] if "/chips/" in request.path}
+    assert outcome.results is not None
+    assert outcome.results.summary.embedded == 40
+    assert len([path for path in read if path.endswith(".tif")]) < 40

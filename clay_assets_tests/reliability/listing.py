@@ -1,0 +1,97 @@
+"""A listing of any length: `python -m clay_assets_tests.reliability.listing --objects 1000000`.
+
+Belongs here: a server that has nothing but names, and the memory and time that listing them takes.
+"""
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from clay_assets.storage import S3Options, Store
+from clay_assets.tiles.inventory import list_chips
+from clay_assets_tests.geotiffs import chip_name
+
+TILE = "27WXN"
+PAGE = 1000
+
+
+@contextmanager
+def serving_names(count: int) -> Iterator[str]:
+    """Serves S3's ListObjectsV2 of so many chips of one tile, 1,000 a page; yields the server's URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            asked = parse_qs(urlsplit(self.path).query)
+            start = int(asked.get("continuation-token", ["0"])[0])
+            end = min(count, start + PAGE)
+            items = "".join(
+                f"<Contents><Key>chips/{TILE}/2020-06-15/{chip_name(number, tile=TILE)}</Key>"
+                "<Size>13000000</Size>"
+                f'<LastModified>2020-06-16T12:00:00.000Z</LastModified><ETag>"{number:032x}"</ETag></Contents>'
+                for number in range(start, end)
+            )
+            more = f"<NextContinuationToken>{end}</NextContinuationToken>" if end < count else ""
+            truncated = f"<IsTruncated>{'true' if end < count else 'false'}</IsTruncated>"
+            body = f"<ListBucketResult>{truncated}{more}{items}</ListBucketResult>".encode()
+            self.send_response_only(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def listed_memory(output: str) -> int:
+    """Bytes that a listing took, from what `main` printed."""
+    return int(json.loads(output)["bytes"])
+
+
+def _memory() -> int:
+    """Most bytes of memory that this process has held, on Linux."""
+    return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """List as many objects as asked, and print the memory and the time that it took as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--objects", type=int, default=1_000_000)
+    objects = parser.parse_args(arguments).objects
+    options = S3Options(aws_access_key_id="key", aws_secret_access_key="secret")  # noqa: S106 - any would do
+    with serving_names(10) as endpoint:
+        _list(endpoint, options)  # connect once
+    usual = _memory()
+    with serving_names(objects) as endpoint:
+        began = time.monotonic()
+        found = _list(endpoint, options)
+        took = time.monotonic() - began
+    print(json.dumps({"objects": found, "bytes": _memory() - usual, "seconds": round(took, 1)}))
+    return found != objects
+
+
+def _list(endpoint: str, options: S3Options) -> int:
+    store = Store("s3://bucket/chips", replace(options, endpoint_url=endpoint))
+    return len(list_chips(store, TILE).chips)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
