@@ -14,7 +14,7 @@ from rehearsal import servers
 
 LOG = """10.77.0.11 - - [24/Nov/2026 15:31:00] "GET /chips/33TUG/2020-06-15/claytile_1.tif HTTP/1.1" 200 -
 10.77.0.11 - - [24/Nov/2026 15:31:00] "GET /chips?list-type=2&prefix=33TUG/ HTTP/1.1" 200 -
-10.77.0.11 - - [24/Nov/2026 15:31:01] "PUT /work/chip_embeddings/33TUG.parquet HTTP/1.1" 200 -
+10.77.0.11 - - [24/Nov/2026 15:31:01] "PUT /cluster/chip_embeddings/33TUG.parquet HTTP/1.1" 200 -
 10.77.0.12 - - [24/Nov/2026 15:31:02] "GET /chips/33TUG/2020-06-15/claytile_1.tif HTTP/1.1" 200 -
 10.77.0.12 - - [24/Nov/2026 15:31:02] "GET /chips/33TUH/2020-06-15/claytile_2.tif HTTP/1.1" 206 -
 """
