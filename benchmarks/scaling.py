@@ -19,7 +19,7 @@ class Rate:
     Attributes:
         default: Where nothing else is said.
         unit: Of it.
-        source: What measured it, or that nobody did.
+        source: What measured it, or that it is a guess.
     """
 
     default: float

@@ -103,7 +103,7 @@ def write_collection(folder: Path, rows: int, width: int) -> str:
 
 
 def read_columns(folder: Path) -> None:
-    """The same columns in as many threads, kept by nobody."""
+    """Read the same columns with as many threads and discard them."""
 
     def read(path: Path) -> None:
         with pq.ParquetFile(path, pre_buffer=False) as parquet:

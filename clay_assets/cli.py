@@ -219,7 +219,7 @@ def _encoder(settings: Settings) -> "EncoderSettings":
 
 
 def _known_target(settings: Settings, work: Store) -> "Target | None":
-    """What is to be embedded, and how; None where nobody knows the checkpoint, or it is not here yet."""
+    """The target of the embedding; None if the checkpoint is unknown or missing."""
     from clay_assets.embedding.checkpoint_cache import CheckpointMissing
 
     try:

@@ -68,7 +68,7 @@ def embed_tile(
         The published file.
 
     Raises:
-        NoUsableChips: If the tile has no chips, or none that can be used.
+        NoUsableChips: If the tile has no usable chips.
         StorageError: If an address cannot be read or written, or the checkpoint is missing.
         CheckpointError: If the file is no checkpoint of a model that is supported.
         SettingsError: If an argument is invalid.

@@ -364,7 +364,7 @@ class _Run:
     def _finish(self, outcome: TileOutcome) -> None:
         try:
             self._record(outcome)
-        except Exception as error:  # not of the tile in hand, which may be another
+        except Exception as error:  # may belong to another tile than the current one
             raise RunStopped(replace(outcome, error=error)) from error
         if outcome.error is not None and self._is_systemic(outcome):
             raise RunStopped(outcome) from outcome.error

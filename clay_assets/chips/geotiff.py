@@ -125,7 +125,7 @@ def read_samples(data: bytes, header: Header) -> NDArray[Any]:
 
     Returns:
         (bands, height, width) in the file's sample type. Where the file interleaves its pixels, a view of
-        (height, width, bands): whoever copies it next takes the bands apart in passing.
+        (height, width, bands): the next copy separates the bands.
 
     Raises:
         GeoTiffError: If a block is missing or damaged.

@@ -35,7 +35,7 @@ FREE = "free"
 
 
 class UntrainedWeights(ValueError):
-    """The checkpoint's weights were never trained, and nobody asked for such vectors."""
+    """The checkpoint's weights were never trained, and CLAY_ALLOW_UNTRAINED is not set."""
 
     systemic = True
 
@@ -112,7 +112,7 @@ class EncoderSettings:
         return self._target(facts, "fp32") if facts else None
 
     def described_target(self) -> Target:
-        """The same, with the checkpoint brought to this machine where nobody knows it yet.
+        """The same, but downloads the checkpoint if its hash is not known yet.
 
         Raises:
             StorageError: If the checkpoint cannot be fetched.

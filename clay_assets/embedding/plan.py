@@ -25,7 +25,7 @@ class TilePlan:
         tile: MGRS code.
         chips: Its inventory.
         fingerprint: Of the results that it has or gets.
-        header: Of its results in the store; None where there are none that are valid.
+        header: Header of the stored results; None if there are no valid ones.
         kept: Rows of those results that are still valid, in the file's order.
         todo: Chips to embed, in the order of the inventory.
         is_current: Whether the results in the store are complete as they are.

@@ -20,7 +20,7 @@ class TileSummary:
         skipped: Chips without, each by URL with its reason and its detail.
         seconds: Wall time from the end of the tile before it in the same run to the end of its last chip: the
             seconds of a run's tiles add up to the time in which the run had something to embed.
-        encoded: Chips embedded in that run; the others were at hand.
+        encoded: Chips embedded in that run; the others had results already.
         bytes_read: Bytes of chips fetched in that run.
         nodata: Mean share of the embedded chips' pixels without data, 0 to 1.
         bounds: West, south, east, north of the embedded chips, degrees in OGC:CRS84; empty without any.

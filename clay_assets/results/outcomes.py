@@ -50,6 +50,6 @@ Outcome = Embedded | Skipped
 
 
 class NoUsableChips(ValueError):
-    """A tile has no chips, or none that can be used: nothing of it can be published."""
+    """A tile has no usable chips, so nothing can be published."""
 
     concerns_one_tile = True

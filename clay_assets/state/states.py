@@ -63,9 +63,9 @@ class TileState:
         todo: Chips to fetch and embed.
         todo_bytes: Of those.
         listed: One word for the chips listed: another chip or another ETag changes it.
-        embedded: One word for the results at hand: what was embedded, and how; "" where there are none.
+        embedded: One word for the existing results: what was embedded, and how; "" where there are none.
         detail: More about the state, for a person; may be "".
-        rate: How fast it was embedded; None where nobody knows.
+        rate: How fast it was embedded; None if unknown.
     """
 
     tile: str

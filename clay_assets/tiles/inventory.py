@@ -26,7 +26,7 @@ INVENTORY = pa.schema(
 
 
 class InventoryMissing(LookupError):
-    """A tile has no inventory yet, or none that can be read."""
+    """A tile has no readable inventory."""
 
 
 class NoTiles(StorageError):
@@ -42,7 +42,7 @@ class Inventory:
     Attributes:
         chips: GeoTIFFs by their names, in the order of date, then chip number. One with a name that is no
             chip's stands at the end; reading it gives it a recorded skip.
-        others: Objects of other kinds (side files, manifests), which are nobody's business here.
+        others: Objects of other kinds (side files, manifests), which are ignored here.
     """
 
     chips: tuple[StoredObject, ...]

@@ -54,7 +54,8 @@ def run(
         version: Of the published files.
 
     Returns:
-        The exit status: 0 where nothing is wrong, 1 where something is, 2 where stderr says why nobody knows.
+        The exit status: 0 where nothing is wrong, 1 where something is, 2 where it could not tell; stderr
+        says why.
 
     Raises:
         StorageError, SettingsError: As for every command.

@@ -88,7 +88,7 @@ class TileFacts:
         chips: As the bucket lists them.
         inputs: What its file is to say that it was made from: one word for each precision that is accepted.
         files: Published files of the version.
-        unusable: Why none of its chips can be embedded; "" where some can, or nobody knows.
+        unusable: Why none of its chips can be embedded; "" if some can, or if it is unknown.
         embedded: Whether its results are complete, though there is no file.
     """
 

@@ -105,7 +105,7 @@ class DeviceLoop:
         self._level: Level = level
         self._size = batch_size
         self._clock = clock
-        self._todo: list[ReadyChip] = []  # of the batch in hand, not launched yet
+        self._todo: list[ReadyChip] = []  # of the current batch, not launched yet
         self._unfinite = 0  # vectors of this device that were not finite
         self._launched: deque[_Launched] = deque()
         on_gpu = embedder.device.type == "cuda"
@@ -117,7 +117,7 @@ class DeviceLoop:
         """Encode until there is nothing more.
 
         An error that no step expects, such as a native library's panic, ends the whole stream: each chip that
-        waits for a device gets it as its outcome, because nobody asks this thread how it ended.
+        waits for a device gets it as its outcome, because no other thread checks how this one ended.
         """
         try:
             while self._step():
