@@ -27,7 +27,7 @@ UNDER_WAY = (
     dg.DagsterRunStatus.CANCELING,
 )
 
-TODO: frozenset[State] = frozenset({"new", "changed", "unpublished"})
+TO_REQUEST: frozenset[State] = frozenset({"new", "changed", "unpublished"})
 """States of tiles that a run is requested for. Stale tiles are left to a person: after a change of the
 checkpoint or the level that may be the whole archive, and one backfill of all tiles does it."""
 
@@ -86,7 +86,7 @@ def plan_runs(
         under_way: Tiles of queued or running runs; they are left out.
         tiles_per_run: Tiles in a run at most; 0: no limit.
     """
-    groups = groupby(states, lambda look: look.state in TODO and look.tile not in under_way)
+    groups = groupby(states, lambda look: look.state in TO_REQUEST and look.tile not in under_way)
     for wanted, group in groups:
         tiles = list(group)
         size = tiles_per_run or len(tiles)
