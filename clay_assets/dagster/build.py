@@ -10,16 +10,16 @@ from typing import Any
 
 import dagster as dg
 
+from clay_assets.dagster.assets import KEYS, build_assets
+from clay_assets.dagster.automation import ImageryMonitor, build_automation
+from clay_assets.dagster.collection import build_embeddings_collection
+from clay_assets.dagster.resources import ClayEncoder, ObjectStore
+from clay_assets.settings import Settings
+from clay_assets.storage import Store
+from clay_assets.tiles.manifest import read_tiles
+
 # Backfill policies are in beta since 1.5 and warn once per asset and process.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
-
-from clay_assets.dagster.assets import KEYS, build_assets  # noqa: E402
-from clay_assets.dagster.automation import ImageryMonitor, build_automation  # noqa: E402
-from clay_assets.dagster.collection import build_embeddings_collection  # noqa: E402
-from clay_assets.dagster.resources import ClayEncoder, ObjectStore  # noqa: E402
-from clay_assets.settings import Settings  # noqa: E402
-from clay_assets.storage import Store  # noqa: E402
-from clay_assets.tiles.manifest import read_tiles  # noqa: E402
 
 
 def build_resources(settings: Settings) -> dict[str, Any]:
