@@ -39,7 +39,7 @@ def test_the_log_tells_which_host_read_a_chip_how_often(tmp_path: Path) -> None:
         "33TUH": {1: 1},
     }
     assert reads.addresses() == {"33TUG": {"10.77.0.11", "10.77.0.12"}, "33TUH": {"10.77.0.12"}}
-    assert reads.requests() == {"GET chips": 3, "LIST chips": 1, "PUT work": 1}
+    assert reads.requests() == {"GET chips": 3, "LIST chips": 1, "PUT cluster": 1}
 
 
 def test_what_was_there_before_is_forgotten(tmp_path: Path) -> None:
