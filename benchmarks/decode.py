@@ -23,7 +23,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from clay_assets.chips import read_chip
-from clay_assets.chips.directory import find_blocks
+from clay_assets.chips.directory import Directory
 from clay_assets.chips.geotiff import read_header, read_samples
 from clay_assets_tests.geotiffs import chip_bytes, chip_name, read_with_rasterio
 from clay_model.spec import BANDS, CHIP_SIZE
@@ -123,7 +123,7 @@ DECODERS: Mapping[str, Decoder] = {
 
 def _limit(data: bytes) -> Decoder:
     """Inflates the blocks of that file, each over the one before."""
-    blocks = find_blocks(data)
+    blocks = Directory(data).blocks()
     ends = blocks.offsets + blocks.counts
     streams = [data[start:end] for start, end in zip(blocks.offsets, ends, strict=True)]
     buffer = memoryview(bytearray(len(BANDS) * CHIP_SIZE**2 * 4))

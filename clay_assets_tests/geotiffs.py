@@ -72,6 +72,7 @@ def chip_bytes(
     bands: tuple[str | None, ...] = (),
     scales: Sequence[float] = (),
     offsets: Sequence[float] = (),
+    meaning: str = "Area",
     **options: float | str,
 ) -> bytes:
     """A chip as GDAL writes it.
@@ -87,6 +88,7 @@ def chip_bytes(
         bands: Names of the bands; empty: the file names none.
         scales: Of the bands; empty: the file has none.
         offsets: Likewise.
+        meaning: "Area" or "Point": of what the tie point is the place, the corner or the centre of a pixel.
         **options: More creation options, above those of the layout.
     """
     samples = chip_pixels() if pixels is None else pixels
@@ -100,6 +102,8 @@ def chip_bytes(
         with file.open(
             count=count, height=height, width=width, dtype=samples.dtype.name, **profile
         ) as dataset:
+            if meaning != "Area":
+                dataset.update_tags(AREA_OR_POINT=meaning)
             dataset.write(samples)
             # After the pixels, as the bucket's files were written: the directory moves to the end.
             if date is not None:

@@ -1,11 +1,12 @@
-"""Where a TIFF keeps its blocks: the few entries of its directory that decoding needs.
+"""A TIFF's first directory: where its blocks are, and the tags that decide how to read them.
 
 A TIFF points to a directory, whose entries (tag, type, count, values or a pointer to them) point to the
-blocks, strips or tiles. GDAL reads the directory too, for `geotiff.Header`, but does not say where the
-blocks are. Every pointer is held against the file's length before it is followed.
+blocks: strips or tiles. GDAL reads the directory too but does not say where the blocks are. Every pointer is
+checked against the file's length before it is followed.
 """
 
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,20 +15,20 @@ from numpy.typing import NDArray
 
 
 class GeoTiffError(Exception):
-    """These bytes cannot be read as a GeoTIFF; the message says where reading ended."""
+    """The bytes cannot be read as a GeoTIFF; the message says why."""
 
 
 class NotTiffError(GeoTiffError):
-    """These bytes are no TIFF at all."""
+    """The bytes are not a TIFF."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """One of the ways to write a TIFF.
+    """One of the four binary layouts of a TIFF.
 
     Attributes:
         order: Byte order, "<" or ">".
-        start: Where the file says where its directory is.
+        start: Position of the pointer to the first directory.
         pointer: struct's letter for an offset, and for the number of values of an entry.
         number: struct's letter for the number of entries.
     """
@@ -46,27 +47,29 @@ DIALECTS = {
 }
 """By the first four bytes of the file."""
 
+# Types and tags by number, from the TIFF 6.0, BigTIFF and GeoTIFF specifications.
+TYPE_BYTES = dict(
+    zip([*range(1, 14), 16, 17, 18], [1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 8, 8, 8], strict=True)
+)
 INTEGERS = {3: "u2", 4: "u4", 16: "u8"}
-"""NumPy's names of the types that integers are stored in, by the TIFF specification's numbers."""
-
-# Tags, by the same.
+DOUBLE = 12
 BITS_PER_SAMPLE, PREDICTOR = 258, 317
 STRIP_OFFSETS, STRIP_BYTE_COUNTS = 273, 279
 TILE_OFFSETS, TILE_BYTE_COUNTS = 324, 325
-GEO_KEYS, GDAL_METADATA = 34735, 42112
+TIE_POINT, GEO_KEYS, GDAL_METADATA = 33922, 34735, 42112
 
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """Where the blocks are, and how their bytes are to be taken.
+    """Location and encoding of an image's blocks.
 
     Attributes:
         order: The file's byte order, "<" or ">".
         tiled: Tiles, rather than strips as wide as the image.
-        bits: Of a sample.
-        predictor: 1: samples as they are; 2: differences between neighbours; 3: of their bytes, regrouped.
-        offsets: Where each block begins; row by row from the top, and band after band if they are apart.
-        counts: Bytes of each block; 0 where the file leaves it out.
+        bits: Bits per sample.
+        predictor: 1: samples unchanged; 2: differences between neighbours; 3: of their bytes, regrouped.
+        offsets: Position of each block; row by row from the top, and band after band if they are separate.
+        counts: Bytes of each block; 0 for a block that the file omits.
     """
 
     order: Literal["<", ">"]
@@ -77,118 +80,138 @@ class Blocks:
     counts: NDArray[np.int64]
 
 
-def find_directory(data: bytes) -> tuple[Dialect, int]:
-    """How a TIFF is written, and where its directory begins.
+class Directory:
+    """The first directory of a TIFF.
 
-    Raises:
-        NotTiffError: If the bytes are no TIFF.
-        GeoTiffError: If the file ends before its directory begins.
+    Attributes:
+        order: The file's byte order, "<" or ">".
+        entries: By tag: type and number of its values, and the position of the values.
     """
-    dialect = DIALECTS.get(data[:4])
-    if dialect is None:
-        raise NotTiffError(f"begins with {data[:12]!r}, expected a TIFF's II*, MM*, II+ or MM+")
-    (directory,) = _unpack(data, dialect, dialect.pointer, dialect.start)
-    if directory >= len(data):
-        raise GeoTiffError(
-            f"has {len(data):,} bytes, expected its directory at byte {directory:,}: truncated or damaged"
-        )
-    return dialect, directory
 
+    def __init__(self, data: bytes) -> None:
+        """Read the entries.
 
-def find_blocks(data: bytes) -> Blocks:
-    """Where the blocks of a TIFF's first image are.
-
-    Raises:
-        GeoTiffError: If its directory does not say so, or points beyond the end of the file.
-    """
-    dialect, directory = find_directory(data)
-    entries = _entries(data, dialect, directory)
-
-    def values(tag: int) -> NDArray[np.int64]:
-        return _values(data, dialect, tag, *entries.get(tag, (0, 0, 0)))
-
-    tiled = TILE_OFFSETS in entries
-    blocks = Blocks(
-        order=dialect.order,
-        tiled=tiled,
-        bits=int(values(BITS_PER_SAMPLE)[0]),
-        predictor=int(values(PREDICTOR)[0]) if PREDICTOR in entries else 1,
-        offsets=values(TILE_OFFSETS if tiled else STRIP_OFFSETS),
-        counts=values(TILE_BYTE_COUNTS if tiled else STRIP_BYTE_COUNTS),
-    )
-    if len(blocks.offsets) != len(blocks.counts):
-        raise GeoTiffError(
-            f"has {len(blocks.offsets):,} blocks, expected as many as lengths: {len(blocks.counts):,}"
-        )
-    # Each alone first: a sum of two numbers near 2^63 would be negative.
-    for positions in (blocks.offsets, blocks.counts, blocks.offsets + blocks.counts):
-        if positions.min() < 0 or positions.max() > len(data):
+        Raises:
+            NotTiffError: If the bytes are not a TIFF.
+            GeoTiffError: If the file ends before its directory does.
+        """
+        dialect = DIALECTS.get(data[:4])
+        if dialect is None:
+            raise NotTiffError(f"begins with {data[:12]!r}, expected a TIFF's II*, MM*, II+ or MM+")
+        self._data = data
+        self.order = dialect.order
+        self._inline = struct.calcsize(dialect.order + dialect.pointer)
+        start = self._unpack(dialect.pointer, dialect.start)
+        if start >= len(data):
             raise GeoTiffError(
-                f"has {len(data):,} bytes, expected all blocks before their end: truncated or damaged"
+                f"has {len(data):,} bytes, expected its directory at byte {start:,}: truncated or damaged"
             )
-    return blocks
+        number = self._unpack(dialect.number, start)
+        start += struct.calcsize(dialect.order + dialect.number)
+        entry = struct.Struct(f"{dialect.order}HH{dialect.pointer}{self._inline}x")
+        end = start + number * entry.size
+        self._check_end("its directory", end)
+        self.entries: dict[int, tuple[int, int, int]] = {}
+        positions = range(start + entry.size - self._inline, end, entry.size)
+        values = entry.iter_unpack(memoryview(data)[start:end])
+        for (tag, kind, count), position in zip(values, positions, strict=False):
+            if tag in self.entries:
+                continue  # libtiff, too, takes the first
+            if count * TYPE_BYTES.get(kind, 1) > self._inline:
+                position = self._unpack(dialect.pointer, position)
+            self.entries[tag] = (kind, count, position)
 
+    def __contains__(self, tag: int) -> bool:
+        return tag in self.entries
 
-def find_text(data: bytes, tag: int) -> bytes:
-    """A tag's text up to its first NUL, where its readers end; empty where the file has none.
+    def raw(self, tag: int) -> bytes:
+        """The bytes of a tag's values; empty without the tag.
 
-    Raises:
-        GeoTiffError: If the directory or the text does not lie in the file.
-    """
-    dialect, directory = find_directory(data)
-    _, count, position = _entries(data, dialect, directory).get(tag, (0, 0, 0))
-    if count > struct.calcsize(dialect.order + dialect.pointer):
-        (position,) = _unpack(data, dialect, dialect.pointer, position)
-    if position + count > len(data):
-        raise GeoTiffError(f"has {len(data):,} bytes, expected the text of tag {tag} in them")
-    return data[position : position + count].partition(b"\0")[0]
+        Raises:
+            GeoTiffError: If they are not in the file.
+        """
+        kind, count, position = self.entries.get(tag, (1, 0, 0))
+        end = position + count * TYPE_BYTES.get(kind, 1)
+        self._check_end(f"the values of tag {tag}", end)
+        return self._data[position:end]
 
+    def integers(self, tag: int) -> NDArray[np.int64]:
+        """The values of a tag.
 
-def find_geo_keys(data: bytes) -> NDArray[np.int64]:
-    """What a GeoTIFF says of its reference system: (keys, 4) of key, tag of the value or 0, count, value.
+        Raises:
+            GeoTiffError: If there are none, they are not integers, or they are not in the file.
+        """
+        kind, count, _ = self.entries.get(tag, (0, 0, 0))
+        if kind not in INTEGERS or count < 1:
+            raise GeoTiffError(f"has {count:,} values of type {kind} in tag {tag}, expected integers")
+        return np.frombuffer(self.raw(tag), self.order + INTEGERS[kind]).astype(np.int64)
 
-    Raises:
-        GeoTiffError: If the directory does not lie in the file, or says so in other words than integers.
-    """
-    dialect, directory = find_directory(data)
-    entry = _entries(data, dialect, directory).get(GEO_KEYS)
-    values = np.empty(0, np.int64) if entry is None else _values(data, dialect, GEO_KEYS, *entry)
-    return values[4 : len(values) // 4 * 4].reshape(-1, 4)
+    def doubles(self, tag: int) -> tuple[float, ...]:
+        """The values of a tag; empty without the tag or where they are of another type."""
+        kind, count, _ = self.entries.get(tag, (0, 0, 0))
+        return struct.unpack(f"{self.order}{count}d", self.raw(tag)) if kind == DOUBLE else ()
 
+    def text(self, tag: int) -> bytes:
+        """A tag's text up to its first NUL, where its readers stop; empty without the tag."""
+        return self.raw(tag).partition(b"\0")[0]
 
-def _unpack(data: bytes, dialect: Dialect, letters: str, position: int) -> tuple[int, ...]:
-    layout = struct.Struct(dialect.order + letters)
-    if position + layout.size > len(data):
-        end = position + layout.size
-        raise GeoTiffError(
-            f"has {len(data):,} bytes, expected its directory up to byte {end:,}: truncated or damaged"
+    def geo_keys(self) -> NDArray[np.int64]:
+        """Keys of the coordinate reference system: (keys, 4) of key, tag of the value or 0, count, value."""
+        values = self.integers(GEO_KEYS) if GEO_KEYS in self else np.empty(0, np.int64)
+        return values[4 : len(values) // 4 * 4].reshape(-1, 4)
+
+    def blocks(self) -> Blocks:
+        """The blocks of the image.
+
+        Raises:
+            GeoTiffError: If the directory does not describe them, or places one beyond the end of the file.
+        """
+        tiled = TILE_OFFSETS in self
+        blocks = Blocks(
+            order=self.order,
+            tiled=tiled,
+            bits=int(self.integers(BITS_PER_SAMPLE)[0]),
+            predictor=int(self.integers(PREDICTOR)[0]) if PREDICTOR in self else 1,
+            offsets=self.integers(TILE_OFFSETS if tiled else STRIP_OFFSETS),
+            counts=self.integers(TILE_BYTE_COUNTS if tiled else STRIP_BYTE_COUNTS),
         )
-    return layout.unpack_from(data, position)
+        if len(blocks.offsets) != len(blocks.counts):
+            raise GeoTiffError(
+                f"has {len(blocks.offsets):,} blocks, expected as many as lengths: {len(blocks.counts):,}"
+            )
+        # Each alone first: a sum of two numbers near 2^63 would be negative.
+        for positions in (blocks.offsets, blocks.counts, blocks.offsets + blocks.counts):
+            if positions.min() < 0 or positions.max() > len(self._data):
+                raise GeoTiffError(
+                    f"has {len(self._data):,} bytes, expected all blocks before their end: truncated or"
+                    f" damaged"
+                )
+        return blocks
 
+    def content(self, without: Collection[int], max_bytes: int) -> bytes | None:
+        """What the directory says, as bytes: equal for files that differ only in the values of some tags.
 
-def _entries(data: bytes, dialect: Dialect, directory: int) -> dict[int, tuple[int, int, int]]:
-    """Of each tag: type and number of its values, and where the entry has them, or a pointer to them."""
-    (number,) = _unpack(data, dialect, dialect.number, directory)
-    position = directory + struct.calcsize(dialect.order + dialect.number)
-    size = struct.calcsize(dialect.order + dialect.pointer)
-    entries: dict[int, tuple[int, int, int]] = {}
-    for _ in range(number):  # a file ends sooner than the largest number
-        tag, kind, count = _unpack(data, dialect, f"HH{dialect.pointer}", position)
-        entries.setdefault(tag, (kind, count, position + 4 + size))  # libtiff, too, takes the first
-        position += 4 + 2 * size
-    return entries
+        Args:
+            without: Those tags; their types and counts still matter.
+            max_bytes: Most bytes of the other values.
 
+        Returns:
+            None where they are more, or of a type that TIFF 6.0 and BigTIFF do not define.
+        """
+        kept = {tag: (kind, count) for tag, (kind, count, _) in self.entries.items() if tag not in without}
+        if sum(TYPE_BYTES.get(kind, max_bytes + 1) * count for kind, count in kept.values()) > max_bytes:
+            return None
+        shape = repr([(tag, kind, count) for tag, (kind, count, _) in self.entries.items()]).encode()
+        return b"".join([self._data[:4], shape, *map(self.raw, kept)])
 
-def _values(
-    data: bytes, dialect: Dialect, tag: int, kind: int, count: int, position: int
-) -> NDArray[np.int64]:
-    if kind not in INTEGERS or count < 1:
-        raise GeoTiffError(f"has {count:,} values of type {kind} in tag {tag}, expected integers")
-    dtype = np.dtype(dialect.order + INTEGERS[kind])
-    if count * dtype.itemsize > struct.calcsize(dialect.order + dialect.pointer):
-        (position,) = _unpack(data, dialect, dialect.pointer, position)
-    if position + count * dtype.itemsize > len(data):
-        raise GeoTiffError(
-            f"has {len(data):,} bytes, expected {count:,} values of tag {tag} in them: truncated or damaged"
-        )
-    return np.frombuffer(data, dtype, count, position).astype(np.int64)
+    def _unpack(self, letter: str, position: int) -> int:
+        layout = struct.Struct(self.order + letter)
+        self._check_end("its directory", position + layout.size)
+        (value,) = layout.unpack_from(self._data, position)
+        return int(value)
+
+    def _check_end(self, what: str, end: int) -> None:
+        if end > len(self._data):
+            raise GeoTiffError(
+                f"has {len(self._data):,} bytes, expected {what} up to byte {end:,}: truncated or damaged"
+            )

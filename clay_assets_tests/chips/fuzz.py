@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from clay_assets.chips import ChipRejected, read_chip
-from clay_assets.chips.directory import find_blocks
+from clay_assets.chips.directory import Directory
 from clay_assets.chips.geotiff import read_header
 from clay_assets_tests.chips.mutants import Mutant, bases, mutant
 from clay_assets_tests.geotiffs import chip_name, read_with_rasterio
@@ -164,7 +164,7 @@ def _is_permuted(oracle: np.ndarray, pixels: np.ndarray) -> bool:
 
 def _checksums_hold(data: bytes) -> bool:
     """Whether Python's zlib, too, comes to the end of each block and to its checksum."""
-    blocks = find_blocks(data)
+    blocks = Directory(data).blocks()
     for start, count in zip(blocks.offsets.tolist(), blocks.counts.tolist(), strict=True):
         stream = zlib.decompressobj()
         try:

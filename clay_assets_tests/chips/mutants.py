@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from rasterio.shutil import copy
 
-from clay_assets.chips.directory import DIALECTS, Dialect, find_blocks
+from clay_assets.chips.directory import DIALECTS, Dialect, Directory
 from clay_assets_tests.geotiffs import LAYOUTS, chip_bytes, chip_name, chip_pixels
 from clay_model.spec import V0, V15, ModelSpec
 
@@ -131,7 +131,7 @@ def _cloud_optimised(data: bytes) -> bytes:
 
 def _damage_pixels(random: Random, data: bytes) -> bytes:
     """Bits, bytes or runs of compressed pixels."""
-    blocks = find_blocks(data)
+    blocks = Directory(data).blocks()
     kept = np.flatnonzero(blocks.counts)
     changed = bytearray(data)
     for _ in range(random.choice([1, 1, 2, 8])):

@@ -10,8 +10,10 @@ import numpy as np
 import pyproj
 import pytest
 import shapely
+from rasterio.io import MemoryFile
 
 from clay_assets.chips import Chip, ChipName, ChipRejected, read_chip
+from clay_assets.chips.geotiff import read_header
 from clay_assets_tests.geotiffs import (
     BAD_CHIPS,
     LAYOUTS,
@@ -255,6 +257,36 @@ def test_the_date_of_the_file_name_decides_which_tag_is_right() -> None:
     with pytest.raises(ChipRejected, match="'2020-06-15' as its tag `date`, expected 2020-06-16") as refusal:
         read_chip(good_chip(), chip_name(date="2020-06-16"))
     assert refusal.value.reason == "date"
+
+
+@pytest.mark.parametrize("meaning", ["Area", "Point"])
+@pytest.mark.parametrize(
+    "layout", ["as the bucket has them", "tiles with a predictor", "big-endian", "BigTIFF"]
+)
+def test_the_header_of_each_of_several_alike_files_is_what_rasterio_reads(layout: str, meaning: str) -> None:
+    """GDAL opens the first of them only."""
+    size = 128
+    for x, y, pixel, crs in [
+        (600_000, 7_700_040, 10, 32627),
+        (601_280.5, 7_698_760.25, 10, 32627),
+        (601_280.5, 7_698_760.25, 20, 32627),
+        (601_280.5, 7_698_760.25, 20, 32628),
+        (-1e-300, 0, 20, 32628),
+    ]:
+        data = chip_bytes(
+            chip_pixels(size=size),
+            layout=layout,
+            origin=(x, y),
+            pixel=pixel,
+            crs=f"EPSG:{crs}",
+            meaning=meaning,
+        )
+        header = read_header(data)
+        with MemoryFile(data) as file, file.open() as dataset:
+            assert header.transform == dataset.transform
+            assert dataset.tags()["AREA_OR_POINT"] == meaning
+            assert header.crs == dataset.crs.to_wkt()
+            assert (header.width, header.block) == (size, dataset.block_shapes[0])
 
 
 def test_threads_read_the_same_as_one() -> None:
