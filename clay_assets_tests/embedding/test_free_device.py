@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
 
+from clay_assets.embedding import free_device
 from clay_assets.embedding.free_device import NoFreeDevice, take_free_device
 
 TAKE = """
@@ -19,6 +22,17 @@ sys.stdin.read()
 """
 
 
+@pytest.fixture
+def taken_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Gives back what this process took, which otherwise ends only with the process."""
+    locks: list[IO[bytes]] = []
+    monkeypatch.setattr(free_device, "_taken", locks)
+    yield
+    for lock in locks:
+        lock.close()
+
+
+@pytest.mark.usefixtures("taken_here")
 def test_each_process_takes_another_device_and_one_more_finds_none_until_one_has_ended(
     tmp_path: Path,
 ) -> None:
