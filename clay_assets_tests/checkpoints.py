@@ -1,4 +1,4 @@
-"""Checkpoints as Lightning writes them, with the recipe's weights."""
+"""Checkpoints in Lightning's format, with the recipe's weights."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -17,16 +17,16 @@ from clay_assets_tests.recipe import (
 
 
 def encoder_state(model_size: str) -> dict[str, Tensor]:
-    """The encoder's part of a `state_dict`, float32."""
+    """The encoder's entries of a `state_dict`, float32."""
     return {name: torch.from_numpy(weight(name, shape)) for name, shape in encoder_shapes(model_size).items()}
 
 
 def lightning_checkpoint(model_size: str, *, untrained: bool = False) -> dict[str, Any]:
-    """What `Trainer.save_checkpoint(..., weights_only=True)` puts into a file, decoder included.
+    """The content of a file by `Trainer.save_checkpoint(..., weights_only=True)`, decoder included.
 
     Args:
-        model_size: `custom`, which the file then does not name, `tiny` or `small`.
-        untrained: Whether the file says that its weights were never trained.
+        model_size: `tiny`, `small`, or `custom`, which the file does not name.
+        untrained: Whether the file marks its weights as untrained.
     """
     decoder = {name: torch.zeros(shape) for name, shape in decoder_shapes(model_size).items()}
     return {
@@ -54,11 +54,11 @@ def lightning_checkpoint(model_size: str, *, untrained: bool = False) -> dict[st
 
 
 def nameplate(dim: int, *, untrained: bool = False) -> dict[str, Any]:
-    """A checkpoint of Clay v0 that tells its size and has no weights to speak of: to describe, not to load.
+    """A checkpoint of Clay v0 with only the keys that tell its size: it can be described, not loaded.
 
     Args:
-        dim: Width of a token; the layer is one, so that the model is called `custom-{dim}x1`.
-        untrained: Whether the file says that its weights were never trained.
+        dim: Width of a token; with its one layer the model is called `custom-{dim}x1`.
+        untrained: Whether the file marks its weights as untrained.
     """
     layer = "model.encoder.transformer.layers.0"
     return {
@@ -72,19 +72,19 @@ def nameplate(dim: int, *, untrained: bool = False) -> dict[str, Any]:
 
 
 def encoder_state_v15(model_size: str) -> dict[str, Tensor]:
-    """The part of a `state_dict` that is Clay v1.5's encoder, float32."""
+    """The entries of Clay v1.5's encoder in a `state_dict`, float32."""
     shapes = encoder_shapes_v15(model_size)
     return {name: torch.from_numpy(weight(name, shape)) for name, shape in shapes.items()}
 
 
 def lightning_checkpoint_v15(model_size: str, others: int = 8, *, untrained: bool = False) -> dict[str, Any]:
-    """What Lightning writes of Clay v1.5 in training: the encoder, and much that is not the encoder's.
+    """A training checkpoint of Clay v1.5 by Lightning: encoder, decoder, teacher and optimizer.
 
     Args:
-        model_size: `custom`, which the file then does not name, `small` or `large`.
+        model_size: `small`, `large`, or `custom`, which the file does not name.
         others: Side of the square matrices of the decoder, of the teacher, of the map to its width and of the
             optimizer's state, which are 1.2, 1.2, 0.004 and 2.6 GB in the released file.
-        untrained: Whether the file says that its weights were never trained.
+        untrained: Whether the file marks its weights as untrained.
     """
     rest = ("decoder.enc_to_dec.weight", "teacher.blocks.0.attn.qkv.weight", "proj.weight")
     return {

@@ -1,4 +1,4 @@
-"""Checkpoints and encoders that many tests share: each is made once a session, when first asked for."""
+"""Checkpoints and encoders that many tests read: each is made once per session, on first use."""
 
 from pathlib import Path
 

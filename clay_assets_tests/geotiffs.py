@@ -1,7 +1,7 @@
-"""Chips made on the spot, good ones in every layout and bad ones of every kind, for all tests that read some.
+"""Generated chips: valid ones in every layout, and invalid ones of every kind.
 
-Small facts hold for all of them: tile 27WXN, 2020-06-15, 10 m pixels in EPSG:32627, values that tell band
-and place apart and compress well, so that writing and reading one takes milliseconds.
+All are of tile 27WXN, 2020-06-15, with 10 m pixels in EPSG:32627. Their values differ by band and place and
+compress well, so that writing and reading a chip takes milliseconds.
 """
 
 import functools
@@ -45,7 +45,7 @@ LAYOUTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "sparse": {"interleave": "pixel", "sparse_ok": True},
     }
 )  # fmt: skip
-"""GDAL's creation options for each layout a chip may have; deflate unless another codec is named."""
+"""GDAL's creation options of each layout that a chip may have; deflate unless a codec is named."""
 
 
 def chip_name(number: int = 1, *, tile: str = "27WXN", date: str = DATE) -> str:
@@ -54,7 +54,7 @@ def chip_name(number: int = 1, *, tile: str = "27WXN", date: str = DATE) -> str:
 
 
 def chip_pixels(dtype: str = "float32", size: int = CHIP_SIZE, bands: int = len(BANDS)) -> NDArray[Any]:
-    """(bands, size, size): no two bands equal, rows and columns told apart; from 0 to 120."""
+    """(bands, size, size), 0 to 120; bands, rows and columns differ."""
     rows, columns = np.mgrid[:size, :size]
     pattern = rows // 16 + (columns // 32) * 2
     return np.stack([pattern + 2 * band for band in range(bands)]).clip(0, 120).astype(dtype)
@@ -75,7 +75,7 @@ def chip_bytes(
     meaning: str = "Area",
     **options: float | str,
 ) -> bytes:
-    """A chip as GDAL writes it.
+    """A chip, written by GDAL.
 
     Args:
         pixels: (bands, rows, columns); `chip_pixels()` if None.
@@ -88,8 +88,8 @@ def chip_bytes(
         bands: Names of the bands; empty: the file names none.
         scales: Of the bands; empty: the file has none.
         offsets: Likewise.
-        meaning: "Area" or "Point": of what the tie point is the place, the corner or the centre of a pixel.
-        **options: More creation options, above those of the layout.
+        meaning: "Area" or "Point": the tie point is a pixel's corner or its centre.
+        **options: Further creation options, which override the layout's.
     """
     samples = chip_pixels() if pixels is None else pixels
     profile: dict[str, Any] = {"driver": "GTiff", "compress": "deflate", **LAYOUTS[layout], **options}
@@ -105,7 +105,7 @@ def chip_bytes(
             if meaning != "Area":
                 dataset.update_tags(AREA_OR_POINT=meaning)
             dataset.write(samples)
-            # After the pixels, as the bucket's files were written: the directory moves to the end.
+            # After the pixels, like the bucket's files: the directory moves to the end.
             if date is not None:
                 dataset.update_tags(date=date)
             if time is not None:
@@ -122,12 +122,12 @@ def chip_bytes(
 
 @functools.cache
 def good_chip() -> bytes:
-    """A chip as the bucket has them."""
+    """A valid chip in the bucket's layout."""
     return chip_bytes()
 
 
 def read_with_rasterio(data: bytes) -> NDArray[Any]:
-    """The oracle: a GeoTIFF's samples as rasterio reads them."""
+    """A GeoTIFF's samples, read by rasterio: the oracle."""
     with MemoryFile(data) as file, file.open(driver="GTiff") as dataset:
         samples: NDArray[Any] = dataset.read()
         return samples
@@ -135,11 +135,11 @@ def read_with_rasterio(data: bytes) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class BadChip:
-    """A file that is no chip.
+    """An invalid chip.
 
     Attributes:
-        make: Writes it.
-        reason: Why it is to be refused, in a word.
+        make: Returns its bytes.
+        reason: Expected reason of the refusal.
         phrase: Regular expression that the message must match.
     """
 
@@ -155,7 +155,7 @@ def _with_a_pixel(value: float) -> bytes:
 
 
 def filled_pixels(value: float, rows: int = CHIP_SIZE * 9 // 10, dtype: str = "float32") -> NDArray[Any]:
-    """(13, 512, 512): land, but the first rows of all optical bands hold `value`."""
+    """(13, 512, 512): land, with `value` in the first rows of all optical bands."""
     pixels = chip_pixels(dtype) + np.array(1, dtype)
     pixels[:10, :rows] = value
     return pixels
@@ -281,34 +281,34 @@ BAD_CHIPS: Mapping[str, BadChip] = MappingProxyType(
         ),
     }
 )  # fmt: skip
-"""Every kind of file that must be refused."""
+"""Every kind of file that must be refused, by name."""
 
-# TIFF tags, as the specification numbers them.
+# TIFF tags.
 IMAGE_WIDTH, IMAGE_LENGTH, SAMPLES_PER_PIXEL = 256, 257, 277
 STRIP_OFFSETS, ROWS_PER_STRIP, STRIP_BYTE_COUNTS = 273, 278, 279
 TILE_WIDTH, TILE_LENGTH = 322, 323
 
 
 def directory_offset(data: bytes) -> int:
-    """Where a little-endian classic TIFF keeps its directory."""
+    """Offset of the directory of a little-endian classic TIFF."""
     return int(struct.unpack_from("<I", data, 4)[0])
 
 
 def _entry(data: bytes, tag: int) -> int:
-    """Where a tag's 12 bytes stand in the directory: tag, type, count, value or offset."""
+    """Offset of a tag's 12-byte entry in the directory: tag, type, count, value or offset."""
     start = directory_offset(data) + 2
     entries = range(start, start + 12 * struct.unpack_from("<H", data, start - 2)[0], 12)
     return next(entry for entry in entries if struct.unpack_from("<H", data, entry)[0] == tag)
 
 
 def first_values(data: bytes, tag: int) -> tuple[int, ...]:
-    """All values of a tag of 32-bit numbers that is too long to stand in the directory itself."""
+    """All values of a tag of 32-bit numbers that the directory stores by offset."""
     count, offset = struct.unpack_from("<II", data, _entry(data, tag) + 4)
     return struct.unpack_from(f"<{count}I", data, offset)
 
 
 def with_tag(data: bytes, tag: int, value: int, *, count: int | None = None) -> bytes:
-    """The file with a tag's value (or the offset of its values), and its count, overwritten."""
+    """The file with another value (or offset of values) and count of a tag."""
     patched, entry = bytearray(data), _entry(data, tag)
     patched[entry + 2 : entry + 4] = struct.pack("<H", 4)  # a 32-bit number
     struct.pack_into("<I", patched, entry + 8, value)
@@ -318,7 +318,7 @@ def with_tag(data: bytes, tag: int, value: int, *, count: int | None = None) -> 
 
 
 def with_cyclic_directories(data: bytes) -> bytes:
-    """The file with a directory that names itself as the next."""
+    """The file with a directory that is its own successor."""
     patched, start = bytearray(data), directory_offset(data)
     entries = struct.unpack_from("<H", data, start)[0]
     struct.pack_into("<I", patched, start + 2 + 12 * entries, start)

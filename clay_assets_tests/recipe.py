@@ -1,8 +1,8 @@
-"""Weights and chips that anyone can rebuild from their names, to the bit.
+"""Weights and chips generated from their names, bit-identical everywhere.
 
 The golden embeddings were computed from these. A name's CRC-32 is the key of NumPy's Philox generator, whose
-stream is the same on every machine and in every version; so 340 MB of weights are carried as a list of names
-and shapes. The names are written out here, not asked of the package under test.
+stream is the same on every machine and in every version: a list of names and shapes replaces 340 MB of
+weights. The names are written out here instead of taken from the package under test.
 """
 
 import zlib
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 ENCODER_SIZES = {"custom": (16, 1, 64, 32), "tiny": (256, 4, 256, 512), "small": (768, 12, 768, 3072)}
 """Model size → token width, layers, width of all heads together, width of the MLP's hidden layer; `custom` is
-no size of Clay v0, but quick to write and to read."""
+no published size, and quick to write and read."""
 
 DECODER_SIZE = (128, 2, 128, 256)
-"""The same of the decoder of `tiny`. No embedding depends on the decoder, so every size here has this one."""
+"""Likewise for the decoder of `tiny`, which every size here has: no embedding depends on it."""
 
 GROUP_BANDS = {
     "rgb": (2, 1, 0),
@@ -38,11 +38,11 @@ ENCODER_SIZES_V15 = {
     "small": (384, 6, 384, 768),
     "large": (1024, 24, 1024, 4096),
 }
-"""The same of Clay v1.5; `custom` is no size of it, but quick to write and to read."""
+"""Likewise for Clay v1.5."""
 
 
 def normal(name: str, shape: Shape) -> NDArray[np.float32]:
-    """Standard normal numbers that depend on the name alone."""
+    """Standard normal numbers that depend only on the name."""
     philox = np.random.Philox(key=zlib.crc32(name.encode()))
     return np.random.Generator(philox).standard_normal(shape, dtype=np.float32)
 
@@ -50,7 +50,7 @@ def normal(name: str, shape: Shape) -> NDArray[np.float32]:
 def weight(name: str, shape: Shape) -> NDArray[np.float32]:
     """A parameter, scaled so that activations stay in range.
 
-    A matrix or kernel has variance 1 / (inputs of one output); a norm's weight lies around 1, a bias by 0.
+    A matrix or kernel has variance 1 / (inputs of one output); a norm's weight is around 1, a bias around 0.
     """
     numbers = normal(name, shape)
     if len(shape) > 1:
@@ -84,7 +84,7 @@ def _transformer(name: str, size: tuple[int, int, int, int]) -> Iterator[tuple[s
 
 
 def encoder_shapes(model_size: str) -> dict[str, Shape]:
-    """Names and shapes of the encoder's parameters as they stand in a checkpoint's `state_dict`."""
+    """Names and shapes of the encoder's parameters in a checkpoint's `state_dict`."""
     size = ENCODER_SIZES[model_size]
     width = size[0]
     shapes = dict(_linear("model.encoder.latlon_embedding", width, 2))

@@ -1,8 +1,4 @@
-"""A real S3 server for the tests: moto's, in a process of its own, on a free loopback port.
-
-Belongs here: starting and stopping it, and what a test needs to reach a bucket on it. The fixtures are in
-`conftest.py`.
-"""
+"""moto's S3 server as a process on loopback, and buckets on it. The fixtures are in `conftest.py`."""
 
 import functools
 import os
@@ -25,17 +21,17 @@ import botocore.session
 from clay_assets.storage import S3Options, Store
 
 ACCESS_KEY = "test-access-key"
-SECRET_KEY = "test-secret-key"  # noqa: S105 - of the loopback server, which takes any
-START_TIMEOUT = 60  # seconds, for a machine that is busy with other tests
+SECRET_KEY = "test-secret-key"  # noqa: S105 - the loopback server accepts any
+START_TIMEOUT = 60  # seconds, for a busy machine
 
 
 @dataclass(frozen=True)
 class S3Bucket:
-    """A bucket of its own on the test server.
+    """A bucket on the test server.
 
     Attributes:
         endpoint: URL of the server.
-        name: of the bucket.
+        name: Of the bucket.
     """
 
     endpoint: str
@@ -43,7 +39,7 @@ class S3Bucket:
 
     @property
     def options(self) -> S3Options:
-        """How to reach it, credentials included."""
+        """Endpoint and credentials."""
         return S3Options(
             endpoint_url=self.endpoint,
             region_name="us-east-1",
@@ -54,7 +50,7 @@ class S3Bucket:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The same as variables of the AWS SDK, for a process or a monkeypatched environment."""
+        """`options` as environment variables of the AWS SDK."""
         return {
             "AWS_ENDPOINT_URL_S3": self.endpoint,
             "AWS_REGION": "us-east-1",
@@ -73,7 +69,7 @@ class S3Bucket:
 
 @functools.cache
 def client(endpoint: str, service: str = "s3") -> Any:  # noqa: ANN401 - botocore makes its clients at run time
-    """The AWS SDK's own client, as the oracle and for what a `Store` does not do."""
+    """The AWS SDK's client: the oracle, and for operations that `Store` lacks."""
     return botocore.session.get_session().create_client(
         service,
         endpoint_url=endpoint,
@@ -84,7 +80,7 @@ def client(endpoint: str, service: str = "s3") -> Any:  # noqa: ANN401 - botocor
 
 
 def free_port() -> int:
-    """A loopback TCP port that nothing listens on at the moment."""
+    """A free TCP port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -93,7 +89,7 @@ def free_port() -> int:
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """Runs moto's server for the length of the block; yields its URL."""
+    """Run moto's server; yields its URL."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with running(command, f"http://127.0.0.1:{port}", {"MOTO_PORT": str(port)}) as endpoint:
@@ -102,12 +98,12 @@ def serving() -> Iterator[str]:
 
 @contextmanager
 def running(command: list[str], endpoint: str, variables: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Runs a server for the length of the block, which begins when it answers.
+    """Run a server, and stop it when the block ends; yields `endpoint` once the server responds there.
 
     Args:
-        command: That starts it.
-        endpoint: The URL at which it then answers anything at all.
-        variables: Of its environment, beside this process's.
+        command: Starts the server.
+        endpoint: URL that any response is awaited from.
+        variables: Added to this process's environment.
     """
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+b") as log:
         process = subprocess.Popen(
@@ -127,7 +123,7 @@ def running(command: list[str], endpoint: str, variables: Mapping[str, str] | No
 
 @contextmanager
 def checking_credentials(endpoint: str) -> Iterator[None]:
-    """Lets the server refuse credentials that it does not know, for the length of the block."""
+    """Make the server refuse unknown credentials within the block."""
 
     def unchecked(requests: str) -> None:  # moto checks credentials after this many requests
         with closing(HTTPConnection(endpoint.removeprefix("http://"))) as connection:
@@ -149,7 +145,7 @@ def _wait(process: "subprocess.Popen[bytes]", endpoint: str, log: Path) -> None:
             with urllib.request.urlopen(endpoint, timeout=5):  # noqa: S310 - http, on loopback
                 return
         except urllib.error.HTTPError:
-            return  # an answer as well
+            return  # a response as well
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.05)
-    raise RuntimeError(f"{process.args!r} did not answer at {endpoint}. It wrote:\n{log.read_text()}")
+    raise RuntimeError(f"{process.args!r} did not respond at {endpoint}. Its output:\n{log.read_text()}")

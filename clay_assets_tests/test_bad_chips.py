@@ -1,6 +1,4 @@
-"""One bad chip in a run of several tiles: it is a recorded skip, and everything else is done."""
-
-from pathlib import Path
+"""A bad chip in a run of several tiles is recorded as a skip, and all other chips are embedded."""
 
 import pyarrow.parquet as pq
 import pytest
@@ -29,13 +27,8 @@ from clay_model import Level
 NAME = "{}_20200615_20200615_v001.gpq".format
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(tmp_path)
-
-
 class Overflowing(MeanEmbedder):
-    """Gives no finite vector of chips whose pixels are at least some number."""
+    """Returns infinite vectors for chips whose pixels are at least `least`."""
 
     def __init__(self, least: int) -> None:
         super().__init__()
@@ -48,7 +41,7 @@ class Overflowing(MeanEmbedder):
 
 
 @pytest.mark.parametrize("kind", ["lowest float32", "highest float32", "a vector that is not finite"])
-def test_a_chip_of_extreme_pixels_is_skipped_and_all_tiles_are_done(scene: Scene, kind: str) -> None:
+def test_a_chip_of_extreme_pixels_is_skipped_and_all_tiles_are_published(scene: Scene, kind: str) -> None:
     tiles = TILES[:4]
     for tile in tiles:
         scene.put(tile, {1: 10, 2: 20, 3: 30})
@@ -78,7 +71,7 @@ def test_a_checkpoint_whose_first_vectors_are_all_not_finite_stops_the_run(scene
     assert scene.output_files() == []
 
 
-def test_shares_of_no_data_are_recorded_and_another_limit_reads_only_what_it_decides_otherwise(
+def test_another_limit_of_no_data_reads_only_the_chips_that_it_affects(
     scene: Scene,
 ) -> None:
     shares = {1: 0, 2: 64, 3: 256}  # rows of 512 that hold 0
@@ -119,7 +112,7 @@ def test_a_chip_named_for_another_tile_is_neither_embedded_nor_published(scene: 
 
 
 class Forbidding:
-    """Denies reads of some chips, by tile and number."""
+    """Denies reads of some chips."""
 
     def __init__(self, *chips: tuple[str, int]) -> None:
         self.chips = set(chips)
@@ -130,7 +123,7 @@ class Forbidding:
             raise AccessDenied(f"{chip.url}: these credentials may not read it")
 
 
-def test_an_object_that_may_not_be_read_is_a_skip_and_is_read_again_when_asked(scene: Scene) -> None:
+def test_a_denied_object_is_skipped_and_read_again_only_with_retry_skipped(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: 20, 3: 30})
     scene.put("27WXP", {1: 10})
     forbidding = scene.chips.before = Forbidding(("27WXN", 2))
@@ -139,18 +132,18 @@ def test_an_object_that_may_not_be_read_is_a_skip_and_is_read_again_when_asked(s
     scene.chips.take_reads()
     forbidding.chips.clear()
     process(scene, ["27WXN"])
-    not_asked = scene.chips.take_reads()
+    without_retry = scene.chips.take_reads()
     (again,) = process(scene, ["27WXN"], retry_skipped=True).values()
 
     assert errors(outcomes) == {"27WXN": "", "27WXP": ""}
     assert reasons(outcomes["27WXN"]) == {2: "unreadable"}
     assert outcomes["27WXN"].published is not None
     assert outcomes["27WXN"].published.rows == 2
-    assert (not_asked, scene.chips.take_reads()) == ([], [2])
+    assert (without_retry, scene.chips.take_reads()) == ([], [2])
     assert (reasons(again), scene.values()) == ({}, {1: 10.0, 2: 20.0, 3: 30.0})
 
 
-def test_a_tile_none_of_whose_chips_may_be_read_fails_keeps_no_skips_and_stops_no_other(
+def test_a_tile_whose_chips_are_all_denied_fails_without_recording_skips_and_stops_no_other(
     scene: Scene,
 ) -> None:
     for tile in ("27WXN", "27WXP"):
@@ -168,9 +161,7 @@ def test_a_tile_none_of_whose_chips_may_be_read_fails_keeps_no_skips_and_stops_n
     assert scene.values() == {1: 10.0, 2: 20.0}
 
 
-def test_a_private_and_an_archived_object_of_a_public_bucket_are_skips(
-    bucket: S3Bucket, scene: Scene
-) -> None:
+def test_private_and_archived_objects_of_a_public_bucket_are_skipped(bucket: S3Bucket, scene: Scene) -> None:
     s3 = client(bucket.endpoint)
     s3.put_bucket_acl(Bucket=bucket.name, ACL="public-read")
     for number, how in {1: {}, 2: {"ACL": "private"}, 3: {"StorageClass": "GLACIER"}, 4: {}}.items():
@@ -187,7 +178,7 @@ def test_a_private_and_an_archived_object_of_a_public_bucket_are_skips(
     assert scene.values() == {1: 10.0, 2: "unreadable", 3: "unreadable", 4: 40.0}
 
 
-def test_tiles_with_a_failing_object_each_do_not_keep_a_run_from_those_behind_them(scene: Scene) -> None:
+def test_several_failed_tiles_do_not_stop_a_run(scene: Scene) -> None:
     tiles = TILES[:6]
     for tile in tiles:
         scene.put(tile, {1: 10, 2: 20})
@@ -197,22 +188,20 @@ def test_tiles_with_a_failing_object_each_do_not_keep_a_run_from_those_behind_th
             raise TransferFailed("the connection broke")
 
     scene.chips.before = fail
-    for _ in ("today", "tomorrow"):
+    for _ in range(2):
         outcomes = process(scene, tiles)
         assert list(errors(outcomes).values()) == ["TransferFailed"] * 4 + [""] * 2
 
     assert scene.output_files() == sorted(map(NAME, tiles[4:]))
 
 
-def test_a_bug_in_planning_a_tile_fails_that_tile_by_its_own_name(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bug_in_planning_a_tile_fails_only_that_tile(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     for tile in TILES[:3]:
         scene.put(tile, {1: 10})
 
     def plan(work: Store, tile: str, *arguments: object, **options: bool) -> TilePlan:
         if tile == TILES[1]:
-            raise KeyError("a column that is not there")
+            raise KeyError("a missing column")
         return plan_tile(work, tile, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("clay_assets.pipeline.plan_tile", plan)
@@ -220,7 +209,7 @@ def test_a_bug_in_planning_a_tile_fails_that_tile_by_its_own_name(
     assert errors(process(scene, TILES[:3])) == {TILES[0]: "", TILES[1]: "KeyError", TILES[2]: ""}
 
 
-def test_a_newer_reader_reads_skipped_chips_again_and_no_others(
+def test_a_newer_chip_reader_reads_only_skipped_chips_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.put("27WXN", {1: 10, 2: BROKEN, 3: 30})
@@ -241,7 +230,7 @@ def test_a_newer_reader_reads_skipped_chips_again_and_no_others(
     assert scene.chips.take_reads() == []
 
 
-def test_a_newer_format_publishes_anew_and_embeds_nothing(
+def test_a_newer_file_format_publishes_again_and_embeds_nothing(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.put("27WXN", {1: 10})
@@ -260,7 +249,7 @@ def test_a_newer_format_publishes_anew_and_embeds_nothing(
     assert scene.chips.take_reads() == []
 
 
-def test_a_tile_that_has_become_empty_keeps_its_published_file(scene: Scene) -> None:
+def test_a_tile_without_chips_any_more_keeps_its_published_file(scene: Scene) -> None:
     for tile in ("27WXN", "27WXP"):
         scene.put(tile, {1: 10})
     process(scene, ["27WXN", "27WXP"])

@@ -20,7 +20,7 @@ LOG = """10.77.0.11 - - [24/Nov/2026 15:31:00] "GET /chips/33TUG/2020-06-15/clay
 """
 
 
-def test_a_missing_postgresql_is_said_in_words_before_anything_starts(
+def test_a_missing_postgresql_is_reported_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(servers, "postgres_folders", list)
@@ -30,7 +30,7 @@ def test_a_missing_postgresql_is_said_in_words_before_anything_starts(
     assert capsys.readouterr().err.startswith("initdb is not installed: `apt-get install postgresql`")
 
 
-def test_the_log_tells_which_host_read_a_chip_how_often(tmp_path: Path) -> None:
+def test_chip_reads_are_counted_by_tile_and_host(tmp_path: Path) -> None:
     (tmp_path / "s3.log").write_text(LOG)
     reads = ChipReads(tmp_path / "s3.log")
 
@@ -42,7 +42,7 @@ def test_the_log_tells_which_host_read_a_chip_how_often(tmp_path: Path) -> None:
     assert reads.requests() == {"GET chips": 3, "LIST chips": 1, "PUT cluster": 1}
 
 
-def test_what_was_there_before_is_forgotten(tmp_path: Path) -> None:
+def test_skip_ignores_earlier_requests(tmp_path: Path) -> None:
     (tmp_path / "s3.log").write_text(LOG)
     reads = ChipReads(tmp_path / "s3.log")
     reads.skip()
@@ -59,14 +59,14 @@ def test_what_was_there_before_is_forgotten(tmp_path: Path) -> None:
         ("sleep 1", "other"),
     ],
 )
-def test_a_process_is_known_by_its_command(command: str, role: str) -> None:
+def test_the_command_of_a_process_gives_its_role(command: str, role: str) -> None:
     assert role_of(command.split()) == role
 
 
-def test_hosts_reach_one_another_and_nothing_else() -> None:
+def test_hosts_reach_only_one_another() -> None:
     reason = "not root" if os.geteuid() else network.why_not_namespaces()
     if reason:
-        pytest.skip(f"namespaces cannot be made here: {reason}")
+        pytest.skip(f"namespaces cannot be created: {reason}")
     script = """
 import subprocess
 from cluster.network import join, switched_network
@@ -78,9 +78,9 @@ with switched_network():
     done = subprocess.run(
         [*network.UNSHARE, sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert done.stdout.split("\n")[:2] == ["worker-1", "refused"]  # the host is there, nothing listens
-    assert "default" not in done.stdout  # the way out of a network
+    assert done.stdout.split("\n")[:2] == ["worker-1", "refused"]  # the host responds, no port listens
+    assert "default" not in done.stdout  # no route out of the network
     ip = shutil.which("ip")
     assert ip is not None
-    left = subprocess.run([ip, "link"], capture_output=True, text=True, check=True).stdout
-    assert "worker-1" not in left
+    links = subprocess.run([ip, "link"], capture_output=True, text=True, check=True).stdout
+    assert "worker-1" not in links

@@ -1,6 +1,6 @@
-"""A disk that is full, read-only or another user's: a clear error, nothing half-written, old files intact.
+"""Disks that are full, read-only or of another user: a clear error, no partial file, earlier files intact.
 
-Real file systems, mounted by the test where that is allowed (as root on Linux); else these tests are skipped.
+The tests mount file systems, which needs root on Linux; without it they are skipped.
 """
 
 import shutil
@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from clay_assets.embedding.progress import Progress
-from clay_assets.pipeline import RunStopped, TileJob, TileOutcome, process_tiles
+from clay_assets.pipeline import RunStopped, TileOutcome
 from clay_assets.publishing.publish import publish_tile
 from clay_assets.state.states import TileStores
 from clay_assets.storage import DiskFull, StorageError, Store, StoreDenied
-from clay_assets_tests.embedding.scene import Scene
+from clay_assets_tests.embedding.scene import Scene, process
 
 MOUNT, UMOUNT = (shutil.which(name) or name for name in ("mount", "umount"))
 TILE, NEXT = "27WXN", "27WXP"
@@ -26,14 +25,14 @@ TILE, NEXT = "27WXN", "27WXP"
 
 @contextmanager
 def mounted(place: Path, *how: str) -> Iterator[Path]:
-    """Mount something for the length of the block; skips the test where that is not allowed."""
+    """Mount at `place` within the block; skips the test without the right to mount."""
     place.mkdir(exist_ok=True)
     try:
         done = subprocess.run([MOUNT, *how, str(place)], capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        pytest.skip("there is no command `mount` here")
+        pytest.skip("the command `mount` is missing")
     if done.returncode:
-        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+        pytest.skip(f"mounting is not allowed: {done.stderr.strip()}")
     try:
         yield place
     finally:
@@ -49,42 +48,36 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Make a folder read-only for the length of the block."""
+    """Make a folder read-only within the block."""
     with mounted(folder, "--bind", str(folder)):
         subprocess.run([MOUNT, "-o", "remount,ro,bind", str(folder)], check=True)
         yield
 
 
-def process(scene: Scene, stores: TileStores | None = None) -> TileOutcome:
-    """Take two tiles through a run; the outcome that stopped it."""
-    job = TileJob(stores or scene.stores, scene.encoder(), check=False)
-    progress = Progress()
+def stop_run(scene: Scene, stores: TileStores | None = None) -> TileOutcome:
+    """Run over two tiles; returns the outcome that stopped the run."""
     with pytest.raises(RunStopped) as stopped:
-        process_tiles([TILE, NEXT], job, lambda _: None, progress)
+        process(scene, [TILE, NEXT], stores=stores)
     return stopped.value.outcome
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones, too."""
+    """Contents of all files below a folder, including hidden ones."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    """Two tiles, published; since then each has a chip more."""
-    scene = Scene(tmp_path)
+def scene(scene: Scene) -> Scene:
+    """Two published tiles, each with one chip that is newer."""
     for tile in (TILE, NEXT):
         scene.put(tile, {1: 11, 2: 12})
-    with Progress() as progress:
-        process_tiles(
-            [TILE, NEXT], TileJob(scene.stores, scene.encoder(), check=False), lambda _: None, progress
-        )
+    process(scene, [TILE, NEXT])
     for tile in (TILE, NEXT):
         scene.put(tile, {3: 13})
     return scene
 
 
-def test_an_object_that_does_not_fit_leaves_the_earlier_one_and_no_half(small_disk: Path) -> None:
+def test_writing_an_object_to_a_full_disk_leaves_the_earlier_object(small_disk: Path) -> None:
     store = Store(small_disk)
     store.write("a", b"earlier")
     with pytest.raises(DiskFull, match=r"disk/a: No space left on device. Free space on that disk, or name"):
@@ -92,9 +85,7 @@ def test_an_object_that_does_not_fit_leaves_the_earlier_one_and_no_half(small_di
     assert files_in(small_disk) == {"a": b"earlier"}
 
 
-def test_a_file_that_does_not_fit_leaves_the_earlier_one_and_no_half(
-    small_disk: Path, tmp_path: Path
-) -> None:
+def test_copying_a_file_to_a_full_disk_leaves_the_earlier_file(small_disk: Path, tmp_path: Path) -> None:
     store = Store(small_disk)
     store.write("a", b"earlier")
     (tmp_path / "large").write_bytes(bytes(100_000))
@@ -110,18 +101,18 @@ def test_a_full_output_stops_the_run_and_leaves_the_published_files(scene: Scene
     filler.write_bytes(bytes(shutil.disk_usage(small_disk).free))
     before = files_in(small_disk)
 
-    outcome = process(scene, TileStores(scene.chips, scene.work, Store(small_disk)))
+    outcome = stop_run(scene, TileStores(scene.chips, scene.work, Store(small_disk)))
 
     assert isinstance(outcome.error, DiskFull)
     assert str(small_disk) in str(outcome.error)
     assert files_in(small_disk) == before
-    assert scene.values(TILE) == {1: 11, 2: 12, 3: 13}  # its results are kept for the next run
+    assert scene.values(TILE) == {1: 11, 2: 12, 3: 13}  # the next run uses these results
 
 
 def test_a_read_only_output_stops_the_run_and_leaves_the_published_files(scene: Scene) -> None:
     before = files_in(scene.root / "output")
     with read_only(scene.root / "output"):
-        outcome = process(scene)
+        outcome = stop_run(scene)
     assert isinstance(outcome.error, StoreDenied)
     assert "Read-only file system, expected one that can be written" in str(outcome.error)
     assert files_in(scene.root / "output") == before
@@ -130,14 +121,14 @@ def test_a_read_only_output_stops_the_run_and_leaves_the_published_files(scene: 
 def test_a_read_only_work_store_stops_the_run_and_leaves_everything(scene: Scene) -> None:
     before = files_in(scene.root / "work") | files_in(scene.root / "output")
     with read_only(scene.root / "work"):
-        outcome = process(scene)
+        outcome = stop_run(scene)
     assert isinstance(outcome.error, StoreDenied)
     assert files_in(scene.root / "work") | files_in(scene.root / "output") == before
 
 
 @pytest.fixture
 def full_temporary_folder(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The temporary folder is on a disk without space."""
+    """A temporary folder on a full disk."""
     (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free))
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
     return small_disk
@@ -151,7 +142,7 @@ def test_a_full_temporary_folder_stops_the_run_and_leaves_everything(
 ) -> None:
     before = files_in(scene.root / "work") | files_in(scene.root / "output")
 
-    outcome = process(scene)
+    outcome = stop_run(scene)
 
     assert isinstance(outcome.error, DiskFull)
     assert FULL.format(full_temporary_folder) in str(outcome.error)
@@ -159,7 +150,7 @@ def test_a_full_temporary_folder_stops_the_run_and_leaves_everything(
     assert list(files_in(full_temporary_folder)) == ["filler"]
 
 
-def test_a_published_file_that_does_not_fit_the_temporary_folder_leaves_the_earlier_one(
+def test_publishing_with_a_full_temporary_folder_leaves_the_earlier_file(
     scene: Scene, full_temporary_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
@@ -180,13 +171,13 @@ def test_a_read_only_temporary_folder_stops_the_run(
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     with read_only(tmp_path / "temporary"):
-        outcome = process(scene)
+        outcome = stop_run(scene)
     assert isinstance(outcome.error, StoreDenied)
     assert "temporary cannot be written (Read-only file system)" in str(outcome.error)
 
 
-def test_a_store_of_another_user_is_refused_as_a_whole(tmp_path: Path) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="clay-test-"))  # tmp_path's own folders let nobody else pass
+def test_writing_to_another_users_folder_is_refused(tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="clay-test-"))  # other users cannot enter tmp_path's parents
     try:
         (folder / "a").write_bytes(b"earlier")
         folder.chmod(0o555)

@@ -1,4 +1,4 @@
-"""What `make` does to the files of the one who calls it."""
+"""Effects of `make` on a user's files."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder with the Makefile, the settings that it copies, and a user's data at the default places."""
+    """A folder with the Makefile, the settings that it copies, and a user's data in the default folders."""
     shutil.copy(PROJECT / "Makefile", tmp_path)
     shutil.copytree(PROJECT / "deploy", tmp_path / "deploy")
     for name in ("data/embeddings/a.gpq", "checkpoints/b.ckpt", ".dagster/dagster.yaml", ".venv/installed"):
@@ -25,7 +25,7 @@ def checkout(tmp_path: Path) -> Path:
 def make(checkout: Path, target: str, *options: str) -> str:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLAY_", "MAKE"))}
     done = subprocess.run(
-        ["make", *options, target],  # noqa: S607 - whichever make a user has
+        ["make", *options, target],  # noqa: S607 - the user's make
         cwd=checkout,
         env={**kept, "CLAY_LEVEL": "patch"},
         capture_output=True,
@@ -36,20 +36,20 @@ def make(checkout: Path, target: str, *options: str) -> str:
     return done.stdout
 
 
-def test_clean_removes_the_environment_and_no_data(checkout: Path) -> None:
+def test_clean_removes_the_environment_and_keeps_data(checkout: Path) -> None:
     make(checkout, "clean")
 
-    left = sorted(str(path.relative_to(checkout)) for path in checkout.rglob("*") if path.is_file())
+    remaining = sorted(str(path.relative_to(checkout)) for path in checkout.rglob("*") if path.is_file())
     assert not (checkout / ".venv").exists()
-    assert {"data/embeddings/a.gpq", "checkpoints/b.ckpt", ".dagster/dagster.yaml"} <= set(left)
+    assert {"data/embeddings/a.gpq", "checkpoints/b.ckpt", ".dagster/dagster.yaml"} <= set(remaining)
 
 
-def test_the_demo_starts_dagster_at_the_default_places_whatever_env_says(checkout: Path) -> None:
+def test_the_demo_uses_the_default_folders_regardless_of_env(checkout: Path) -> None:
     programs = checkout / ".venv" / "bin"
     programs.mkdir()
-    # In place of Python: of the demo's steps only `watch TILE LOG COMMAND`, without the watching.
+    # Instead of Python: runs only the command of the demo's step `watch TILE LOG COMMAND`.
     (programs / "python").write_text('#!/bin/sh\n[ "$3" != watch ] && exit\nshift 5\nexec "$@"\n')
-    # In place of Dagster: says where it is and what it would read there, as Dagster does.
+    # Instead of Dagster: writes its environment and the `.env` that it would read.
     seen = checkout / ".dagster" / "seen"
     script = f"#!/bin/sh\nenv >> {seen}\ncat .env >> {seen} 2> /dev/null || true\n"
     (programs / "dagster").write_text(script)

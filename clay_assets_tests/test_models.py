@@ -1,4 +1,4 @@
-"""Tiles through both models with real checkpoints, small ones: refusals, names, what ends up in the file."""
+"""Tiles embedded with small checkpoints of both models: refusals, names, content of the published file."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ CORNER = (600_000, 7_300_000)
 
 
 def chip(number: int) -> bytes:
-    """A chip inside the tile, other than those of other numbers."""
+    """A chip inside the tile; chips of other numbers differ."""
     origin = (CORNER[0] + 5_120 * number, CORNER[1] - 5_120)
     return chip_bytes(chip_pixels("uint8") + np.uint8(10 * number), origin=origin)
 
@@ -60,13 +60,12 @@ def test_untrained_weights_are_refused_unless_allowed(
 
 @pytest.mark.parametrize("model", ["clay-v0-custom-16x1", "clay-v1.5-custom-64x2"])
 @pytest.mark.usefixtures("chips")
-def test_a_checkpoint_of_a_size_without_a_name_is_embedded_checked_and_published(
-    tmp_path: Path, model: str
+def test_a_checkpoint_of_an_unnamed_size_embeds_a_valid_file(
+    tmp_path: Path, scene: Scene, model: str
 ) -> None:
     v15 = "v1.5" in model
     content = lightning_checkpoint_v15("custom") if v15 else lightning_checkpoint("custom")
     path = write_checkpoint(tmp_path / "clay.ckpt", content)
-    scene = Scene(tmp_path)
     encoder = EncoderSettings(Store(path), precision="fp32", device="cpu", cache=tmp_path / "cache")
 
     (outcome,) = process(scene, [TILE], encoder=encoder, check=True).values()
@@ -80,8 +79,12 @@ def test_a_checkpoint_of_a_size_without_a_name_is_embedded_checked_and_published
     assert outcome.published is not None
     file = Path(outcome.published.url)
     assert validate(file, name=file.name) == []
-    said = read_provenance(file)
-    assert (said["model"], said["level"], said["device"]) == (model, "cls" if v15 else "mean", "cpu")
+    provenance = read_provenance(file)
+    assert (provenance["model"], provenance["level"], provenance["device"]) == (
+        model,
+        "cls" if v15 else "mean",
+        "cpu",
+    )
     table = pq.read_table(file)
     assert len(table) == (12 if v15 else 3)
     if not v15:

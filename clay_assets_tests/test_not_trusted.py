@@ -1,4 +1,4 @@
-"""Intermediate files that are damaged, of another version or of another tile are made anew, not trusted."""
+"""Intermediate files that are damaged, of another version or of another tile are replaced, never used."""
 
 import json
 import shutil
@@ -10,42 +10,38 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clay_assets.embedding.progress import Progress
-from clay_assets.pipeline import TileJob, TileOutcome, process_tiles
+from clay_assets.pipeline import TileOutcome
 from clay_assets.quality.report import REPORT_VERSION, report_key
 from clay_assets.results import results_key
 from clay_assets.tiles.inventory import InventoryMissing, inventory_key, read_inventory, write_inventory
-from clay_assets_tests.embedding.scene import Scene
+from clay_assets_tests.embedding.scene import Scene, errors, process
 
 TILE, OTHER = "27WXN", "27WXP"
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    """Two tiles with the same numbers of chips, embedded, published and checked."""
-    scene = Scene(tmp_path)
+def scene(scene: Scene) -> Scene:
+    """Two tiles with the same chip numbers, embedded, published and checked."""
     scene.put(TILE, {1: 11, 2: 12})
     scene.put(OTHER, {1: 21, 2: 22})
-    process(scene)
+    process_both(scene)
     scene.chips.take_reads()
     return scene
 
 
-def process(scene: Scene) -> dict[str, TileOutcome]:
-    """Both tiles to the end."""
-    outcomes: list[TileOutcome] = []
-    with Progress() as progress:
-        process_tiles([TILE, OTHER], TileJob(scene.stores, scene.encoder()), outcomes.append, progress)
-    assert [outcome.error for outcome in outcomes] == [None, None]
-    return {outcome.tile: outcome for outcome in outcomes}
+def process_both(scene: Scene) -> dict[str, TileOutcome]:
+    """Run over both tiles."""
+    outcomes = process(scene, [TILE, OTHER], check=True)
+    assert set(errors(outcomes).values()) == {""}
+    return outcomes
 
 
 def path_in(scene: Scene, key: str) -> Path:
-    """Where an object of the work store is."""
+    """Path of an object of the work store."""
     return Path(scene.work.url(key))
 
 
-def says_another_tile(path: Path, other: Path) -> None:
+def of_another_tile(path: Path, other: Path) -> None:
     shutil.copy(other, path)
 
 
@@ -57,8 +53,8 @@ def of_another_version(path: Path, _: Path) -> None:
     pq.write_table(pq.read_table(path).drop_columns("etag"), path)
 
 
-@pytest.mark.parametrize("spoil", [says_another_tile, cut_short, of_another_version])
-def test_results_that_are_not_a_tile_s_own_are_made_anew(
+@pytest.mark.parametrize("spoil", [of_another_tile, cut_short, of_another_version])
+def test_unusable_results_are_replaced(
     scene: Scene, spoil: Callable[[Path, Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     fingerprint = scene.encoder().target().preferred
@@ -66,7 +62,7 @@ def test_results_that_are_not_a_tile_s_own_are_made_anew(
     published = [scene.output.read(name) for name in scene.output_files()]
     spoil(path, path_in(scene, results_key(OTHER, fingerprint)))
 
-    process(scene)
+    process_both(scene)
 
     assert scene.chips.take_reads() == [1, 2]
     assert scene.values() == {1: 11, 2: 12}
@@ -77,7 +73,7 @@ def test_results_that_are_not_a_tile_s_own_are_made_anew(
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (says_another_tile, "is of 27WXP, expected 27WXN"),
+        (of_another_tile, "is of 27WXP, expected 27WXN"),
         (cut_short, "is damaged"),
         (of_another_version, "is of another version"),
         (
@@ -86,7 +82,7 @@ def test_results_that_are_not_a_tile_s_own_are_made_anew(
         ),
     ],
 )
-def test_an_inventory_that_is_not_a_tile_s_own_is_refused_and_made_anew_by_a_run(
+def test_an_unusable_inventory_is_refused_and_replaced_by_a_run(
     scene: Scene, spoil: Callable[[Path, Path], None], said: str
 ) -> None:
     path = path_in(scene, inventory_key(TILE))
@@ -94,12 +90,12 @@ def test_an_inventory_that_is_not_a_tile_s_own_is_refused_and_made_anew_by_a_run
     with pytest.raises(InventoryMissing, match=f"{said}.*: materialize chip_inventory again"):
         read_inventory(scene.work, TILE)
 
-    process(scene)
+    process_both(scene)
     assert [chip.url[-8:-4] for chip in read_inventory(scene.work, TILE)] == ["0001", "0002"]
     assert TILE in read_inventory(scene.work, TILE)[0].url
 
 
-def test_an_inventory_with_text_that_is_no_utf_8_is_damaged(scene: Scene) -> None:
+def test_an_inventory_with_invalid_utf_8_is_damaged(scene: Scene) -> None:
     write_inventory(scene.work, TILE, [])
     path = path_in(scene, inventory_key(TILE))
     bad = pa.Array.from_buffers(
@@ -123,10 +119,10 @@ def test_an_inventory_with_text_that_is_no_utf_8_is_damaged(scene: Scene) -> Non
     ],
     ids=str,
 )
-def test_a_check_s_report_that_is_not_a_tile_s_own_is_made_anew(scene: Scene, change: dict[str, Any]) -> None:
-    expected = process(scene)[TILE].reports["file"]
+def test_an_unusable_check_report_is_replaced(scene: Scene, change: dict[str, Any]) -> None:
+    expected = process_both(scene)[TILE].reports["file"]
     path = path_in(scene, report_key(TILE, "file"))
     path.write_text(json.dumps(json.loads(path.read_text()) | change | {"missing": "forged"}))
 
-    assert process(scene)[TILE].reports["file"] == expected
+    assert process_both(scene)[TILE].reports["file"] == expected
     assert json.loads(path.read_text())["missing"] == ""

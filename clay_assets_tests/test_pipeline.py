@@ -1,4 +1,4 @@
-"""Whole runs over real folders, with a network that costs nothing; gates hold a step to show what goes on."""
+"""Runs of the pipeline over folders, without a network; gates hold a step to show the order."""
 
 import signal
 import threading
@@ -32,13 +32,8 @@ from clay_assets_tests.s3_server import S3Bucket
 from clay_model import Embedder
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(tmp_path)
-
-
 class HeldStore(Store):
-    """A store that does something before an object is stored, and before something is listed."""
+    """A store with hooks before an object is stored and before objects are listed."""
 
     def __init__(self, uri: Path) -> None:
         super().__init__(uri)
@@ -57,7 +52,7 @@ class HeldStore(Store):
 
 
 class Gate:
-    """Holds each thread that passes until it is opened; counts those held."""
+    """Holds threads until it is opened, and counts them."""
 
     def __init__(self) -> None:
         self.arrived = threading.Event()
@@ -66,26 +61,26 @@ class Gate:
         self._lock = threading.Lock()
 
     def open(self) -> None:
-        """Let all pass."""
+        """Release all threads."""
         self._open.set()
 
     def wait(self) -> None:
-        """Pass, or wait.
+        """Wait until the gate is open.
 
         Raises:
-            AssertionError: If nobody opens it.
+            AssertionError: If it stays closed.
         """
         with self._lock:
             self.held += 1
         self.arrived.set()
-        assert self._open.wait(PATIENCE), "nobody opened the gate"
+        assert self._open.wait(PATIENCE), "the gate stayed closed"
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something that another thread does.
+    """Wait until another thread makes a condition true.
 
     Raises:
-        AssertionError: If it does not happen.
+        AssertionError: If the condition stays false.
     """
     deadline = time.monotonic() + PATIENCE
     while not condition():
@@ -99,7 +94,7 @@ def held_output(scene: Scene) -> tuple[TileStores, HeldStore]:
 
 
 class Failing:
-    """Fails reads of chips that are chosen."""
+    """Fails reads of one chip."""
 
     def __init__(self, error: BaseException, *, tile: str, number: int) -> None:
         self._error, self._tile, self._number = error, tile, number
@@ -110,7 +105,7 @@ class Failing:
             raise self._error
 
 
-def test_tile_goes_through_all_steps_and_is_current_afterwards(scene: Scene) -> None:
+def test_a_run_takes_a_tile_through_all_steps_and_leaves_it_current(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: BROKEN, 3: 30})
     encoder = scene.encoder()
 
@@ -133,7 +128,7 @@ def test_tile_goes_through_all_steps_and_is_current_afterwards(scene: Scene) -> 
     assert encoder.asked == 1
 
 
-def test_network_is_not_loaded_where_nothing_is_to_embed(scene: Scene) -> None:
+def test_no_network_is_loaded_if_no_chip_is_to_embed(scene: Scene) -> None:
     scene.put("27WXN", {1: 10})
     scene.put("27WXP", {1: 10, 2: 20})
     process(scene, ["27WXN", "27WXP"])
@@ -151,7 +146,7 @@ def test_network_is_not_loaded_where_nothing_is_to_embed(scene: Scene) -> None:
     assert scene.values("27WXP") == {1: 10.0}
 
 
-def test_vectors_of_many_tiles_in_one_stream_are_those_of_each_tile(scene: Scene) -> None:
+def test_each_tile_of_a_run_gets_its_own_vectors(scene: Scene) -> None:
     tiles = TILES[:12]
     for index, tile in enumerate(tiles):
         chips: dict[int, int | bytes] = {number: 10 * number + index for number in range(1, 1 + index % 4)}
@@ -167,7 +162,7 @@ def test_vectors_of_many_tiles_in_one_stream_are_those_of_each_tile(scene: Scene
     assert encoder.asked == 1
 
 
-def test_tile_is_recorded_while_the_next_one_is_embedded(scene: Scene) -> None:
+def test_a_tile_is_recorded_while_the_next_one_is_embedded(scene: Scene) -> None:
     scene.put("27WXN", {1: 10})
     scene.put("27WXP", dict.fromkeys(range(1, 11), 10))
     recorded = threading.Event()
@@ -175,7 +170,7 @@ def test_tile_is_recorded_while_the_next_one_is_embedded(scene: Scene) -> None:
     def hold(chip: StoredObject) -> None:
         if "27WXP" in chip.url and number_of(chip) > 1:
             until(lambda: bool(scene.output_files()), "the first tile published")
-            time.sleep(0.05 * number_of(chip))  # one chip after another is done from now on
+            time.sleep(0.05 * number_of(chip))  # chips finish one after another from here
             if number_of(chip) == 10:
                 assert recorded.wait(PATIENCE / 2), "the first tile was not recorded meanwhile"
 
@@ -189,7 +184,7 @@ def test_tile_is_recorded_while_the_next_one_is_embedded(scene: Scene) -> None:
     assert errors(outcomes) == {"27WXN": "", "27WXP": ""}
 
 
-def test_devices_go_on_while_a_tile_is_published_and_at_most_two_are_published_at_a_time(
+def test_encoding_continues_while_tiles_are_published_at_most_two_at_a_time(
     scene: Scene,
 ) -> None:
     tiles = TILES[:5]
@@ -204,7 +199,7 @@ def test_devices_go_on_while_a_tile_is_published_and_at_most_two_are_published_a
     def open_once_all_is_encoded() -> None:
         until(lambda: sum(encoder.embedder.batches) == 10, "every chip encoded")
         until(lambda: gate.held == PUBLISHERS, "two tiles publishing")
-        time.sleep(0.2)  # a third would begin meanwhile
+        time.sleep(0.2)  # a third would start meanwhile
         encoded_meanwhile.append(gate.held)
         gate.open()
 
@@ -218,7 +213,7 @@ def test_devices_go_on_while_a_tile_is_published_and_at_most_two_are_published_a
     assert len(scene.output_files()) == 5
 
 
-def test_tiles_that_fail_hold_back_no_other_and_their_errors_are_on_their_outcomes(scene: Scene) -> None:
+def test_failed_tiles_stop_no_other_tile_and_their_outcomes_hold_the_errors(scene: Scene) -> None:
     tiles = TILES[:6]
     for tile in tiles:
         scene.put(tile, {1: 10, 2: 20, 3: 30})
@@ -235,7 +230,7 @@ def test_tiles_that_fail_hold_back_no_other_and_their_errors_are_on_their_outcom
     for number in (1, 2, 3):
         scene.chips.delete(f"{empty}/2020-06-15/claytile_{empty}_20200615_v02_{number:04}.tif")
     fingerprint = scene.encoder().target().preferred
-    scene.work.write(results_key(replaced, fingerprint), b"no Parquet")  # made again
+    scene.work.write(results_key(replaced, fingerprint), b"no Parquet")  # replaced
 
     outcomes = process(scene, tiles, stores=stores)
 
@@ -249,14 +244,14 @@ def test_tiles_that_fail_hold_back_no_other_and_their_errors_are_on_their_outcom
     }
     assert isinstance(outcomes[unusable].error, NoUsableChips)
     assert {tile for tile, outcome in outcomes.items() if outcome.published} == {tiles[0], replaced}
-    # Steps completed before the error are on the outcome, too.
+    # Outcomes also hold the steps completed before the error.
     assert outcomes[fails_publishing].results is not None
     assert outcomes[fails_transfer].inventory is not None
     assert outcomes[empty].empty
     assert scene.values(fails_transfer) == {1: 10.0}
 
 
-def test_interrupt_records_what_is_published_and_keeps_finished_chips(scene: Scene) -> None:
+def test_an_interrupt_records_published_tiles_and_keeps_finished_chips(scene: Scene) -> None:
     for tile in ("27WXN", "27WXP", "27WXQ"):
         scene.put(tile, {1: 10, 2: 20, 3: 30})
     stores, output = held_output(scene)
@@ -280,8 +275,8 @@ def test_interrupt_records_what_is_published_and_keeps_finished_chips(scene: Sce
     assert len(scene.output_files()) == 1
 
 
-def test_interrupt_while_a_tile_waits_to_be_published_records_those_before_it(scene: Scene) -> None:
-    """The calling thread waits for the oldest of two tiles, as Dagster's interrupts meet it."""
+def test_an_interrupt_while_tiles_are_published_records_those_already_submitted(scene: Scene) -> None:
+    """Dagster interrupts the calling thread, which waits for the oldest of two tiles."""
     tiles = TILES[:3]
     for tile in tiles:
         scene.put(tile, {1: 10})
@@ -311,7 +306,7 @@ def test_interrupt_while_a_tile_waits_to_be_published_records_those_before_it(sc
     assert len(scene.output_files()) == 2
 
 
-def test_error_that_every_tile_would_meet_stops_the_run_after_the_tiles_before_it(scene: Scene) -> None:
+def test_a_systemic_error_stops_the_run_after_the_tiles_before_it(scene: Scene) -> None:
     tiles = TILES[:5]
     for tile in tiles:
         scene.put(tile, {1: 10, 2: 20})
@@ -326,7 +321,7 @@ def test_error_that_every_tile_would_meet_stops_the_run_after_the_tiles_before_i
     assert {outcome.tile for outcome in recorded if outcome.published} == set(tiles[:2])
 
 
-def test_device_that_fails_stops_the_run(scene: Scene) -> None:
+def test_a_failing_device_stops_the_run(scene: Scene) -> None:
     for tile in TILES[:3]:
         scene.put(tile, {1: 10})
     encoder = scene.encoder(embedder=MeanEmbedder(error=RuntimeError("device-side assert triggered")))
@@ -339,7 +334,7 @@ def test_device_that_fails_stops_the_run(scene: Scene) -> None:
     assert [outcome.tile for outcome in recorded] == TILES[:1]
 
 
-def test_network_that_cannot_be_loaded_is_tried_once_and_stops_the_run_after_tiles_that_need_none(
+def test_a_network_that_fails_to_load_is_tried_once_and_stops_the_run_after_tiles_that_need_none(
     scene: Scene,
 ) -> None:
     for tile in TILES[:8]:
@@ -365,7 +360,7 @@ def test_network_that_cannot_be_loaded_is_tried_once_and_stops_the_run_after_til
     }
 
 
-def test_unreachable_store_stops_the_run_where_one_broken_transfer_does_not(scene: Scene) -> None:
+def test_an_unreachable_store_stops_the_run_and_a_single_broken_transfer_does_not(scene: Scene) -> None:
     tiles = TILES[:4]
     for tile in tiles:
         scene.put(tile, {1: 10})
@@ -395,14 +390,14 @@ def test_unreachable_store_stops_the_run_where_one_broken_transfer_does_not(scen
     ]
 
 
-def test_unreachable_store_of_published_files_stops_the_run(scene: Scene) -> None:
+def test_an_unreachable_store_of_published_files_stops_the_run(scene: Scene) -> None:
     tiles = TILES[:6]
     for tile in tiles:
         scene.put(tile, {1: 10})
     stores, output = held_output(scene)
 
     def refuse(prefix: str) -> None:
-        if prefix:  # it answered once, when the run began
+        if prefix:  # the run lists the whole store once, at its start
             raise TransferFailed("no server answered")
 
     output.before_list = refuse
@@ -414,7 +409,7 @@ def test_unreachable_store_of_published_files_stops_the_run(scene: Scene) -> Non
     assert all(outcome.error for outcome in recorded)
 
 
-def test_error_while_a_tile_is_recorded_stops_the_run_and_is_not_blamed_on_another_tile(scene: Scene) -> None:
+def test_an_error_in_the_callback_stops_the_run_and_names_its_tile(scene: Scene) -> None:
     tiles = TILES[:4]
     for tile in tiles:
         scene.put(tile, {1: 10, 2: 20})
@@ -432,7 +427,7 @@ def test_error_while_a_tile_is_recorded_stops_the_run_and_is_not_blamed_on_anoth
     assert [outcome.error for outcome in recorded] == [None] * len(recorded)
 
 
-def test_empty_tile_is_told_from_an_empty_store(scene: Scene) -> None:
+def test_an_empty_tile_succeeds_and_an_empty_store_stops_the_run(scene: Scene) -> None:
     scene.chips.write("readme.txt", b"no tile")
 
     with pytest.raises(RunStopped) as stopped:
@@ -460,7 +455,7 @@ def test_empty_tile_is_told_from_an_empty_store(scene: Scene) -> None:
     ],
     ids=["one at a time", "the first two", "the last two"],
 )
-def test_steps_can_be_done_in_runs_of_their_own(scene: Scene, subsets: list[tuple[Step, ...]]) -> None:
+def test_steps_can_run_separately(scene: Scene, subsets: list[tuple[Step, ...]]) -> None:
     scene.put("27WXN", {1: 10, 2: 20})
     scene.work.delete("chip_inventory/27WXN.parquet")
 
@@ -479,7 +474,7 @@ def test_steps_can_be_done_in_runs_of_their_own(scene: Scene, subsets: list[tupl
 @pytest.mark.parametrize(
     ("step", "error"), [("embed", InventoryMissing), ("publish", ResultsMissing)], ids=["embed", "publish"]
 )
-def test_step_without_what_it_needs_fails_its_tile_alone(
+def test_a_step_without_its_input_fails_only_its_tile(
     scene: Scene, step: Step, error: type[Exception]
 ) -> None:
     scene.put("27WXP", {1: 10})
@@ -505,7 +500,7 @@ def test_force_embeds_current_tiles_again(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("has_chips", [True, False], ids=["tiles with chips", "empty tiles"])
-def test_tiles_are_not_listed_far_ahead_of_their_turn(scene: Scene, has_chips: bool) -> None:
+def test_tiles_are_listed_only_a_few_ahead(scene: Scene, has_chips: bool) -> None:
     tiles = [f"{zone}{tile[3:]}" for zone in ("27W", "29W", "30W") for tile in TILES]
     scene.put(tiles[-1], {1: BROKEN})
     if has_chips:
@@ -531,10 +526,10 @@ def test_tiles_are_not_listed_far_ahead_of_their_turn(scene: Scene, has_chips: b
     )
 
     assert len(listed) == len(done) == len(tiles)
-    assert TILES_AHEAD / 2 <= most <= TILES_AHEAD + PUBLISHERS + 2  # recorded a little after its turn
+    assert TILES_AHEAD / 2 <= most <= TILES_AHEAD + PUBLISHERS + 2  # tiles are recorded a little later
 
 
-def test_missing_bucket_stops_the_run_at_once(scene: Scene, bucket: S3Bucket) -> None:
+def test_a_missing_bucket_stops_the_run_at_the_first_tile(scene: Scene, bucket: S3Bucket) -> None:
     chips = Store("s3://no-such-bucket-of-ours/chips", bucket.options)
     recorded: list[TileOutcome] = []
 

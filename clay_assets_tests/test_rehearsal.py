@@ -7,7 +7,7 @@ import rehearsal.__main__ as rehearsal
 from rehearsal import servers
 
 
-def test_a_missing_postgresql_is_said_in_words_before_anything_starts(
+def test_a_missing_postgresql_is_reported_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(rehearsal, "chromium", Path)

@@ -8,7 +8,7 @@ def lines(**changed: float) -> dict[str, str]:
     return dict(project(rates, tiles=1000, chips_per_tile=100, workers=10, per_run=50).lines)
 
 
-def test_hours_and_dollars_are_those_worked_out_by_hand() -> None:
+def test_hours_and_dollars_match_a_calculation_by_hand() -> None:
     found = lines(encode=100, cores=16, network=25, start_s=9, tile_s=0.18, worker_dollars=2, get_dollars=0)
     # 100,000 chips at 100/s: 1,000 s. 20 runs of 9 s and 1,000 tiles of 0.18 s: 360 s. Together 0.378 hours.
     assert found["worker hours"].startswith("0.4, 26.47 %")
@@ -28,7 +28,7 @@ def test_the_slowest_part_is_named(rates: dict[str, float], bound: str) -> None:
     assert lines(**rates)["a worker does"].endswith(f"bound by {bound}")
 
 
-def test_a_tick_waits_and_computes_side_by_side() -> None:
+def test_a_tick_waits_and_computes_concurrently() -> None:
     assert lines(tick_ms=9, latency_ms=32)["a tick of the schedule"].startswith(
         "9 s: 9 s of one core, 3 s of waiting"
     )

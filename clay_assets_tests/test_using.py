@@ -1,6 +1,5 @@
-"""Each block of docs/using.md, run as it stands there, and its variables compared with the files it reads."""
+"""Runs each block of docs/using.md and compares its variables with the files that it reads."""
 
-import os
 import re
 from collections.abc import Callable
 from datetime import date
@@ -34,8 +33,8 @@ EXAMPLE = "claytile_27WXM_20200615_v02_0003.tif"
 
 
 @pytest.fixture
-def there(tmp_path: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with what the document speaks of; the same files in a bucket."""
+def there(tmp_path: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch, no_settings: None) -> Path:  # noqa: ARG001
+    """A working directory with the document's files, and the same files in a bucket."""
     folder = write_collection(tmp_path / "data" / "embeddings")
     write_catalog(Store(folder), Store(tmp_path / "data" / "stac"), version=1)
     export(folder, Store(tmp_path / "data" / "shared"), dtype="uint8")
@@ -43,8 +42,6 @@ def there(tmp_path: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Pa
     client(s3_server).create_bucket(Bucket=bucket.name)
     for path in folder.iterdir():
         bucket.store("clay").put(path.name, path)
-    for name in [name for name in os.environ if name.startswith(("CLAY_", "AWS_"))]:
-        monkeypatch.delenv(name)
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
@@ -153,21 +150,21 @@ CHECKS: dict[str, Callable[[Names], None]] = {
 }
 
 
-def test_every_block_has_its_check() -> None:
+def test_every_block_has_a_check() -> None:
     assert list(BLOCKS) == list(CHECKS)
 
 
 @pytest.mark.usefixtures("there")
 @pytest.mark.parametrize("title", BLOCKS)
-def test_block_does_what_it_says(title: str) -> None:
+def test_a_block_gives_the_documented_result(title: str) -> None:
     names: Names = {}
-    exec(compile(BLOCKS[title], title, "exec"), names)  # noqa: S102 - our own document
+    exec(compile(BLOCKS[title], title, "exec"), names)  # noqa: S102 - this project's document
 
     CHECKS[title](names)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command_runs_as_it_stands(there: Path, command: str) -> None:
+def test_a_command_runs_unchanged(there: Path, command: str) -> None:
     assert main(command.split()[1:]) == 0
 
     if "--picture" in command:

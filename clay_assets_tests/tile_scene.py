@@ -1,7 +1,7 @@
-"""Tiles in every state, made without a network: chips of a few bytes, results with made-up vectors.
+"""Tiles in every state without embedding: chips of a few bytes, results with invented vectors.
 
-For the tests of what looks at tiles from outside: states, automation, checks, the command line. Files are
-written by the package's own writers, into real stores.
+For tests of states, automation, checks and the command line. The package's writers write the files into real
+stores.
 """
 
 import io
@@ -31,7 +31,7 @@ TILES = ("27WXM", "27WXN", "27WXP", "27WXQ", "28WDS", "28WDT")
 """Neighbours in the order of a manifest."""
 
 SQUARES = {"27WXM": (600_000, 7_100_000), "27WXN": (600_000, 7_200_000), "27WXP": (600_000, 7_300_000)}
-"""South-west corner of a tile's 100 km square, metres of UTM zone 27, as an atlas has it."""
+"""South-west corner of a tile's 100 km square, metres of UTM zone 27."""
 
 DATE = "2020-06-15"
 
@@ -43,19 +43,19 @@ Vectors = NDArray[np.float32]
 
 
 def target_of(fingerprint: Fingerprint = FINGERPRINT, *, max_nodata: float = MAX_NODATA) -> Target:
-    """What settings ask for that give such vectors and no others."""
+    """The target of settings that give exactly these vectors."""
     return Target((fingerprint,), fingerprint, max_nodata=max_nodata)
 
 
 def put_chips(stores: TileStores, tile: str, numbers: Sequence[int], content: bytes = b"a chip") -> None:
-    """Lay chips of a tile into the bucket; a name is all that they have of a chip."""
+    """Store objects with the names of a tile's chips; their content is no chip."""
     for number in numbers:
         name = f"claytile_{tile}_{DATE.replace('-', '')}_v02_{number:04}.tif"
         stores.chips.write(f"{tile}/{DATE}/{name}", content)
 
 
 def clay_like(count: int, seed: int = 0, dim: int = 768) -> Vectors:
-    """Vectors as trained weights give them: norms about 2, median cosine about 0.97."""
+    """Vectors distributed like those of trained weights: norms about 2, median cosine about 0.97."""
     random = np.random.default_rng(seed)
     common, own = random.standard_normal(dim), random.standard_normal((count, dim))
     vectors = 2 * (common + 0.17 * own) / np.sqrt(dim)
@@ -63,7 +63,7 @@ def clay_like(count: int, seed: int = 0, dim: int = 768) -> Vectors:
 
 
 def footprint(tile: str, number: int) -> bytes:
-    """WKB of a chip inside its tile, as pyproj reprojects its corners."""
+    """WKB of a chip inside its tile: its corners, reprojected by pyproj."""
     west, south = SQUARES.get(tile, SQUARES["27WXN"])
     to_degrees = pyproj.Transformer.from_crs("EPSG:32627", "OGC:CRS84", always_xy=True)
     west, south = west + 5_120 * (number % 19), south + 5_120 * (number // 19 % 19)
@@ -74,18 +74,18 @@ def footprint(tile: str, number: int) -> bytes:
 
 @dataclass(frozen=True)
 class MadeUp:
-    """How a tile's results are made up.
+    """Invented results of a tile.
 
     Attributes:
         fingerprint: Of the vectors.
-        skipped: Chips skipped, from the first on.
-        vectors: Gives so many vectors.
+        skipped: Number of chips skipped, from the first on.
+        vectors: Returns the given number of vectors.
         alter: Changes the outcomes before they are stored.
-        seconds: That it is said to have taken.
-        place: Gives a chip's footprint.
-        left: Chips that the run is said to have left undone.
-        reader: Version of the reader that the chips are said to have been read with.
-        max_nodata: That the chips are said to have been held against.
+        seconds: Recorded duration.
+        place: Returns a chip's footprint.
+        left: Recorded number of chips not processed.
+        reader: Recorded version of the chip reader.
+        max_nodata: Recorded limit of no-data.
     """
 
     fingerprint: Fingerprint = FINGERPRINT
@@ -99,7 +99,7 @@ class MadeUp:
     max_nodata: float = MAX_NODATA
 
     def store(self, stores: TileStores, tile: str) -> None:
-        """List the tile's chips and store results for them."""
+        """List the tile's chips and store results of them."""
         chips = list_chips(stores.chips, tile).chips
         write_inventory(stores.work, tile, chips)
         outcomes = self.alter(self._outcomes(tile, chips))
@@ -151,7 +151,7 @@ def _bounds(footprints: list[bytes]) -> list[float]:
 def finish(
     stores: TileStores, tile: str, made_up: MadeUp | None = None, *, chips: int = 3, version: int = 1
 ) -> None:
-    """Lay chips into the bucket, store results for them, and publish."""
+    """Store chips and results of them, and publish the tile."""
     made_up = made_up or MadeUp()
     put_chips(stores, tile, range(1, chips + 1))
     made_up.store(stores, tile)
@@ -159,7 +159,7 @@ def finish(
 
 
 def damage_pages(work: Store, tile: str, column: str, fingerprint: Fingerprint = FINGERPRINT) -> None:
-    """Overwrite the first page of a column of a tile's results, under a footer that stays whole."""
+    """Overwrite the first page of a column of a tile's results; the footer stays intact."""
     key = results_key(tile, fingerprint)
     data = bytearray(work.read(key))
     group = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0)
@@ -170,10 +170,7 @@ def damage_pages(work: Store, tile: str, column: str, fingerprint: Fingerprint =
 
 
 def know_checkpoint(work: Store, checkpoint: Store, fingerprint: Fingerprint = FINGERPRINT) -> None:
-    """Describe a file, whatever it holds, as the checkpoint of a fingerprint.
-
-    A run leaves this description in the work store; what looks at tiles from outside goes by it.
-    """
+    """Record any file in the work store as the checkpoint of a fingerprint, like a run does."""
     found = checkpoint.stat()
     facts = CheckpointFacts(
         found.url, found.etag, found.size, fingerprint.checkpoint_sha256, fingerprint.model, untrained=False
@@ -182,5 +179,5 @@ def know_checkpoint(work: Store, checkpoint: Store, fingerprint: Fingerprint = F
 
 
 def embedded_at_level(level: str) -> Fingerprint:
-    """The usual fingerprint at another level."""
+    """`FINGERPRINT` at another level."""
     return replace(FINGERPRINT, level=level)

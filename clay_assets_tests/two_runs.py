@@ -1,6 +1,6 @@
-"""One of two runs at once: `python -m clay_assets_tests.two_runs ADDRESS CHECKPOINT FORCE TILE…`.
+"""One of two concurrent runs: `python -m clay_assets_tests.two_runs ADDRESS CHECKPOINT FORCE TILE…`.
 
-Waits for a file `go` beside the checkpoint, so that both begin together; prints a line for each tile.
+Waits for a file `go` beside the checkpoint, so that both start together; prints a line per tile.
 """
 
 import sys
@@ -16,9 +16,9 @@ from clay_assets_tests.embedding.scene import MeanEncoder
 from clay_assets_tests.embedding.streaming import MeanEmbedder
 
 
-def main(where: str, checkpoint: Path, force: bool, tiles: list[str]) -> None:
+def main(address: str, checkpoint: Path, force: bool, tiles: list[str]) -> None:
     """Embed and publish tiles."""
-    stores = TileStores(*(Store(f"{where}/{name}") for name in ("chips", "work", "output")))
+    stores = TileStores(*(Store(f"{address}/{name}") for name in ("chips", "work", "output")))
     embedder = MeanEmbedder(pause=0.02)
     encoder = MeanEncoder(
         Store(checkpoint), precision="fp32", device="cpu", batch_size="2", embedder=embedder

@@ -61,7 +61,7 @@ def job_server(answers: dict[str, Any], accepted: dict[str, Any] | None = None) 
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         server.url = f"http://127.0.0.1:{http.server_port}"
-        threading.Thread(target=http.serve_forever, daemon=True).start()
+        threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         http.shutdown()
 

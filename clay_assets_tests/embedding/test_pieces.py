@@ -27,11 +27,6 @@ from clay_assets_tests.embedding.streaming import BROKEN, within
 TILE = "27WXN"
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(tmp_path)
-
-
 def process(
     scene: Scene, limits: PieceLimits, *, encoder: MeanEncoder | None = None, force: bool = False
 ) -> TileOutcome:

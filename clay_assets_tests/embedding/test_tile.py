@@ -1,6 +1,5 @@
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,6 @@ from clay_assets_tests.geotiffs import chip_name
 from clay_assets_tests.s3_server import S3Bucket
 from clay_assets_tests.tile_scene import damage_pages
 from clay_model.spec import V15
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(tmp_path)
 
 
 def key_of(scene: Scene) -> str:

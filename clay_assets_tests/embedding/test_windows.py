@@ -30,11 +30,6 @@ WEST, NORTH = 600_000, 7_700_040
 """Upper left corner of the chips, metres of EPSG:32627."""
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(tmp_path)
-
-
 @pytest.fixture(scope="session")
 def quick_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Clay v1.5 in a size that costs next to nothing."""

@@ -1,1 +1,1 @@
-"""Promises of the whole: nothing lost, nothing let in, whatever the store, the process and files do."""
+"""Guarantees of whole runs: nothing is lost and nothing damaged is used."""

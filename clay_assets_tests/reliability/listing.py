@@ -1,6 +1,6 @@
-"""A listing of any length: `python -m clay_assets_tests.reliability.listing --objects 1000000`.
+"""Measures a long listing: `python -m clay_assets_tests.reliability.listing --objects 1000000`.
 
-Belongs here: a server that has nothing but names, and the memory and time that listing them takes.
+A server on loopback generates the names; the memory and time of listing them are printed.
 """
 
 import argparse
@@ -25,14 +25,14 @@ PAGE = 1000
 
 @contextmanager
 def serving_names(count: int) -> Iterator[str]:
-    """Serves S3's ListObjectsV2 of so many chips of one tile, 1,000 a page; yields the server's URL."""
+    """Serve S3's ListObjectsV2 of `count` chips of one tile, 1,000 per page; yields the server's URL."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            asked = parse_qs(urlsplit(self.path).query)
-            start = int(asked.get("continuation-token", ["0"])[0])
+            query = parse_qs(urlsplit(self.path).query)
+            start = int(query.get("continuation-token", ["0"])[0])
             end = min(count, start + PAGE)
             items = "".join(
                 f"<Contents><Key>chips/{TILE}/2020-06-15/{chip_name(number, tile=TILE)}</Key>"
@@ -62,29 +62,29 @@ def serving_names(count: int) -> Iterator[str]:
 
 
 def listed_memory(output: str) -> int:
-    """Bytes that a listing took, from what `main` printed."""
+    """Bytes of memory that a listing took, from the output of `main`."""
     return int(json.loads(output)["bytes"])
 
 
 def _memory() -> int:
-    """Most bytes of memory that this process has held, on Linux."""
+    """Peak memory of this process in bytes, on Linux."""
     return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """List as many objects as asked, and print the memory and the time that it took as JSON."""
+    """List the given number of objects; prints the memory and time that it took as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--objects", type=int, default=1_000_000)
     objects = parser.parse_args(arguments).objects
-    options = S3Options(aws_access_key_id="key", aws_secret_access_key="secret")  # noqa: S106 - any would do
+    options = S3Options(aws_access_key_id="key", aws_secret_access_key="secret")  # noqa: S106 - any value works
     with serving_names(10) as endpoint:
         _list(endpoint, options)  # connect once
-    usual = _memory()
+    before = _memory()
     with serving_names(objects) as endpoint:
-        began = time.monotonic()
+        started = time.monotonic()
         found = _list(endpoint, options)
-        took = time.monotonic() - began
-    print(json.dumps({"objects": found, "bytes": _memory() - usual, "seconds": round(took, 1)}))
+        seconds = time.monotonic() - started
+    print(json.dumps({"objects": found, "bytes": _memory() - before, "seconds": round(seconds, 1)}))
     return found != objects
 
 

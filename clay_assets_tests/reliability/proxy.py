@@ -1,8 +1,4 @@
-"""A proxy before a real S3 server that breaks some of what passes, at stated rates and by a seed.
-
-Belongs here: real sockets on loopback, what may go wrong on them, and a record of what passed. Does not
-belong here: what must come of it (the tests).
-"""
+"""A proxy before a real S3 server that injects faults, at given rates and reproducibly by a seed."""
 
 import hashlib
 import http.client
@@ -23,22 +19,22 @@ from urllib.parse import urlsplit
 Fault = Literal[
     "500", "503", "reset", "lost", "stall", "cut", "short", "long", "etag", "expired", "denied", "echo"
 ]
-"""What may go wrong with a request.
+"""Faults of a request.
 
-500, 503: the server says so, before it did anything. reset: the connection ends instead of an answer. lost:
-likewise, but the request was carried out. stall: nothing more comes. cut: the answer ends before its
-announced end. short, long: it announces less or more than the object has, and holds that. etag: of another
-object. expired: the token is. denied: access is. echo: the server repeats the request's credentials in its
-refusal.
+500, 503: the server answers with that status and does nothing. reset: the connection is reset before a
+response. lost: likewise, after the server carried the request out. stall: no response. cut: the body ends
+before its announced length. short, long: a complete body with fewer or more bytes than the object. etag: that
+of another object. expired: the token has expired. denied: access is denied. echo: the server's refusal
+repeats the request's credentials.
 """
 
 TRANSIENT: tuple[Fault, ...] = ("500", "503", "reset", "lost", "stall", "cut", "short", "long", "etag")
 
 OF_BODIES = {"cut", "short", "long", "etag"}
-"""Faults of an object's content."""
+"""Faults of a response's body."""
 
 STALL = 120.0
-"""Seconds after which a stalled connection ends, if the client did not end it before."""
+"""Seconds after which the proxy ends a stalled connection."""
 
 ANSWERS = {
     "500": (500, "InternalError", "We encountered an internal error. Please try again."),
@@ -52,12 +48,12 @@ Decision = Callable[["Request"], Fault | None]
 
 @dataclass(frozen=True)
 class Request:
-    """A request as the proxy saw it.
+    """A request that passed the proxy.
 
     Attributes:
-        method: of HTTP.
-        path: with its query.
-        attempt: how often the same was asked, from 1.
+        method: HTTP method.
+        path: Path with query.
+        attempt: 1 for the first request of this method and path, 2 for the second.
     """
 
     method: str
@@ -66,7 +62,7 @@ class Request:
 
     @property
     def operation(self) -> str:
-        """The S3 permission that it takes, as IAM names it."""
+        """The IAM permission that the request needs."""
         query = urlsplit(self.path).query
         if self.method == "GET" and "list-type=2" in query:
             return "s3:ListBucket"
@@ -74,7 +70,7 @@ class Request:
             return "s3:AbortMultipartUpload"
         if self.method == "HEAD" and urlsplit(self.path).path.count("/") == 1:
             return "s3:ListBucket"
-        # A multipart upload, in all of its requests but the abort, is covered by PutObject.
+        # PutObject covers all requests of a multipart upload but the abort.
         return {"GET": "s3:GetObject", "HEAD": "s3:GetObject", "DELETE": "s3:DeleteObject"}.get(
             self.method, "s3:PutObject"
         )
@@ -85,10 +81,10 @@ class Proxy:
     """A running proxy.
 
     Attributes:
-        url: Of it.
-        decide: What goes wrong with a request; may be replaced at any time.
-        requests: All that passed.
-        injected: How often what went wrong.
+        url: Of the proxy.
+        decide: Chooses the fault of a request; may be replaced at any time.
+        requests: All requests so far.
+        injected: Count of each fault.
     """
 
     url: str
@@ -99,7 +95,7 @@ class Proxy:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, method: str, path: str) -> tuple[Request, Fault | None]:
-        """Note a request and decide on it."""
+        """Record a request and choose its fault."""
         with self._lock:
             self._attempts[method, path] += 1
             request = Request(method, path, self._attempts[method, path])
@@ -107,16 +103,16 @@ class Proxy:
         return request, self.decide(request)
 
     def note(self, fault: Fault) -> None:
-        """Count a fault."""
+        """Count an injected fault."""
         with self._lock:
             self.injected[fault] += 1
 
 
 def at_rates(rates: Mapping[Fault, float], seed: int) -> Decision:
-    """Faults at random: the same for the same attempt of the same request, in whatever order they come.
+    """Random faults that depend on the request and its attempt, not on the order of requests.
 
     Args:
-        rates: How many requests meet each, 0 to 1.
+        rates: Share of the requests that meet each fault, 0 to 1.
         seed: Of the choice.
     """
 
@@ -134,7 +130,7 @@ def at_rates(rates: Mapping[Fault, float], seed: int) -> Decision:
 
 @contextmanager
 def proxying(endpoint: str) -> Iterator[Proxy]:
-    """Runs a proxy before the server at `endpoint` for the length of the block."""
+    """Run a proxy before the server at `endpoint`."""
     upstream = urlsplit(endpoint).netloc
 
     class Handler(_Handler):
@@ -161,7 +157,7 @@ def proxying(endpoint: str) -> Iterator[Proxy]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One client's connection, with one of its own to the server."""
+    """A client's connection, with a connection to the server."""
 
     protocol_version = "HTTP/1.1"
     proxy: Proxy
@@ -191,9 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "reset":
             self._reset()
         elif fault == "echo":
-            told = (self.headers.get(name, "") for name in ("Authorization", "X-Amz-Security-Token"))
+            credentials = (self.headers.get(name, "") for name in ("Authorization", "X-Amz-Security-Token"))
             self._refuse(
-                403, "SignatureDoesNotMatch", f"The request signature does not match: {' '.join(told)}"
+                403, "SignatureDoesNotMatch", f"The request signature does not match: {' '.join(credentials)}"
             )
         elif fault in ANSWERS:
             self._refuse(*ANSWERS[fault])
@@ -228,13 +224,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     @staticmethod
     def _broken(headers: dict[str, str], content: bytes, fault: Fault) -> tuple[bytes, int]:
-        """The content and the length that is announced; changes the headers."""
+        """The content and the announced length; changes the headers."""
         if fault == "cut":
             return content[: len(content) // 2], len(content)
         if fault == "etag":
             headers["ETag"] = '"00000000000000000000000000000000"'
             return content, len(content)
-        content = content[: len(content) // 2] if fault == "short" else content + b"more than there is"
+        content = content[: len(content) // 2] if fault == "short" else content + b"more bytes"
         if found := re.fullmatch(r"bytes (\d+)-\d+/\d+", headers.get("Content-Range", "")):
             start = int(found[1])
             headers["Content-Range"] = f"bytes {start}-{start + len(content) - 1}/{start + len(content)}"

@@ -1,4 +1,4 @@
-"""Names that buckets hold: what is listed is read under the very name, and nothing leads out of its store."""
+"""Unusual object names: objects are read under their exact name, and no key leaves its store."""
 
 import re
 import subprocess
@@ -26,7 +26,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
-def test_what_is_listed_is_read_whatever_its_name(name: str, bucket: S3Bucket) -> None:
+def test_a_listed_object_is_read_under_its_exact_name(name: str, bucket: S3Bucket) -> None:
     client(bucket.endpoint).put_object(Bucket=bucket.name, Key=f"prefix/{name}", Body=name.encode())
     store = bucket.store("prefix")
 
@@ -40,27 +40,25 @@ def test_what_is_listed_is_read_whatever_its_name(name: str, bucket: S3Bucket) -
 
 
 @pytest.mark.parametrize("key", ["../other/secret", "a/../../other/secret", ".", "a/./b", "a\0b"])
-def test_a_key_that_would_lead_out_of_its_store_is_refused(
-    key: str, bucket: S3Bucket, tmp_path: Path
-) -> None:
+def test_a_key_that_would_leave_its_store_is_refused(key: str, bucket: S3Bucket, tmp_path: Path) -> None:
     client(bucket.endpoint).put_object(Bucket=bucket.name, Key="other/secret", Body=b"secret")
     for store in (bucket.store("prefix"), Store(tmp_path)):
-        for ask in (store.read, store.stat, store.delete, lambda key, store=store: store.write(key, b"")):
+        for use in (store.read, store.stat, store.delete, lambda key, store=store: store.write(key, b"")):
             with pytest.raises(StorageError, match="cannot be a key"):
-                ask(key)
+                use(key)
     assert bucket.store("other").read("secret") == b"secret"
 
 
 @pytest.mark.parametrize("name", ["../escaped.tif", "a/../b.tif", "./c.tif"])
-def test_an_object_named_with_dots_is_told_instead_of_the_listing(name: str, bucket: S3Bucket) -> None:
-    """S3 takes such keys, and obstore asks for none of them: the tile fails, and nothing is left out."""
+def test_listing_an_object_named_with_dots_is_refused(name: str, bucket: S3Bucket) -> None:
+    """S3 accepts such keys, obstore cannot request them: the tile fails instead of losing the chip."""
     for key in (f"chips/27WXN/{name}", "chips/27WXN/good.tif"):
         client(bucket.endpoint).put_object(Bucket=bucket.name, Key=key, Body=b"chip")
     with pytest.raises(StorageError, match=rf"chips/27WXN/{re.escape(name)}.*Rename or delete the object"):
         bucket.store("chips").list("27WXN/")
 
 
-def test_the_same_chip_twice_is_embedded_once_each(bucket: S3Bucket, tmp_path: Path) -> None:
+def test_both_copies_of_a_chip_are_embedded(bucket: S3Bucket, tmp_path: Path) -> None:
     stores = stores_of(bucket, bucket.endpoint, "made")
     put_chips(stores.chips, TILE, 2)
     (first, _) = list_chips(stores.chips, TILE).chips
@@ -72,7 +70,7 @@ def test_the_same_chip_twice_is_embedded_once_each(bucket: S3Bucket, tmp_path: P
     assert outcome.results.summary.chips == 3
 
 
-def test_twenty_thousand_objects_are_listed_in_little_memory() -> None:
+def test_a_listing_takes_under_1_500_bytes_per_object() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "clay_assets_tests.reliability.listing", "--objects", "20000"],
         capture_output=True, text=True, check=False, timeout=120,

@@ -1,4 +1,4 @@
-"""The IAM policies of SECURITY.md: what runs ask of each bucket is within them, and no more is granted."""
+"""The IAM policies of SECURITY.md allow the requests of runs, and nothing more."""
 
 import json
 import re
@@ -17,7 +17,7 @@ SECURITY = Path(__file__).parents[2] / "SECURITY.md"
 
 
 def policies() -> dict[str, set[str]]:
-    """Actions that each policy of SECURITY.md allows, by the bucket that it names."""
+    """Actions that the policies of SECURITY.md allow, by bucket."""
     found: dict[str, set[str]] = {}
     for text in re.findall(r"```json\n(.*?)```", SECURITY.read_text(), re.DOTALL):
         for statement in json.loads(text)["Statement"]:
@@ -27,7 +27,7 @@ def policies() -> dict[str, set[str]]:
     return found
 
 
-def test_runs_ask_for_no_more_than_the_policies_allow(bucket: S3Bucket, tmp_path: Path) -> None:
+def test_runs_need_exactly_what_the_policies_allow(bucket: S3Bucket, tmp_path: Path) -> None:
     names = {role: f"{bucket.name}-{role.lower()}"[-63:] for role in ("CHIPS", "WORK", "OUTPUT")}
     for name in names.values():
         client(bucket.endpoint).create_bucket(Bucket=name)
@@ -41,10 +41,10 @@ def test_runs_ask_for_no_more_than_the_policies_allow(bucket: S3Bucket, tmp_path
         run_tiles(stores, tmp_path, TILE)
         proxy.decide = lambda request: "cut" if "_0041.tif" in request.path else None
         put_chips(S3Bucket(bucket.endpoint, names["CHIPS"]).store(), TILE, 2, first=41)
-        run_tiles(stores, tmp_path, TILE)  # fails, and keeps what is finished
+        run_tiles(stores, tmp_path, TILE)  # fails, and keeps the finished chips
         proxy.decide = lambda _: None
         run_tiles(stores, tmp_path, TILE)
-        # A later date makes another file, and removes the earlier one.
+        # A later date makes a file of another name and removes the earlier one.
         later = Store(f"s3://{names['CHIPS']}/", bucket.options)
         later.write(
             f"{TILE}/2020-06-16/{chip_name(1, tile=TILE, date='2020-06-16')}", chip_bytes(date="2020-06-16")
@@ -52,14 +52,14 @@ def test_runs_ask_for_no_more_than_the_policies_allow(bucket: S3Bucket, tmp_path
         (outcome,) = run_tiles(stores, tmp_path, TILE)
     assert outcome.error is None
 
-    asked: dict[str, set[str]] = defaultdict(set)
+    requested: dict[str, set[str]] = defaultdict(set)
     for request in proxy.requests:
         (role,) = [role for role, name in names.items() if request.path.startswith(f"/{name}")]
-        asked[role].add(request.operation)
+        requested[role].add(request.operation)
     allowed = policies()
-    assert set(allowed) == set(asked)
-    for role, operations in asked.items():
+    assert set(allowed) == set(requested)
+    for role, operations in requested.items():
         assert operations <= allowed[role], role
-        # What else is allowed needs more chips: parts of an upload that broke, and pieces of results, go.
-        more = {"s3:AbortMultipartUpload", *(["s3:DeleteObject"] if role == "WORK" else [])}
-        assert allowed[role] - operations <= more, role
+        # Only larger tiles abort a broken upload in parts and delete pieces of results.
+        of_larger_tiles = {"s3:AbortMultipartUpload", *(["s3:DeleteObject"] if role == "WORK" else [])}
+        assert allowed[role] - operations <= of_larger_tiles, role

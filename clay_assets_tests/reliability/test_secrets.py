@@ -1,4 +1,4 @@
-"""Known secrets, searched for in all that failing runs write and the UI shows."""
+"""No known secret appears in the logs and files of failing runs, or in the UI."""
 
 import json
 import os
@@ -48,7 +48,7 @@ ASSETS = (
 
 
 def definitions() -> dg.Definitions:
-    """The code location with its secrets as fields, in the way that the resource's description asks for."""
+    """The code location with secrets as `EnvVar` fields, as the resource's description recommends."""
     stores = {
         name: ObjectStore(
             uri=dg.EnvVar(f"CLAY_{name.upper()}_URI"),
@@ -64,26 +64,28 @@ def definitions() -> dg.Definitions:
 
 
 def always(fault: Fault, part: str) -> Decision:
-    """Every request whose path holds a text meets a fault."""
+    """The fault for every request whose path contains a text."""
     return lambda request: fault if part in request.path else None
 
 
 @pytest.fixture
 def project(
-    bucket: S3Bucket, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: S3Bucket,
+    tmp_path: Path,
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_settings: None,  # noqa: ARG001
 ) -> Iterator[tuple[Proxy, Path]]:
-    """A bucket behind a proxy, and a folder with an instance and settings that hold secrets."""
+    """A bucket behind a proxy, and a folder with a Dagster instance; the environment holds the secrets."""
     for number in (1, 2):
         bucket.store("chips").write(f"{TILE}/2020-06-15/{chip_name(number)}", good_chip())
     (tmp_path / "home").mkdir()
     (tmp_path / "tiles.txt").write_text(TILE + "\n")
     (tmp_path / "defs.py").write_text(DEFINITIONS)
-    for name in [name for name in os.environ if name.startswith(("CLAY_", "AWS_", "DAGSTER_"))]:
-        monkeypatch.delenv(name)
     with proxying(bucket.endpoint) as proxy:
         settings = {
             **SECRETS,
-            # The SDK's own variables hold the same, as most users have it.
+            # Most users have the secrets in the SDK's variables.
             "AWS_ACCESS_KEY_ID": SECRETS["CANARY_KEY"],
             "AWS_SECRET_ACCESS_KEY": SECRETS["CANARY_SECRET"],
             "AWS_SESSION_TOKEN": SECRETS["CANARY_TOKEN"],
@@ -101,7 +103,7 @@ def project(
 
 
 def secrets_in(data: bytes) -> list[str]:
-    """Names of the secrets that some bytes hold, as they are or as a URL writes them."""
+    """Names of the secrets in some bytes, as plain, URL-encoded or JSON-encoded text."""
     found = []
     for name, secret in SECRETS.items():
         spellings = {secret, secret.replace("/", "%2F").replace("=", "%3D"), json.dumps(secret)[1:-1]}
@@ -110,7 +112,7 @@ def secrets_in(data: bytes) -> list[str]:
     return found
 
 
-def test_no_secret_is_in_what_failing_runs_write_and_the_ui_shows(
+def test_no_secret_is_in_the_output_of_failing_runs_or_in_the_ui(
     project: tuple[Proxy, Path], bucket: S3Bucket, capfd: pytest.CaptureFixture[str]
 ) -> None:
     proxy, folder = project
@@ -118,10 +120,10 @@ def test_no_secret_is_in_what_failing_runs_write_and_the_ui_shows(
     with dg.DagsterInstance.get() as instance:
         for fault in WAYS:
             proxy.decide = always(fault, "/chips/")
-            failed = job.execute_in_process(instance=instance, partition_key=TILE, raise_on_error=False)
-            assert not failed.success
+            result = job.execute_in_process(instance=instance, partition_key=TILE, raise_on_error=False)
+            assert not result.success
             assert proxy.injected[fault]
-    # Once as a user runs it, with Dagster's logs of what a process printed.
+    # Once by the command, with Dagster's logs of the processes' output.
     proxy.decide = always("echo", "/chips/")
     command = [str(Path(sys.executable).parent / "dagster"), "asset", "materialize", "-f", "defs.py"]
     ours = {name: value for name, value in os.environ.items() if name.startswith(OURS)}
@@ -138,16 +140,16 @@ def test_no_secret_is_in_what_failing_runs_write_and_the_ui_shows(
     written |= {found.url: bucket.store().read(found) for found in bucket.store().list()}
     written |= {"stdout": printed.out.encode(), "stderr": printed.err.encode(), "pages": pages}
     written |= {"the command": done.stdout + done.stderr}
-    assert any(name.endswith(".db") for name in written), "no event log was looked into"
+    assert any(name.endswith(".db") for name in written), "no event log was searched"
     assert {name: found for name, data in written.items() if (found := secrets_in(data))} == {}
 
 
 def _pages(folder: Path, environment: dict[str, str]) -> bytes:
-    """What the webserver answers to what its pages ask."""
+    """The webserver's responses to the queries of its pages."""
     port = free_port()
     command = [str(Path(sys.executable).parent / "dagster-webserver"), "-f", str(folder / "defs.py")]
     command += ["-h", "127.0.0.1", "-p", str(port)]
-    answers = []
+    responses = []
     with running(command, f"http://127.0.0.1:{port}/server_info", environment) as _:
         for query in (RUNS, RESOURCES, ASSETS):
             request = urllib.request.Request(
@@ -155,15 +157,15 @@ def _pages(folder: Path, environment: dict[str, str]) -> bytes:
                 json.dumps({"query": query}).encode(),
                 {"Content-Type": "application/json"},
             )
-            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - as above
-                answers.append(answer.read())
-    assert all(b'"errors"' not in answer for answer in answers), answers
-    assert b"CANARY_SECRET" in answers[1], "the UI shows the field by its variable's name"
-    return b"\n".join(answers)
+            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - http, on loopback
+                responses.append(response.read())
+    assert all(b'"errors"' not in response for response in responses), responses
+    assert b"CANARY_SECRET" in responses[1], "the UI shows the field by its variable's name"
+    return b"\n".join(responses)
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
-def test_an_address_with_credentials_is_refused_without_repeating_them(scheme: str) -> None:
+def test_an_address_with_credentials_is_refused_by_an_error_without_them(scheme: str) -> None:
     key, secret = SECRETS["CANARY_KEY"], SECRETS["CANARY_SECRET"]
     for address in (
         f"{scheme}://{key}:{secret}@bucket/prefix",

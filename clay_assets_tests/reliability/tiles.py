@@ -1,4 +1,4 @@
-"""Tiles of small chips in a bucket, and runs over them: what the tests of this folder share."""
+"""Small chips in a bucket and runs over them, shared by the tests of this folder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +16,15 @@ TILE = "27WXN"
 
 
 def put_chips(chips: Store, tile: str, count: int, first: int = 1) -> None:
-    """Chips told apart by their pixels: real GeoTIFFs of 512 x 512, some 20 kB each."""
+    """Store chips that differ in their pixels: GeoTIFFs of 512 x 512 pixels, about 20 kB each."""
     for number in range(first, first + count):
         chips.write(f"{tile}/2020-06-15/{chip_name(number, tile=tile)}", chip_of_value(number % 250 + 1))
 
 
 def stores_of(bucket: S3Bucket, endpoint: str, name: str, *, attempts: int | None = None) -> TileStores:
-    """The chips of a bucket, and a place of this name for what is made, both by way of an endpoint."""
+    """Stores of a bucket's chips, and of results under a prefix, through an endpoint."""
     options = replace(bucket.options, endpoint_url=endpoint)
-    if attempts is None:  # as it is where nothing is set
+    if attempts is None:  # the default
         attempts = type(options)().max_attempts
     options = replace(options, max_attempts=attempts)
     chips, work, output = (
@@ -34,7 +34,7 @@ def stores_of(bucket: S3Bucket, endpoint: str, name: str, *, attempts: int | Non
 
 
 def mean_encoder(folder: Path, *, embedder: MeanEmbedder | None = None, pause: float = 0.0) -> MeanEncoder:
-    """A network that costs nothing, or the seconds of a pause for each batch."""
+    """An encoder without a network, which waits for some seconds per batch."""
     embedder = embedder or MeanEmbedder()
     embedder._pause = pause
     checkpoint = folder / "checkpoint"
@@ -52,7 +52,7 @@ def mean_encoder(folder: Path, *, embedder: MeanEmbedder | None = None, pause: f
 
 
 def run_tiles(stores: TileStores, folder: Path, *tiles: str) -> list[TileOutcome]:
-    """Take tiles through all steps; returns what became of each."""
+    """Take tiles through all steps."""
     outcomes: list[TileOutcome] = []
     with Progress() as progress:
         process_tiles(
@@ -62,5 +62,5 @@ def run_tiles(stores: TileStores, folder: Path, *tiles: str) -> list[TileOutcome
 
 
 def published(output: Store) -> dict[str, bytes]:
-    """Every published file by its name."""
+    """Published files by name."""
     return {Path(found.url).name: output.read(found) for found in output.list()}
