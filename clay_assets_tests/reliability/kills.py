@@ -29,7 +29,8 @@ from clay_assets_tests.dagster.project import ASSETS, Project, WideEmbedder
 from clay_assets_tests.reliability.tiles import mean_encoder, published, put_chips
 
 TILES = ("27WXM", "27WXN", "27WXP", "27WXQ")
-CHIPS = 24
+CHIPS = 8
+BATCH = 2
 PAUSE = 0.03
 """Seconds per batch, so that runs last long enough to be killed."""
 
@@ -125,7 +126,8 @@ def _run(chips: Store, root: Path) -> None:
     for name in ("work", "output"):
         (root / name).mkdir(exist_ok=True)
     job = TileJob(
-        TileStores(chips, Store(root / "work"), Store(root / "output")), mean_encoder(root, pause=PAUSE)
+        TileStores(chips, Store(root / "work"), Store(root / "output")),
+        mean_encoder(root, pause=PAUSE, batch_size=BATCH),
     )
     errors: list[Exception | None] = []
     with Progress() as progress:
@@ -140,7 +142,7 @@ def _dagster_run(chips: Store, root: Path) -> None:
     with dg.DagsterInstance.local_temp(str(home)) as instance:
         project = Project(root, instance, TILES)
         project.scene.chips = chips  # type: ignore[assignment] # its reads need no record
-        project.encoder = mean_encoder(root, embedder=WideEmbedder(), pause=PAUSE)
+        project.encoder = mean_encoder(root, embedder=WideEmbedder(), pause=PAUSE, batch_size=BATCH)
         if not project.run().success:
             raise SystemExit("the run failed")
 

@@ -1,15 +1,21 @@
 """No known secret appears in the logs and files of failing runs, or in the UI."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+from dagster_webserver.app import create_app_from_workspace_process_context
 
 from clay_assets.dagster import ClayEncoder, ObjectStore, build_defs
 from clay_assets.settings import Settings
@@ -17,7 +23,7 @@ from clay_assets.storage import Misconfigured, Store
 from clay_assets_tests.dagster.command_line import clean_environment
 from clay_assets_tests.geotiffs import chip_name, good_chip
 from clay_assets_tests.reliability.proxy import Decision, Fault, Proxy, proxying
-from clay_assets_tests.s3_server import S3Bucket, free_port, running
+from clay_assets_tests.s3_server import S3Bucket
 
 SECRETS = {
     "CANARY_KEY": "AKIACANARY0000000KEY",
@@ -132,7 +138,7 @@ def test_no_secret_is_in_the_output_of_failing_runs_or_in_the_ui(
         [*command, "--select", "*", "--partition", TILE], env=environment, capture_output=True, check=False
     )
     assert b"SignatureDoesNotMatch" in done.stdout + done.stderr, done.stderr[-2000:]
-    pages = _pages(folder, environment)
+    pages = _pages(folder)
     assert b"SignatureDoesNotMatch" in pages, "the UI shows no error of these runs"
 
     printed = capfd.readouterr()
@@ -144,24 +150,35 @@ def test_no_secret_is_in_the_output_of_failing_runs_or_in_the_ui(
     assert {name: found for name, data in written.items() if (found := secrets_in(data))} == {}
 
 
-def _pages(folder: Path, environment: dict[str, str]) -> bytes:
+def _pages(folder: Path) -> bytes:
     """The webserver's responses to the queries of its pages."""
-    port = free_port()
-    command = [str(Path(sys.executable).parent / "dagster-webserver"), "-f", str(folder / "defs.py")]
-    command += ["-h", "127.0.0.1", "-p", str(port)]
-    responses = []
-    with running(command, f"http://127.0.0.1:{port}/server_info", environment) as _:
-        for query in (RUNS, RESOURCES, ASSETS):
-            request = urllib.request.Request(
-                f"http://127.0.0.1:{port}/graphql",
-                json.dumps({"query": query}).encode(),
-                {"Content-Type": "application/json"},
-            )
-            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - http, on loopback
-                responses.append(response.read())
+    target = LoadableTargetOrigin(python_file=str(folder / "defs.py"), working_directory=str(folder))
+    location = InProcessCodeLocationOrigin(target, location_name="defs.py")
+    with (
+        dg.DagsterInstance.get() as instance,
+        WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget(location)) as context,
+    ):
+        app = create_app_from_workspace_process_context(context)
+        responses = [asyncio.run(_post(app, query)) for query in (RUNS, RESOURCES, ASSETS)]
     assert all(b'"errors"' not in response for response in responses), responses
     assert b"CANARY_SECRET" in responses[1], "the UI shows the field by its variable's name"
     return b"\n".join(responses)
+
+
+async def _post(app: Callable[..., Awaitable[None]], query: str) -> bytes:
+    """The body of an ASGI app's response to a GraphQL query."""
+    scope = {"type": "http", "method": "POST", "path": "/graphql", "query_string": b""}
+    headers = [(b"content-type", b"application/json")]
+    parts: list[bytes] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": json.dumps({"query": query}).encode()}
+
+    async def send(message: dict[str, Any]) -> None:
+        parts.append(message.get("body", b""))
+
+    await app({**scope, "headers": headers}, receive, send)
+    return b"".join(parts)
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "az"])

@@ -33,7 +33,9 @@ def stores_of(bucket: S3Bucket, endpoint: str, name: str, *, attempts: int | Non
     return TileStores(chips, work, output)
 
 
-def mean_encoder(folder: Path, *, embedder: MeanEmbedder | None = None, pause: float = 0.0) -> MeanEncoder:
+def mean_encoder(
+    folder: Path, *, embedder: MeanEmbedder | None = None, pause: float = 0.0, batch_size: int = 8
+) -> MeanEncoder:
     """An encoder without a network, which waits for some seconds per batch."""
     embedder = embedder or MeanEmbedder()
     embedder._pause = pause
@@ -44,7 +46,7 @@ def mean_encoder(folder: Path, *, embedder: MeanEmbedder | None = None, pause: f
         level="",
         precision="fp32",
         device="cpu",
-        batch_size="8",
+        batch_size=str(batch_size),
         cache=folder / "cache",
         allow_untrained=True,
         embedder=embedder,
