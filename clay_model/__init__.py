@@ -4,8 +4,8 @@
     encoder = load_encoder("checkpoint.ckpt", device="auto", precision="fp32")
     vectors = encoder.embed(pixels, lonlat=lonlat, dates=dates)
 
-This package knows nothing of files of imagery, of storage or of Dagster. Names that need PyTorch are
-loaded when first used, so that `clay_model.spec` can be read without the seconds that importing torch takes.
+The package depends on neither image files, storage nor Dagster. Names that need PyTorch are loaded on first
+use, so that importing `clay_model.spec` does not take the seconds that importing torch does.
 """
 
 from importlib import import_module
@@ -52,7 +52,7 @@ _NEED_TORCH = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the module holds
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
     if name in _NEED_TORCH:
         return getattr(import_module(f"{__name__}.{_NEED_TORCH[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,9 +1,8 @@
-"""The same encoders, done faster: what each kind of device does best.
+"""Chooses the fastest kernels and the batch size for each kind of device.
 
-`accelerate` swaps parts of a plain encoder in place; it changes no name, no shape and no formula, and the
-tests hold its results to those of the plain path. The parts are in `kernels`. How many chips a device does
-well to be given at a time is decided here too. What was measured, and what was tried without success, is in
-`docs/performance.md`.
+`accelerate` replaces parts of a plain encoder in place by those in `kernels`, without changing a name, a
+shape or a formula; tests compare its results with the plain path's. Measurements, also of what did not help,
+are in `docs/performance-notes.md`.
 """
 
 import logging
@@ -25,29 +24,29 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 64
-"""Chips: on a large GPU more would only make the last batch of a tile wait longer."""
+"""Chips; on a large GPU more would only delay a tile's last batch."""
 
 MEMORY_SHARE = 0.6
-"""Of a GPU's free memory, what may be planned with; the rest is for what the plan leaves out."""
+"""Share of a GPU's free memory to plan with; the rest is for what the estimate leaves out."""
 
 
 def accelerate(encoder: Encoder, device: torch.device, precision: Precision) -> None:
-    """Replace the encoder's linear maps and attention by the fastest there are for its device.
+    """Replace the encoder's linear maps and attention by the fastest ones for its device.
 
-    On CUDA the plain path stays: its weights are in bf16 already, its attention is PyTorch's flash kernel
-    on views of one fused matrix of queries, keys and values, and nothing in it waits for the device.
+    CUDA keeps the plain path: its weights are in bf16 already, its attention is PyTorch's flash kernel on
+    views of one fused matrix of queries, keys and values, and nothing in it waits for the device.
 
     Args:
         encoder: An encoder on `device`, its weights in `precision`; changed in place.
-        device: Where it runs.
-        precision: What its matrix products are done in.
+        device: The encoder's device.
+        precision: Of its matrix products.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if device.type != "cpu":
         return
     if not packing_works(dtype):
         log.warning(
-            "PyTorch %s does not multiply packed %s weights here: the plain path is used, which is slower",
+            "PyTorch %s does not multiply packed %s weights here: using the plain path, which is slower",
             torch.__version__,
             precision,
         )
@@ -63,7 +62,7 @@ def accelerate(encoder: Encoder, device: torch.device, precision: Precision) -> 
 
 
 def _pack_layer(layer: Layer, *, headwise: bool, rows: int) -> None:
-    """Hand a layer's linear maps to oneDNN and, if `headwise`, its attention to `headwise_attention`."""
+    """Replace a layer's linear maps by oneDNN's and, if `headwise`, its attention by `headwise_attention`."""
     attention, mlp = layer.attention, layer.mlp
     if headwise:
         attention.kernel = headwise_attention
@@ -75,25 +74,19 @@ def _pack_layer(layer: Layer, *, headwise: bool, rows: int) -> None:
 
 
 def chips_at_once(device: torch.device) -> int | None:
-    """How many chips of a batch go through the network together; None for all.
+    """Return how many chips of a batch go through the network together; None for all.
 
-    One on the CPU: its thousand tokens or more fill the matrix units as well as those of eight chips, and its
-    activations stay in the caches. A vector then cannot depend on what else was in the batch.
+    One on the CPU: the thousand tokens or more of one chip fill the matrix units as well as those of eight,
+    and its activations stay in the caches. A vector then cannot depend on the rest of its batch.
     """
     return 1 if device.type == "cpu" else None
 
 
 def auto_batch_size(embedder: "Embedder") -> int:
-    """How many chips to hand to `Embedder.encode` at a time.
+    """Return how many chips to pass to `Embedder.encode` at a time.
 
-    On CUDA as many as a share of the memory free now holds, up to `LARGEST_BATCH`; an estimate, so callers
-    still halve the batch when memory runs out.
-
-    Args:
-        embedder: The embedder on its device.
-
-    Returns:
-        At least 1; 1 on the CPU, which gains nothing from more.
+    On CUDA, what a share of the currently free memory holds, up to `LARGEST_BATCH`. This is an estimate:
+    callers must still halve the batch when memory runs out. On the CPU 1, which gains nothing from more.
     """
     if embedder.device.type != "cuda":
         return 1
@@ -102,19 +95,19 @@ def auto_batch_size(embedder: "Embedder") -> int:
 
 
 def fitting_batch(free: int, spec: ModelSpec, dimensions: Dimensions, precision: Precision) -> int:
-    """Chips whose activations fit a GPU's memory.
+    """Return how many chips' activations fit a GPU's memory.
 
     Args:
-        free: Bytes.
+        free: Bytes of free memory.
         spec: The model.
         dimensions: The network's size.
-        precision: What its matrix products are done in.
+        precision: Of its matrix products.
 
     Returns:
         1 to `LARGEST_BATCH`.
     """
     width = 2 if precision == "bf16" else 4  # bytes of a number
-    # As they came, normalised, and a group's share copied; and the next batch's, which arrive meanwhile.
+    # As loaded, normalised, and a group's bands copied; and the next batch's, which arrive meanwhile.
     pixels = 4 * 4 * len(spec.bands) * spec.window_size**2
     stream = 4 * 4 * dimensions.dim  # a token before, inside and after a norm, and its sum, in float32
     attention = 5 * width * dimensions.attention_dim  # queries, keys, values, their mixture, a copy of it

@@ -1,8 +1,7 @@
-"""What a checkpoint file holds, before anyone asks what it means: opened safely, or named for what it is.
+"""Opens a checkpoint file without executing pickled code, or explains what the file is.
 
-The file is a zip archive written by PyTorch: a pickle, read as data by `pickled`, so that nothing in it is
-ever run, and the numbers of each tensor, mapped from the file, so that what nobody touches is never read
-from disk.
+The file is a zip archive written by PyTorch: a pickle, which `pickled` reads as data, and the numbers of each
+tensor, which are mapped from the file, so that unused tensors are never read from disk.
 """
 
 import mmap
@@ -24,26 +23,26 @@ EXPECTED = (
 )
 
 _LOCAL_HEADER = struct.Struct("<26xHH")
-"""Of a part of a zip archive: ends with the lengths of the name and of the extra field that follow it."""
+"""Header of a part in a zip archive; ends with the lengths of the name and the extra field that follow it."""
 
 
 class CheckpointError(ValueError):
-    """A file is not a checkpoint that the encoder can be built from; the message says what it is."""
+    """The encoder cannot be built from a file; the message says what the file is."""
 
 
 def read_archive(path: Path) -> Mapping[str, Any]:
-    """Open a checkpoint file without running anything that is in it.
+    """Open a checkpoint file without executing any of it.
 
     Args:
         path: A local file.
 
     Returns:
-        Its content: plain containers, tensors mapped from the file, and a `pickled.Inert` for each object of
-        another kind. Tensors change with the file; copy what is to be kept.
+        Its content: plain containers, tensors mapped from the file, and a `pickled.Inert` for any other
+        object. Tensors change with the file; copy those to keep.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If it is no archive of PyTorch's.
+        CheckpointError: If PyTorch did not write the file as an archive.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: {EXPECTED}")
@@ -51,8 +50,8 @@ def read_archive(path: Path) -> Mapping[str, Any]:
     try:
         content = _read_parts(path)
     except OSError:
-        raise  # the disk's trouble, not the file's
-    except Exception as error:  # a damaged pickle is a damaged program: it can fail in any way
+        raise  # the disk failed; the file may be fine
+    except Exception as error:  # a damaged pickle is a damaged program and can fail in any way
         raise CheckpointError(
             f"{path} is a zip archive that cannot be read as a checkpoint ({_first_line(error)}); {EXPECTED}"
         ) from error
@@ -62,7 +61,7 @@ def read_archive(path: Path) -> Mapping[str, Any]:
 
 
 def _read_parts(path: Path) -> object:
-    """The object in the archive's pickle."""
+    """Return the object in the archive's pickle."""
     with zipfile.ZipFile(path) as archive:
         parts = {part.filename: part for part in archive.infolist()}
         if any(part.header_offset < 0 for part in parts.values()):
@@ -76,7 +75,7 @@ def _read_parts(path: Path) -> object:
     if order != sys.byteorder:
         raise ValueError(f"its numbers are {order}-endian, this machine's are {sys.byteorder}-endian")
     with path.open("rb") as file:
-        # A copy of what is written to, which nobody does: PyTorch warns of memory that cannot be written to.
+        # Copy on write, although nothing writes: PyTorch warns of read-only memory.
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
     def make_tensor(storage: Storage, first: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
@@ -98,10 +97,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_zip(path: Path) -> None:
-    """Refuse what is no zip archive, and an archive whose parts are compressed.
+    """Refuse a file that is no zip archive, and an archive with compressed parts.
 
-    PyTorch maps tensors from where they lie in the file: of a compressed part it takes the compressed bytes
-    for numbers, and notices only where the file ends too soon for one of them.
+    Tensors are mapped from the file, so compressed bytes would be taken for numbers.
     """
     compressed = None
     try:
@@ -122,7 +120,7 @@ def _check_zip(path: Path) -> None:
 
 
 def _kind_of(path: Path) -> str:
-    """What a file that is no zip archive looks like, for an error message."""
+    """Say what a file that is no zip archive looks like, for an error message."""
     with path.open("rb") as file:
         head = file.read(512)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
@@ -130,7 +128,7 @@ def _kind_of(path: Path) -> str:
         return "an empty file"
     if head.startswith(b"PK"):
         return "a truncated zip archive, perhaps an interrupted download"
-    if head[8:10] == b'{"':  # after 8 bytes of length, of which the first may be any
+    if head[8:10] == b'{"':  # after 8 bytes of length, the first of which can be any byte
         return "a safetensors file"
     if head.startswith(b"\x80"):
         return "a bare pickle (the format before PyTorch 1.6, or not a checkpoint at all), never loaded"

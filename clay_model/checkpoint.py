@@ -1,8 +1,7 @@
-"""Lightning checkpoints of either model: told apart by their weights, checked, and turned into an encoder.
+"""Reads Lightning checkpoints of either model: identifies the model, checks the weights, builds the encoder.
 
-How the file is opened is in `archive`, what each model's parameters are called in `v0.checkpoint` and
-`v15.checkpoint`. What embeddings do not need is dropped by its prefix and never read from disk; anything else
-that is not exactly the encoder's is an error, and one error lists all of it.
+Weights that embeddings do not need are dropped by their prefix and never read from disk. Everything else must
+be exactly the encoder's; otherwise one error lists all differences.
 """
 
 import reprlib
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clay_model.archive import EXPECTED, CheckpointError, read_archive
-from clay_model.checkpoint_format import CheckpointFormat
+from clay_model.checkpoint_format import CheckpointFormat, Shapes
 from clay_model.encoder import Encoder
 from clay_model.model_spec import HEAD_DIM, Dimensions, ModelSpec
 from clay_model.pickled import Inert
@@ -23,69 +22,60 @@ from clay_model.v0.checkpoint import FORMAT as V0_FORMAT
 from clay_model.v0.spec import SPEC as V0
 from clay_model.v15.checkpoint import FORMAT as V15_FORMAT
 
-Format = CheckpointFormat[Encoder]
-
-FORMATS: tuple[Format, ...] = (V0_FORMAT, V15_FORMAT)
+FORMATS = (V0_FORMAT, V15_FORMAT)
 
 ENCODER_PREFIX = "model.encoder."
 
+Settings = Mapping[Any, Any]
+"""A checkpoint's hyper-parameters."""
+
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint's content, checked against the network.
+class Description:
+    """What a checkpoint file is.
 
     Attributes:
-        encoder: The encoder with the checkpoint's weights, float32, on the CPU.
-        model_size: Name of its size, e.g. `small`; `custom-512x6` (dim x depth) where it has none.
+        spec: The model.
+        model_size: Name of its size, e.g. `small`; `custom-512x6` (dim x depth) for other dimensions.
+        dimensions: The network's size.
         untrained: Whether the file says that its weights were never trained (a demo's checkpoint does).
     """
 
-    encoder: Encoder
+    spec: ModelSpec
     model_size: str
+    dimensions: Dimensions
     untrained: bool
 
 
-def parameter_shapes(dimensions: Dimensions, spec: ModelSpec = V0) -> dict[str, tuple[int, ...]]:
-    """Name of every encoder parameter in a checkpoint, without `model.encoder.`, → its shape.
+@dataclass(frozen=True)
+class Checkpoint(Description):
+    """A checkpoint whose weights have been checked.
+
+    Attributes:
+        encoder: The encoder with the checkpoint's weights, float32, on the CPU.
+    """
+
+    encoder: Encoder
+
+
+def parameter_shapes(dimensions: Dimensions, spec: ModelSpec = V0) -> Shapes:
+    """Return the name of every encoder parameter in a checkpoint, without `model.encoder.`, → its shape.
 
     Args:
         dimensions: The network's size.
         spec: The model.
     """
-    return _shapes(next(form for form in FORMATS if form.spec is spec), dimensions)
-
-
-def _shapes(form: Format, dimensions: Dimensions) -> dict[str, tuple[int, ...]]:
-    ours = form.shapes(dimensions)
-    return {theirs: ours[name] for theirs, name in form.names(dimensions).items()}
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a checkpoint file is, told without copying a weight.
-
-    Attributes:
-        spec: The model.
-        size: Name of its size, e.g. `small`; dimensions that have no name are `custom-512x6`, dim x depth.
-        dimensions: The network's size.
-        untrained: Whether the file says that its weights were never trained.
-    """
-
-    spec: ModelSpec
-    size: str
-    dimensions: Dimensions
-    untrained: bool
+    return next(form for form in FORMATS if form.spec is spec).shapes_in_file(dimensions)
 
 
 def describe_checkpoint(path: str | Path) -> Description:
-    """Tell which model a checkpoint is; its weights are not read.
+    """Identify a checkpoint's model without reading its weights.
 
     Raises:
         FileNotFoundError: If there is no such file.
         CheckpointError: If it is a checkpoint of neither model.
     """
-    path = Path(path)
-    return _describe(path, read_archive(path)).description
+    return _Content(Path(path)).description
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -94,72 +84,127 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Args:
         path: A local Lightning checkpoint.
 
-    Returns:
-        The encoder and what the file says of it.
-
     Raises:
         FileNotFoundError: If there is no such file.
         CheckpointError: If it is a checkpoint of neither model, if its hyper-parameters are those of another
             use of the network, or if any encoder weight is missing, unexpected or of a wrong shape; the
             message lists all of them.
     """
-    path = Path(path)
-    found = _describe(path, read_archive(path))
-    dimensions = found.description.dimensions
-    _check_weights(path, found.form, dimensions, found.weights, found.strangers)
-    return Checkpoint(
-        encoder=_build(found.form, dimensions, found.weights),
-        model_size=found.description.size,
-        untrained=found.description.untrained,
-    )
+    content = _Content(Path(path))
+    content.check_weights()
+    return Checkpoint(**vars(content.description), encoder=content.build())
 
 
-@dataclass(frozen=True)
-class _Described:
-    """An archive's content by its parts, not checked yet."""
+class _Content:
+    """An archive's content, identified by its weights' names."""
 
-    form: Format
-    description: Description
-    weights: Mapping[str, Tensor]
-    strangers: list[str]
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        content = read_archive(path)
+        state = content.get("state_dict")
+        if not isinstance(state, Mapping):
+            keys = ", ".join(sorted(map(str, content)))[:200] or "nothing"
+            raise CheckpointError(f"{path} holds no `state_dict` but {keys}; {EXPECTED}")
+        settings = _entries(content.get("hyper_parameters"))
+        self.format = _format(path, state)
+        self._check_settings(settings)
+        self.weights: dict[str, Tensor] = {}  # without ENCODER_PREFIX
+        self.unexpected: list[str] = []
+        for name, tensor in state.items():
+            if str(name).startswith(ENCODER_PREFIX) and isinstance(tensor, Tensor):
+                self.weights[name.removeprefix(ENCODER_PREFIX)] = tensor
+            elif not str(name).startswith(self.format.dropped):
+                kind = f"{tensor.name}, never run" if isinstance(tensor, Inert) else type(tensor).__name__
+                self.unexpected.append(f"{name} ({kind})")
+        spec, dimensions = self.format.spec, self._dimensions(settings)
+        sizes = [name for name, named in spec.sizes.items() if named == dimensions]
+        size = sizes[0] if sizes else f"custom-{dimensions.dim}x{dimensions.depth}"
+        self.description = Description(spec, size, dimensions, bool(settings.get("untrained", False)))
+
+    def _check_settings(self, settings: Settings) -> None:
+        """Refuse a network that was trained for other pixels."""
+        problems = [
+            f"{name} {reprlib.repr(settings[name])},"
+            f" expected {dict(wanted) if isinstance(wanted, Mapping) else wanted}"
+            for name, wanted in self.format.settings.items()
+            if name in settings and not _same(settings[name], wanted)
+        ]
+        if problems:
+            raise CheckpointError(
+                f"{self.path} was trained with {'; '.join(problems)}: its weights fit the network, but not"
+                f" what {self.format.spec.title} is given here; {EXPECTED}"
+            )
+
+    def _dimensions(self, settings: Settings) -> Dimensions:
+        """Return the network's size, from `hyper_parameters` or else from the weights' shapes."""
+        spec, size = self.format.spec, settings.get("model_size")
+        for name, dimensions in spec.sizes.items():
+            if size == name:
+                return dimensions
+        if size is not None:
+            raise CheckpointError(
+                f"{self.path} is of {spec.title} and says model_size {reprlib.repr(size)}, expected one of"
+                f" {', '.join(spec.sizes)}; {EXPECTED}"
+            )
+        layers = "transformer.layers."
+        numbers = {name.split(".")[2] for name in self.weights if name.startswith(layers)}
+        needed = [f"{layers}0.0.to_qkv.weight", f"{layers}0.1.net.1.weight"]
+        shapes = [tuple(self.weights[name].shape) for name in needed if name in self.weights]
+        if len(shapes) < 2 or any(len(shape) != 2 for shape in shapes):
+            raise CheckpointError(
+                f"{self.path} names no model_size in its hyper_parameters, and {' or '.join(needed)}, which"
+                f" would tell its size, is missing or no matrix; {EXPECTED}"
+            )
+        (qkv, dim), (hidden, _) = shapes
+        return Dimensions(dim, len(numbers), heads=qkv // (3 * HEAD_DIM), mlp_ratio=hidden // max(dim, 1))
+
+    def check_weights(self) -> None:
+        """Refuse weights that are not exactly the encoder's; the error lists all differences."""
+        spec, dimensions = self.format.spec, self.description.dimensions
+        # Encodings consist of eighths of a token's width, of two frequencies or more each.
+        if min(dimensions.heads, dimensions.mlp_ratio) < 1 or dimensions.dim < 16 or dimensions.dim % 8:
+            raise CheckpointError(
+                f"{self.path}: its weights imply {dimensions}, which is no encoder of {spec.title};"
+                f" {EXPECTED}"
+            )
+        expected = self.format.shapes_in_file(dimensions)
+        problems = [
+            f"missing {ENCODER_PREFIX}{name} {shape}"
+            for name, shape in expected.items()
+            if name not in self.weights
+        ]
+        problems += [
+            f"unexpected {ENCODER_PREFIX}{name} {tuple(tensor.shape)}"
+            for name, tensor in self.weights.items()
+            if name not in expected
+        ]
+        problems += [f"unexpected {entry}" for entry in self.unexpected]
+        for name, shape in expected.items():
+            if name in self.weights and (problem := _problem(self.weights[name], shape)):
+                problems.append(f"{ENCODER_PREFIX}{name} {problem}")
+        if problems:
+            lines = "\n  ".join(problems)
+            raise CheckpointError(
+                f"{self.path} does not fit an encoder of {spec.title} of {dimensions} with"
+                f" {spec.patch_size}-pixel patches ({len(problems)} differences):\n  {lines}\n{EXPECTED}"
+            )
+
+    def build(self) -> Encoder:
+        """Return the encoder with a copy of the weights, which `check_weights` has accepted.
+
+        Weights mapped from the file would change, or kill the process, if the file were overwritten.
+        """
+        dimensions = self.description.dimensions
+        names = self.format.names(dimensions)
+        weights = {
+            names[name]: tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+            for name, tensor in self.weights.items()
+        }
+        return self.format.build(dimensions, weights).eval().requires_grad_(False)
 
 
-def _describe(path: Path, content: Mapping[str, Any]) -> _Described:
-    settings = _entries(content.get("hyper_parameters"))
-    state = content.get("state_dict")
-    if not isinstance(state, Mapping):
-        keys = ", ".join(sorted(map(str, content)))[:200] or "nothing"
-        raise CheckpointError(f"{path} holds no `state_dict` but {keys}; {EXPECTED}")
-    form = _format(path, state)
-    _check_settings(path, form, settings)
-    weights, strangers = _encoder_state(form, state)
-    dimensions = _dimensions(path, form, settings, weights)
-    sizes = [name for name, named in form.spec.sizes.items() if named == dimensions]
-    size = sizes[0] if sizes else f"custom-{dimensions.dim}x{dimensions.depth}"
-    untrained = bool(settings.get("untrained", False))
-    return _Described(form, Description(form.spec, size, dimensions, untrained), weights, strangers)
-
-
-def _build(form: Format, dimensions: Dimensions, state: Mapping[str, Tensor]) -> Encoder:
-    """The encoder with these weights, which were checked; copies them out of the mapped file."""
-    names = form.names(dimensions)
-    # Mapped weights would change, or kill the process, if the file were overwritten while it runs.
-    weights = {
-        names[name]: tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in state.items()
-    }
-    return form.build(dimensions, weights).eval().requires_grad_(False)
-
-
-def _entries(value: object) -> Mapping[Any, Any]:
-    """The entries of a mapping, or of an object that stands for one; none of anything else."""
-    if isinstance(value, Inert):
-        return value.items
-    return value if isinstance(value, Mapping) else {}
-
-
-def _format(path: Path, state: Mapping[Any, Any]) -> Format:
-    """Which model the weights are of."""
+def _format(path: Path, state: Settings) -> CheckpointFormat:
+    """Identify the model by its weights' names."""
     names = [str(name) for name in state]
     for form in FORMATS:
         if any(name.startswith(tuple(ENCODER_PREFIX + mark for mark in form.marks)) for name in names):
@@ -171,22 +216,15 @@ def _format(path: Path, state: Mapping[Any, Any]) -> Format:
     )
 
 
-def _check_settings(path: Path, form: Format, settings: Mapping[Any, Any]) -> None:
-    """Refuse a network that was trained for other pixels than it would be given."""
-    problems = [
-        f"{name} {reprlib.repr(settings[name])}, expected {_plain(wanted)}"
-        for name, wanted in form.settings.items()
-        if name in settings and not _same(settings[name], wanted)
-    ]
-    if problems:
-        raise CheckpointError(
-            f"{path} was trained with {'; '.join(problems)}: its weights fit the network, but not what"
-            f" {form.spec.title} is given here; {EXPECTED}"
-        )
+def _entries(value: object) -> Settings:
+    """Return the entries of a mapping or of an object that is like one; nothing for other objects."""
+    if isinstance(value, Inert):
+        return value.items
+    return value if isinstance(value, Mapping) else {}
 
 
 def _same(got: object, wanted: object) -> bool:
-    """Whether a setting is the one that is wanted; lists and tuples are alike, the order of groups counts."""
+    """Compare a setting; lists equal tuples, and the order of band groups matters."""
     if isinstance(wanted, Mapping):
         entries = _entries(got)
         return list(entries) == list(wanted) and all(_same(entries[key], wanted[key]) for key in wanted)
@@ -195,83 +233,8 @@ def _same(got: object, wanted: object) -> bool:
     return isinstance(got, int | float) and got == wanted
 
 
-def _plain(value: object) -> object:
-    return dict(value) if isinstance(value, Mapping) else value
-
-
-def _encoder_state(form: Format, state: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
-    """The encoder's tensors by their names without prefix, and the names of what has no place here."""
-    encoder: dict[str, Tensor] = {}
-    strangers = []
-    for name, tensor in state.items():
-        if str(name).startswith(ENCODER_PREFIX) and isinstance(tensor, Tensor):
-            encoder[name.removeprefix(ENCODER_PREFIX)] = tensor
-        elif not str(name).startswith(form.dropped):
-            kind = f"{tensor.name}, never run" if isinstance(tensor, Inert) else type(tensor).__name__
-            strangers.append(f"{name} ({kind})")
-    return encoder, strangers
-
-
-def _dimensions(
-    path: Path, form: Format, settings: Mapping[Any, Any], state: Mapping[str, Tensor]
-) -> Dimensions:
-    """The network's size, from `hyper_parameters` or, where they do not say, from the weights' shapes."""
-    size = settings.get("model_size")
-    for name, dimensions in form.spec.sizes.items():
-        if size == name:
-            return dimensions
-    if size is not None:
-        raise CheckpointError(
-            f"{path} is of {form.spec.title} and says model_size {reprlib.repr(size)}, expected one of"
-            f" {', '.join(form.spec.sizes)}; {EXPECTED}"
-        )
-    layers = "transformer.layers."
-    numbers = {name.removeprefix(layers).split(".")[0] for name in state if name.startswith(layers)}
-    needed = [f"{layers}0.0.to_qkv.weight", f"{layers}0.1.net.1.weight"]
-    shapes = [tuple(state[name].shape) for name in needed if name in state]
-    if len(shapes) < 2 or any(len(shape) != 2 for shape in shapes):
-        raise CheckpointError(
-            f"{path} names no model_size in its hyper_parameters, and {' or '.join(needed)}, which would"
-            f" tell its size, is missing or no matrix; {EXPECTED}"
-        )
-    (qkv, dim), (hidden, _) = shapes
-    return Dimensions(
-        dim=dim, depth=len(numbers), heads=qkv // (3 * HEAD_DIM), mlp_ratio=hidden // max(dim, 1)
-    )
-
-
-def _check_weights(
-    path: Path, form: Format, dimensions: Dimensions, state: Mapping[str, Tensor], strangers: list[str]
-) -> None:
-    """Refuse a state that is not exactly the encoder's, naming everything that differs at once."""
-    # The encodings are made of eighths of a token's width, two frequencies each or more.
-    if min(dimensions.heads, dimensions.mlp_ratio) < 1 or dimensions.dim < 16 or dimensions.dim % 8:
-        raise CheckpointError(
-            f"{path}: its weights imply {dimensions}, which is no encoder of {form.spec.title}; {EXPECTED}"
-        )
-    expected = _shapes(form, dimensions)
-    problems = [
-        f"missing {ENCODER_PREFIX}{name} {shape}" for name, shape in expected.items() if name not in state
-    ]
-    problems += [
-        f"unexpected {ENCODER_PREFIX}{name} {tuple(tensor.shape)}"
-        for name, tensor in state.items()
-        if name not in expected
-    ]
-    problems += [f"unexpected {stranger}" for stranger in strangers]
-    for name, shape in expected.items():
-        if name in state and (problem := _problem(state[name], shape)):
-            problems.append(f"{ENCODER_PREFIX}{name} {problem}")
-    if problems:
-        lines = "\n  ".join(problems)
-        raise CheckpointError(
-            f"{path} does not fit an encoder of {form.spec.title} of {dimensions} with"
-            f" {form.spec.patch_size}-pixel patches ({len(problems)} differences):\n  {lines}\n{EXPECTED}"
-        )
-
-
 def _problem(tensor: Tensor, shape: tuple[int, ...]) -> str:
-    """Why a tensor cannot be the parameter of this shape; empty if it can."""
+    """Return why a tensor cannot be the parameter of this shape; empty if it can."""
     if tuple(tensor.shape) != shape:
         return f"has shape {tuple(tensor.shape)}, expected {shape}"
     if not tensor.is_floating_point() or tensor.layout is not torch.strided or tensor.device.type != "cpu":
@@ -279,7 +242,7 @@ def _problem(tensor: Tensor, shape: tuple[int, ...]) -> str:
             f"holds {tensor.dtype} ({tensor.layout}, {tensor.device}),"
             " expected floating-point numbers in a plain dense array"
         )
-    if not tensor.sum(dtype=torch.float64).isfinite():  # one number tells, and a pass is all it takes
+    if not tensor.sum(dtype=torch.float64).isfinite():  # one pass; any NaN or infinity makes the sum so
         bad = int((~torch.isfinite(tensor.float())).sum())
         return f"holds {bad} numbers that are not finite: its training diverged, or the file is damaged"
     return ""

@@ -1,4 +1,4 @@
-"""Which devices there are, and what they multiply natively. Nothing here touches the network."""
+"""Resolves the settings `device` and `precision` to what this host has."""
 
 import torch
 
@@ -6,12 +6,12 @@ from clay_model.model_spec import Precision
 
 
 def resolve_devices(name: str) -> list[torch.device]:
-    """Devices that a setting stands for.
+    """Return the devices that a setting means.
 
     Args:
         name: `auto` (every CUDA device, or the CPU where there is none), `cpu`, `cuda` (every CUDA device),
-            `cuda:0`, or several separated by commas: `cuda:0,cuda:1`. The same device may stand twice; it
-            then holds two copies of the network.
+            `cuda:0`, or several separated by commas: `cuda:0,cuda:1`. A device listed twice holds two copies
+            of the network.
 
     Returns:
         At least one device.
@@ -41,7 +41,7 @@ def resolve_devices(name: str) -> list[torch.device]:
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for products of bf16 matrices (emulation is slower than fp32)."""
+    """Return whether the device multiplies bf16 matrices natively (emulation is slower than fp32)."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere brought bf16 tensor cores
     # x86: AVX512_BF16 (Zen 4, Cooper Lake) or AMX (Sapphire Rapids); Arm: BF16 of Armv8.6.
@@ -50,14 +50,11 @@ def multiplies_bf16(device: torch.device) -> bool:
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """Precision that a setting stands for on a device.
+    """Return the precision that a setting means on a device.
 
     Args:
         name: `auto` (bf16 where the device multiplies it natively, else fp32), `fp32` or `bf16`.
-        device: Where the network will run.
-
-    Returns:
-        `fp32` or `bf16`.
+        device: The network's device.
 
     Raises:
         ValueError: If the name is none of the three.

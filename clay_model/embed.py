@@ -1,9 +1,8 @@
-"""From pixels to embeddings: the package's front door.
+"""The package's entry point: pixels to embeddings.
 
-`load_encoder` gives an `Embedder`: an encoder on a device, in a precision. `Embedder.embed` checks what it
-is given and answers NumPy arrays; `Embedder.encode` is the unchecked inside, for callers that have
-checked their chips already and keep the device busy. Neither knows which model it runs: what a caller must
-know of it is in `Embedder.spec`.
+`load_encoder` returns an `Embedder`: an encoder on a device, in a precision. `Embedder.embed` checks its
+input and returns NumPy arrays; `Embedder.encode` is for callers that have checked their chips already and
+keep the device busy. `Embedder.spec` describes the model.
 """
 
 import copy
@@ -29,8 +28,8 @@ class Embedder:
 
     Attributes:
         encoder: The network.
-        device: Where it is.
-        precision: What its matrix products are done in.
+        device: Its device.
+        precision: Of its matrix products.
         model_size: One of `spec.sizes`, as the checkpoint says; `custom` for another size.
         untrained: Whether the checkpoint says that its weights were never trained.
     """
@@ -45,7 +44,7 @@ class Embedder:
         untrained: bool = False,
         fast: bool = True,
     ) -> None:
-        """Take over an encoder and put it on a device.
+        """Move an encoder to a device.
 
         Args:
             encoder: A float32 encoder on the CPU; it is changed and must not be used elsewhere.
@@ -68,7 +67,7 @@ class Embedder:
 
     @property
     def spec(self) -> ModelSpec:
-        """Which model it is: bands, window size, levels and the rest."""
+        """The model: bands, window size, levels and the rest."""
         return self.encoder.spec
 
     @property
@@ -96,9 +95,9 @@ class Embedder:
                 real type; computed on as float32. Clay v0: (B, 13, 512, 512). Clay v1.5: (B, 10, 256, 256),
                 or another multiple of 8 pixels a side.
             lonlat: (B, 2) degrees in WGS 84, longitude first, of the chips' centres.
-            dates: B acquisition dates, or `datetime`s in UTC where they have no time zone. Clay v1.5 is told
+            dates: B acquisition dates or `datetime`s, which without a time zone are in UTC. Clay v1.5 uses
                 the hour; for a date without one it takes that of `v15.encodings.overpass`.
-            level: How much of a chip one vector describes; None: the model's own, `spec.default_level`.
+            level: How much of a chip one vector describes; None for `spec.default_level`.
 
         Returns:
             float32. Clay v0: (B, D) for `mean`, (B, 16, 16, D) for `patch`, (B, 6, 16, 16, D) for `group`.
@@ -109,7 +108,7 @@ class Embedder:
             TypeError: If the pixels are complex, or a date is no date.
         """
         level = level or self.spec.default_level
-        self.spec.embedding_shape(level, self.dimensions.dim)  # refuses an unknown level before any work
+        self.spec.embedding_shape(level, self.dimensions.dim)  # raises for an unknown level before any work
         tensor = check_pixels(pixels, self.spec)
         for name, count in (("lonlat", len(check_lonlat(lonlat))), ("dates", len(dates))):
             if count != len(tensor):
@@ -117,7 +116,7 @@ class Embedder:
         return self.encode(tensor, *self.context(lonlat, dates), level).cpu().numpy()
 
     def context(self, lonlat: ArrayLike, dates: Sequence[datetime.date]) -> tuple[Tensor, Tensor]:
-        """Places and dates as this model's network takes them, for `encode`.
+        """Return places and dates as `encode` takes them.
 
         Args:
             lonlat: As in `embed`.
@@ -134,22 +133,21 @@ class Embedder:
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor, places: Tensor, dates: Tensor, level: Level) -> Tensor:
-        """Embed chips that were checked before.
+        """Embed chips without checking them.
 
         Args:
             pixels: (B, C, S, S) float32, on any device.
-            places: The first that `context` gave.
+            places: The first that `context` returned.
             dates: The second.
             level: How much of a chip one vector describes.
 
         Returns:
-            float32 on the embedder's device; shapes as in `embed`. On CUDA it may still be computing.
+            float32 on the embedder's device; shapes as in `embed`. CUDA may still be computing it.
         """
         if not len(pixels):
-            return torch.empty(
-                (0, *self.spec.embedding_shape(level, self.dimensions.dim)), device=self.device
-            )
-        # Only to a GPU: on the way from one, a copy that is not waited for is read before it is there.
+            shape = self.spec.embedding_shape(level, self.dimensions.dim)
+            return torch.empty((0, *shape), device=self.device)
+        # Only to a GPU: an asynchronous copy from a GPU would be read before it has arrived.
         no_wait = self.device.type == "cuda"
         inputs = [part.to(self.device, non_blocking=no_wait) for part in (pixels, places, dates)]
         steps = zip(*(part.split(self._chips_at_once or len(part)) for part in inputs), strict=True)
@@ -157,15 +155,12 @@ class Embedder:
 
 
 def load_encoder(path: str | Path, device: str = "auto", precision: str = "fp32") -> Embedder:
-    """Load a checkpoint, ready to embed.
+    """Load a checkpoint of either model onto a device.
 
     Args:
-        path: A local Lightning checkpoint of Clay v0 or Clay v1.5; its weights tell which.
+        path: A local Lightning checkpoint; its weights tell which model it is.
         device: `auto` (a CUDA device if there is one), `cpu`, `cuda`, `cuda:0`. The first of several.
         precision: `fp32`, `bf16`, or `auto`: bf16 where the device multiplies it natively.
-
-    Returns:
-        The encoder on its device.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -179,13 +174,13 @@ def load_encoders(path: str | Path, devices: Sequence[torch.device], precision: 
     """Load a checkpoint once for several devices; raises what `load_encoder` does.
 
     Args:
-        path: A local Lightning checkpoint of Clay v0 or Clay v1.5; its weights tell which.
+        path: A local Lightning checkpoint; its weights tell which model it is.
         devices: At least one; each gets its own copy of the network.
-        precision: `fp32`, `bf16`, or `auto`, decided for each.
+        precision: `fp32`, `bf16`, or `auto`, resolved per device.
     """
     precisions = [resolve_precision(precision, device) for device in devices]
     checkpoint = read_checkpoint(path)
-    # Copied before any is changed by the `Embedder` that takes it over.
+    # Copied first: an `Embedder` changes its encoder.
     encoders = [checkpoint.encoder, *(copy.deepcopy(checkpoint.encoder) for _ in devices[1:])]
     return [
         Embedder(encoder, device, resolved, model_size=checkpoint.model_size, untrained=checkpoint.untrained)

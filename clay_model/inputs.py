@@ -1,7 +1,4 @@
-"""What callers give, checked: pixels, places and dates, in the terms of either model.
-
-How places and dates become numbers differs between the models and is in `v0.encodings` and `v15.encodings`.
-"""
+"""Checks callers' input, for either model: pixels, places and dates."""
 
 import datetime
 from collections.abc import Sequence
@@ -15,10 +12,10 @@ from clay_model.model_spec import ModelSpec
 
 
 def check_lonlat(lonlat: ArrayLike) -> NDArray[np.float64]:
-    """Places as (B, 2) degrees, longitude first.
+    """Return places as an array.
 
     Args:
-        lonlat: The same, as an array or nested sequences.
+        lonlat: (B, 2) degrees, longitude first, as an array or nested sequences.
 
     Raises:
         ValueError: If the shape is another, or a longitude is outside ±180 or a latitude outside ±90.
@@ -38,28 +35,21 @@ def check_lonlat(lonlat: ArrayLike) -> NDArray[np.float64]:
 
 
 def check_dates(dates: Sequence[datetime.date]) -> None:
-    """Refuse what is no date.
-
-    Args:
-        dates: Dates or `datetime`s.
-
-    Raises:
-        TypeError: If an element is neither.
-    """
+    """Raise TypeError if an element is neither a date nor a `datetime`."""
     for row, date in enumerate(dates):
         if not isinstance(date, datetime.date) or date != date:  # pandas' NaT calls itself a date
             raise TypeError(f"dates[{row}] is {date!r}, expected a datetime.date")
 
 
 def check_pixels(pixels: ArrayLike | Tensor, spec: ModelSpec) -> Tensor:
-    """The pixels as a float32 tensor, or an error that says what is wrong with them.
+    """Return the pixels as a float32 tensor.
 
     Args:
         pixels: (B, C, S, S), an array or a tensor of any real type.
-        spec: The model that they are for.
+        spec: The model.
 
     Raises:
-        TypeError: If they are no real numbers.
+        TypeError: If they are not real numbers.
         ValueError: If the shape is another, or a pixel is not finite.
     """
     given = pixels if isinstance(pixels, Tensor) else np.asarray(pixels)
@@ -68,7 +58,7 @@ def check_pixels(pixels: ArrayLike | Tensor, spec: ModelSpec) -> Tensor:
         raise TypeError(f"pixels are {given.dtype}, expected real numbers")
     _check_shape(tuple(given.shape), spec)
     if not isinstance(given, Tensor):
-        # PyTorch takes neither flipped, foreign-endian nor read-only arrays: copied only where need be.
+        # PyTorch accepts no flipped, foreign-endian or read-only arrays; others are not copied.
         given = torch.from_numpy(np.require(given, np.float32, ["C", "W"]))
     tensor = given.to(torch.float32)
     finite = torch.isfinite(tensor)
@@ -82,7 +72,7 @@ def check_pixels(pixels: ArrayLike | Tensor, spec: ModelSpec) -> Tensor:
 
 
 def _check_shape(shape: tuple[int, ...], spec: ModelSpec) -> None:
-    """Refuse another number of bands, and windows of a size that the model does not take."""
+    """Refuse another number of bands, and window sizes that the model does not take."""
     side, patch = spec.window_size, spec.patch_size
     sized = len(shape) == 4 and shape[1] == len(spec.bands) and shape[2] == shape[3] > 0
     if sized and (shape[3] == side or (spec.other_windows and shape[3] % patch == 0)):

@@ -1,7 +1,7 @@
-"""The parts that both networks are built of, plainly: patch embeddings and a pre-norm transformer.
+"""The parts of both networks in plain PyTorch: patch embeddings and a pre-norm transformer.
 
-`accelerate` replaces the linear maps and the attention by what a given device does fastest; the tests hold
-the two together. What only one of the models has belongs in its own folder.
+`accelerate` replaces the linear maps and the attention by a device's fastest kernels; tests compare the two.
+Parts of one model only are in its own folder.
 
 Shapes: B batch, C bands, S pixels along a window's side, P along a patch's, L patch locations, D the width of
 a token, N all tokens, H heads, E = 64 the width of a head.
@@ -20,7 +20,7 @@ AttentionKernel = Callable[[Tensor, int], Tensor]
 
 
 def plain_attention(qkv: Tensor, heads: int) -> Tensor:
-    """Softmax attention by PyTorch's own kernel.
+    """Apply softmax attention by PyTorch's own kernel.
 
     Args:
         qkv: (B, N, 3*H*E) queries, keys and values, each with its heads side by side.
@@ -30,21 +30,20 @@ def plain_attention(qkv: Tensor, heads: int) -> Tensor:
         (B, N, H*E) in the dtype of `qkv`.
     """
     batch, tokens, _ = qkv.shape
-    query, key, value = qkv.view(batch, tokens, 3, heads, HEAD_DIM).permute(
-        2, 0, 3, 1, 4
-    )  # each (B, H, N, E)
+    parts = qkv.view(batch, tokens, 3, heads, HEAD_DIM).permute(2, 0, 3, 1, 4)
+    query, key, value = parts  # each (B, H, N, E)
     mixed = F.scaled_dot_product_attention(query, key, value)  # (B, H, N, E)
     return mixed.transpose(1, 2).reshape(batch, tokens, heads * HEAD_DIM)  # (B, N, H*E)
 
 
 class PatchEmbedding(nn.Module):
-    """Tokens of some bands: each band normalised, a linear map of each patch, then perhaps a norm.
+    """Embeds the patches of some bands: normalises each band, maps each patch linearly, applies a norm.
 
     Args:
         spec: The model, for the bands' statistics and the patch size.
         bands: Indices of the bands.
         dim: Width of a token, D.
-        norm: What follows the map.
+        norm: Applied to the tokens; `nn.Identity()` for none.
     """
 
     mean: Tensor
@@ -65,8 +64,8 @@ class PatchEmbedding(nn.Module):
         # Views by number: indexing by a list would copy the list to a GPU and wait for it.
         group = torch.stack([pixels[:, band] for band in self.bands], dim=1)  # (B, bands, S, S)
         group = (group - self.mean) / self.deviation
-        # A convolution whose stride is its kernel, as the matrix product that it is: PyTorch lets CUDA round
-        # float32 to TF32 in convolutions, unless told otherwise for the whole process, but not in products.
+        # A convolution whose stride equals its kernel is a matrix product. As a convolution, CUDA would round
+        # float32 to TF32, unless the whole process is told otherwise; in matrix products it does not.
         patches = group.unflatten(3, (-1, self.patch_size)).unflatten(2, (-1, self.patch_size))
         patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, L, bands * P * P)
         weight = self.proj.weight.flatten(1)  # (D, bands * P * P)
@@ -125,7 +124,7 @@ class Transformer(nn.Module):
 
     Args:
         dimensions: The size of the network.
-        output_bias: Whether the last map of each attention has a bias.
+        output_bias: Whether the output map of each attention has a bias.
     """
 
     def __init__(self, dimensions: Dimensions, *, output_bias: bool) -> None:
@@ -143,17 +142,9 @@ class Transformer(nn.Module):
 
 
 def fixed(values: Iterable[float]) -> Tensor:
-    """(n,) float32 constants that are not learned.
+    """Return (n,) float32 constants that are not learned.
 
-    On the CPU even while the weights are built on the meta device, where computing them would first import
-    PyTorch's compiler, for a second.
+    They are on the CPU even while the weights are on the meta device, where computing them would import
+    PyTorch's compiler, which takes a second.
     """
     return torch.tensor(list(values), dtype=torch.float32, device="cpu")
-
-
-def hold_products_in(dtype: torch.dtype, *parts: nn.Module) -> None:
-    """Hold the weights of these parts' matrix products in `dtype`, and nothing else of them."""
-    for part in parts:
-        for module in part.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                module.to(dtype)

@@ -1,7 +1,6 @@
-"""The form in which a model is described: data that the rest of the package, and its users, go by.
+"""The types that describe a model; the two instances are in `v0.spec` and `v15.spec`.
 
-The two descriptions are in `v0.spec` and `v15.spec`; `clay_model.spec` gives both. No PyTorch here: whoever
-only needs a band's name or a width need not wait for torch.
+No PyTorch here: reading a band's name must not wait for its import.
 """
 
 from collections.abc import Mapping
@@ -12,20 +11,20 @@ HEAD_DIM = 64
 """Width of one attention head, in every size of either model."""
 
 Precision = Literal["fp32", "bf16"]
-"""The numbers that matrix products are done in."""
+"""Number type of the matrix products."""
 
 Level = Literal["cls", "mean", "patch", "group"]
-"""How much of a window one embedding describes; which of them a model has: `ModelSpec.levels`."""
+"""How much of a window one embedding describes; `ModelSpec.levels` says which ones a model has."""
 
 
 @dataclass(frozen=True)
 class Dimensions:
-    """The numbers that tell one size of an encoder from another.
+    """The size of an encoder.
 
     Attributes:
         dim: Width of a token, D.
         depth: Transformer layers.
-        heads: Attention heads, `HEAD_DIM` wide each; together they need not be as wide as a token.
+        heads: Attention heads, each `HEAD_DIM` wide; their total width may differ from a token's.
         mlp_ratio: Width of the hidden layer of each MLP, in token widths.
     """
 
@@ -47,14 +46,14 @@ class Dimensions:
 
 @dataclass(frozen=True, eq=False)
 class ModelSpec:
-    """What one model is, whatever its size. There is one instance a model.
+    """A model, independent of its size. There is one instance per model.
 
     Attributes:
         name: The model's name without its size, e.g. `clay-v0`.
-        bands: The bands in the order the network expects.
+        bands: The bands in the order that the network expects.
         mean: Mean of each band over the training chips, in the band's unit.
         deviation: Standard deviation of each band over the training chips, in the band's unit.
-        wavelengths: Centre of each band, µm; None where the network does not ask for it.
+        wavelengths: Centre of each band, µm; None if the network does not use it.
         window_size: Pixels along the side of the windows that the network was trained on; 10 m each.
         other_windows: Whether the network takes square windows of any whole number of patches.
         patch_size: Pixels along a patch's side, and the stride between patches.
@@ -62,10 +61,10 @@ class ModelSpec:
         sizes: Name of each size → its dimensions.
         levels: Each level → the shape of a window's embedding before the width of a token.
         default_level: The model's own level.
-        time_of_day: Whether the network is told the hour of acquisition, not only its date.
-        preprocessing_version: Raised whenever the same pixels, place and time would be turned into other
-            network inputs: older vectors are then stale.
-        licence: SPDX identifier of the licence of the released weights; None where they have their own.
+        time_of_day: Whether the network uses the hour of acquisition as well as its date.
+        preprocessing_version: Raise it when the same pixels, place and time give other network inputs, which
+            makes older vectors stale.
+        licence: SPDX identifier of the released weights' licence; None if the licence has no identifier.
     """
 
     name: str
@@ -86,15 +85,15 @@ class ModelSpec:
 
     @property
     def title(self) -> str:
-        """What a person calls it, e.g. `Clay v0`."""
+        """The name for people, e.g. `Clay v0`."""
         return self.name.replace("clay-", "Clay ")
 
     def model_name(self, size: str) -> str:
-        """The name of a model of this size, e.g. `clay-v0-small`."""
+        """Return the name of a model of this size, e.g. `clay-v0-small`."""
         return f"{self.name}-{size}"
 
     def embedding_shape(self, level: str, dim: int) -> tuple[int, ...]:
-        """Shape of the embedding of a window of `window_size`.
+        """Return the shape of the embedding of a window of `window_size`.
 
         Args:
             level: One of `levels`.
@@ -111,12 +110,9 @@ class ModelSpec:
         )
 
     def flops(self, dimensions: Dimensions) -> int:
-        """Floating-point operations to encode one window: two for each multiply-add of a matrix product.
+        """Return the FLOP of encoding one window: two per multiply-add of a matrix product.
 
-        Softmax, GELU and norms come on top, below 1 % of it.
-
-        Args:
-            dimensions: The network's size.
+        Softmax, GELU and norms add less than 1 %.
         """
         patches = len(self.bands) * self.window_size**2 * dimensions.dim
         linear = self.tokens * dimensions.dim * (4 * dimensions.attention_dim + 2 * dimensions.mlp_dim)

@@ -1,17 +1,17 @@
-"""A pickle read as data: nothing that it names is imported, called or made.
+"""Reads a pickle as data: imports nothing that it names and calls none of it.
 
-A pickle is a program for a small stack machine, and its instructions to build objects call whatever function
-it names. This machine makes numbers, text and plain containers itself, and has tensors made from where they
-are in the archive. It puts an `Inert` in the place of any other object and swallows the object's arguments
-and state, so a checkpoint that carries a configuration object of some library can be read, and a hostile one
-does nothing. Which file the pickle is from, and what its content means, is not decided here.
-
-The instructions are those of Python's `pickletools`, which takes a pickle apart without running it.
+A pickle is a program for a small stack machine. Some of its instructions import a function, call it, or
+change an object. `read_pickle` runs the machine of Python's standard library with those instructions
+replaced: text, numbers and plain containers are built as usual, tensors are made from the archive, and an
+`Inert` stands for any other object. A checkpoint that carries some library's configuration object can thus
+be read, and a hostile checkpoint does nothing.
 """
 
-import pickletools
-from collections.abc import Callable, Iterable
+import io
+import pickle
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,24 +30,17 @@ _STORAGES = {
     "ComplexFloatStorage": torch.complex64,
     "ComplexDoubleStorage": torch.complex128,
 }
-"""PyTorch's name of a storage → the numbers in it."""
-
-_VALUES = {
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
-}
-"""Instructions whose argument is the value."""
+"""PyTorch's name of a storage → the dtype of its numbers."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Numbers that lie in a part of the archive.
+    """Numbers in one part of the archive.
 
     Attributes:
-        dtype: What they are.
-        key: The part's name.
-        count: How many.
+        dtype: Their type.
+        key: Name of the part.
+        count: How many numbers.
     """
 
     dtype: torch.dtype
@@ -57,190 +50,129 @@ class Storage:
 
 @dataclass(eq=False)
 class Inert:
-    """Stands for an object that would have taken code to make, or for the class or function itself.
+    """Stands for a class, a function, or an object that only a call could make.
 
     Attributes:
         name: Of the class or function.
-        items: What the pickle puts into it as into a dictionary.
+        items: Entries that the pickle sets, if the object is like a dictionary. Other content is dropped.
     """
 
     name: str
     items: dict[object, object] = field(default_factory=dict, repr=False)
 
+    def __call__(self, *_: object) -> "Inert":
+        """Return what stands for the result of the call."""
+        return Inert(self.name)
+
+    def extend(self, items: object) -> None:
+        """Drop what the pickle puts into an object that is like a list."""
+
+    append = add = extend
+
 
 MakeTensor = Callable[[Storage, int, tuple[int, ...], tuple[int, ...]], Tensor]
-"""A storage, the place of the first number in it, sizes and strides → the tensor."""
+"""Storage, index of the first number in it, sizes, strides → tensor."""
 
 
 def read_pickle(data: bytes, make_tensor: MakeTensor) -> object:
-    """The object that a pickle of PyTorch's describes.
+    """Return the object that a pickle written by PyTorch describes.
 
     Args:
         data: The pickle.
-        make_tensor: Is called for each tensor.
+        make_tensor: Called for each tensor.
 
     Returns:
-        Numbers, text, None, lists, tuples, dictionaries, tensors, and `Inert` for anything else.
+        Numbers, text, None, lists, tuples, dictionaries, tensors, and an `Inert` for anything else.
 
     Raises:
         Exception: Of any class, if the pickle is damaged.
     """
-    machine = _Machine(make_tensor)
-    for instruction, argument, _ in pickletools.genops(data):
-        if instruction.name == "STOP":
-            break
-        machine.step(instruction.name, argument)
-    return machine.stack.pop()
+    return _Reader(data, make_tensor).load()
 
 
-class _Machine:
-    """The stack, the marks on it and the memo, with what each instruction does to them."""
+class _Reader(pickle._Unpickler):  # in Python, because the one in C always obeys BUILD
+    """The stack machine; REDUCE, INST and OBJ call what `find_class` returned, so nothing of the pickle's."""
 
-    def __init__(self, make_tensor: MakeTensor) -> None:
-        self.stack: list[object] = []
-        self._marks: list[int] = []
-        self._memo: dict[int, object] = {}
+    stack: list[Any]
+    pop_mark: Callable[[], list[Any]]
+
+    def __init__(self, data: bytes, make_tensor: MakeTensor) -> None:
+        super().__init__(io.BytesIO(data))
         self._make_tensor = make_tensor
 
-    def step(self, name: str, argument: object) -> None:
-        """Carry out one instruction."""
-        stack, pop, push = self.stack, self.stack.pop, self.stack.append
-        match name:
-            case "PROTO" | "FRAME":
-                pass
-            case _ if name in _VALUES:
-                push(argument)
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                push({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
-            case "MARK":
-                self._marks.append(len(stack))
-            case "POP_MARK":
-                self._above_mark()
-            case "POP":
-                if self._marks and self._marks[-1] == len(stack):
-                    self._marks.pop()
-                else:
-                    pop()
-            case "DUP":
-                push(stack[-1])
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                self._memo[int(str(argument))] = stack[-1]
-            case "MEMOIZE":
-                self._memo[len(self._memo)] = stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
-                push(self._memo[int(str(argument))])
-            case "EMPTY_TUPLE":
-                push(())
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                count = int(name[-1])
-                stack[-count:] = [tuple(stack[-count:])]
-            case "TUPLE":
-                push(tuple(self._above_mark()))
-            case "EMPTY_LIST":
-                push([])
-            case "LIST":
-                push(self._above_mark())
-            case "APPEND":
-                _extend(stack[-2], [pop()])
-            case "APPENDS":
-                items = self._above_mark()
-                _extend(stack[-1], items)
-            case "EMPTY_DICT":
-                push({})
-            case "DICT":
-                items = self._above_mark()
-                push({})
-                _fill(stack[-1], items)
-            case "SETITEM":
-                value, key = pop(), pop()
-                _fill(stack[-1], [key, value])
-            case "SETITEMS":
-                items = self._above_mark()
-                _fill(stack[-1], items)
-            case "EMPTY_SET":
-                push(Inert("set"))
-            case "FROZENSET":
-                self._above_mark()
-                push(Inert("frozenset"))
-            case "ADDITEMS":
-                self._above_mark()
-            case _:
-                self._step_with_object(name, argument)
+    def find_class(self, module: str, name: str) -> object:
+        """Return what stands for an import: a dtype, one of three known functions, or an `Inert`."""
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        match f"{module}.{name}":
+            case "collections.OrderedDict" as ordered:
+                return lambda *arguments: Inert(ordered) if arguments else {}
+            case "torch._utils._rebuild_parameter":
+                return lambda tensor, *_: tensor
+            case "torch._utils._rebuild_tensor_v2":
+                return lambda *arguments: self._make_tensor(*arguments[:4])
+            case other:
+                return Inert(other)
 
-    def _step_with_object(self, name: str, argument: object) -> None:
-        """Carry out an instruction that would import, call or change something."""
-        pop, push = self.stack.pop, self.stack.append
-        match name:
-            case "GLOBAL":
-                push(_named(*str(argument).split(" ", 1)))
-            case "STACK_GLOBAL":
-                qualified, module = pop(), pop()
-                push(_named(module, qualified))
-            case "REDUCE" | "NEWOBJ":
-                arguments, what = pop(), pop()
-                push(self._made(what, arguments))
-            case "NEWOBJ_EX":
-                _, arguments, what = pop(), pop(), pop()
-                push(self._made(what, arguments))
-            case "INST":
-                arguments = tuple(self._above_mark())
-                push(self._made(_named(*str(argument).split(" ", 1)), arguments))
-            case "OBJ":
-                what, *rest = self._above_mark()
-                push(self._made(what, tuple(rest)))
-            case "BUILD":
-                pop()  # the object's state, beyond what it holds as a container
-            case "BINPERSID":
-                push(_storage(pop()))
-            case _:
-                raise ValueError(f"a checkpoint has no use for the instruction {name}")
+    def persistent_load(self, identity: object) -> object:
+        """Return the storage that a tensor refers to."""
+        match identity:
+            case ("storage", torch.dtype() as dtype, str(key), _, int(count)):
+                return Storage(dtype, key, count)
+        return Inert("a storage of unknown numbers")
 
-    def _above_mark(self) -> list[object]:
-        """Take everything above the last mark, and the mark."""
-        mark = self._marks.pop()
-        items = self.stack[mark:]
-        del self.stack[mark:]
-        return items
+    def _new(self) -> None:  # NEWOBJ, as REDUCE
+        arguments, function = self.stack.pop(), self.stack.pop()
+        self.stack.append(function(*arguments))
 
-    def _made(self, what: object, arguments: object) -> object:
-        """What the call would have made: one of three things that are known, or an `Inert`."""
-        if not isinstance(what, Inert) or not isinstance(arguments, tuple):
-            raise ValueError(f"a call of {type(what).__name__} with {type(arguments).__name__}")
-        if what.name == "collections.OrderedDict" and not arguments:
-            return {}
-        if what.name == "torch._utils._rebuild_parameter":
-            return arguments[0]
-        if what.name == "torch._utils._rebuild_tensor_v2" and isinstance(arguments[0], Storage):
-            return self._make_tensor(*arguments[:4])
-        return Inert(what.name)
+    def _new_with_keywords(self) -> None:  # NEWOBJ_EX
+        self.stack.pop()
+        self._new()
 
+    def _drop_state(self) -> None:  # BUILD would call `__setstate__` or set attributes, even a function's
+        self.stack.pop()
 
-def _named(module: object, qualified: object) -> object:
-    """What the pickle would have imported: a storage's numbers, or an `Inert` of that name."""
-    if module == "torch" and qualified in _STORAGES:
-        return _STORAGES[str(qualified)]
-    return Inert(f"{module}.{qualified}")
+    def _set_items(self) -> None:  # SETITEMS
+        self._fill(self.pop_mark())
 
+    def _set_item(self) -> None:  # SETITEM
+        value, key = self.stack.pop(), self.stack.pop()
+        self._fill([key, value])
 
-def _storage(identity: object) -> object:
-    match identity:
-        case ("storage", torch.dtype() as dtype, str(key), _, int(count)):
-            return Storage(dtype, key, count)
-    return Inert("a storage of unknown numbers")
+    def _dict(self) -> None:  # DICT
+        items = self.pop_mark()
+        self.stack.append({})
+        self._fill(items)
 
+    def _fill(self, items: list[object]) -> None:
+        """Put keys and values, in turns, into the dictionary on the stack."""
+        target = self.stack[-1].items if isinstance(self.stack[-1], Inert) else self.stack[-1]
+        if not isinstance(target, dict):
+            raise TypeError(f"keys and values put into a {type(target).__name__}")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # Tuples of tuples of tuples can take forever to hash.
+            plain = key is None or isinstance(key, str | bytes | int | float)
+            target[key if plain else Inert(type(key).__name__)] = value
 
-def _extend(target: object, items: Iterable[object]) -> None:
-    if isinstance(target, list):
-        target.extend(items)
-    elif not isinstance(target, Inert):
-        raise ValueError(f"items put into a {type(target).__name__}")
+    def _set(self) -> None:  # EMPTY_SET; its members would be hashed
+        self.stack.append(Inert("set"))
 
+    def _frozenset(self) -> None:  # FROZENSET
+        self.pop_mark()
+        self.stack.append(Inert("frozenset"))
 
-def _fill(target: object, items: list[object]) -> None:
-    """Put keys and values, in turns, into a dictionary or an object that is like one."""
-    into = target.items if isinstance(target, Inert) else target
-    if not isinstance(into, dict) or len(items) % 2:
-        raise ValueError(f"{len(items)} keys and values put into a {type(target).__name__}")
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        plain = key is None or isinstance(key, str | bytes | int | float)
-        into[key if plain else Inert(type(key).__name__)] = value
+    def _refuse(self) -> None:  # an extension code stands for an object of this process
+        raise ValueError("a checkpoint has no use for extension codes and buffers")
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.NEWOBJ[0]: _new,
+        pickle.NEWOBJ_EX[0]: _new_with_keywords,
+        pickle.BUILD[0]: _drop_state,
+        pickle.SETITEMS[0]: _set_items,
+        pickle.SETITEM[0]: _set_item,
+        pickle.DICT[0]: _dict,
+        pickle.EMPTY_SET[0]: _set,
+        pickle.FROZENSET[0]: _frozenset,
+        **dict.fromkeys(b"\x82\x83\x84\x97\x98", _refuse),  # EXT1, EXT2, EXT4, NEXT_BUFFER, READONLY_BUFFER
+    }

@@ -1,4 +1,4 @@
-"""The two models as data, and which of them a name means. No PyTorch here."""
+"""The two models as data, and lookup by name. No PyTorch here."""
 
 from clay_model.model_spec import HEAD_DIM, Dimensions, Level, ModelSpec, Precision
 from clay_model.v0.spec import BANDS, CHIP_SIZE, SIZES
@@ -25,13 +25,13 @@ MODELS = (V0, V15)
 
 
 def model_of(name: str) -> tuple[ModelSpec, str]:
-    """The model and the size that a name means.
+    """Split a name into its model and size.
 
     Args:
-        name: As `ModelSpec.model_name` makes it, e.g. `clay-v1.5-large`.
+        name: As `ModelSpec.model_name` returns it, e.g. `clay-v1.5-large`.
 
     Returns:
-        The model's description and the size, e.g. `large`, or `custom-512x6` of dimensions without a name.
+        The model and the size, e.g. `large`; `custom-512x6` for dimensions without a name.
 
     Raises:
         ValueError: If the name is of neither model.
@@ -44,10 +44,7 @@ def model_of(name: str) -> tuple[ModelSpec, str]:
 
 
 def width_of(name: str) -> int:
-    """Width of a token, D, of the model that a name means.
-
-    Args:
-        name: As `model_of` takes it.
+    """Return the width of a token, D, of a model by its name.
 
     Raises:
         ValueError: If the name is of neither model, or its size is unknown.

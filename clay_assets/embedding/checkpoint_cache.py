@@ -136,7 +136,7 @@ def describe(path: Path, found: StoredObject) -> CheckpointFacts:
     from clay_model.checkpoint import describe_checkpoint  # imports PyTorch
 
     seen = describe_checkpoint(path)
-    model = seen.spec.model_name(seen.size)
+    model = seen.spec.model_name(seen.model_size)
     return CheckpointFacts(found.url, found.etag, found.size, sha256_of(path), model, seen.untrained)
 
 

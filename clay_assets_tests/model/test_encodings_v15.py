@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from clay_model.sincos import encode_values
 from clay_model.v15.encodings import (
     encode_places,
     encode_times,
     overpass,
     position_encoding,
-    wave_encoding,
     with_time_of_day,
 )
 
@@ -34,10 +34,10 @@ def test_position_encoding_of_a_smaller_window_is_the_corner_of_a_larger_ones() 
     assert position_encoding(16, 56).view(16, 16, 56).equal(large[:16, :16])
 
 
-def test_wave_encoding_is_sine_then_cosine() -> None:
+def test_wavelengths_are_encoded_as_sine_then_cosine() -> None:
     angles = [0.665 / 10_000 ** (i / 63) for i in range(64)]
     wanted = [f(angle) for f in (math.sin, math.cos) for angle in angles]
-    assert wave_encoding(torch.tensor([0.493, 0.665]), 128)[1].tolist() == pytest.approx(wanted, abs=1e-6)
+    assert encode_values(torch.tensor([0.493, 0.665]), 128)[1].tolist() == pytest.approx(wanted, abs=1e-6)
 
 
 def test_place_is_sine_and_cosine_of_latitude_then_of_longitude() -> None:

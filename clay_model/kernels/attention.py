@@ -2,13 +2,12 @@
 
 PyTorch's flash kernel for the CPU works in small blocks, which leaves bf16 units half idle. The scores of one
 head are 4.7 MB in bf16 for a chip of Clay v0 and 2.1 MB for a window of Clay v1.5, so they stay in the
-last-level cache from one step to the next.
+last-level cache between steps.
 
-A softmax subtracts each row's maximum only to keep its exponentials in range. Here they are taken as they
-are, in one pass instead of three, and a row is divided by its sum at the end, when it is 64 wide and not a
-thousand or more. The sums then tell whether anything left the range; a head that did is done again with the
-softmax.
-Scores are rounded to bf16 in both, as under autocast, which the network was trained with.
+A softmax subtracts each row's maximum only to keep its exponentials in range. Here the exponentials are
+computed without it, in one pass instead of three, and each row is divided by its sum at the end, when it is
+64 wide instead of a thousand or more. The sums show whether a head left the range; such a head is computed
+again with the softmax. Both round scores to bf16, as the autocast of the network's training did.
 """
 
 import math
@@ -19,18 +18,18 @@ from torch import Tensor
 from clay_model.model_spec import HEAD_DIM
 
 SCALE = HEAD_DIM**-0.5
-"""What a query times a key is multiplied by to give a score."""
+"""Factor from a query times a key to a score."""
 
 SMALLEST_SUM, LARGEST_SUM = 2.0**-90, 2.0**64
-"""Sums of exponentials between which nothing was lost.
+"""Range of a row's sum of exponentials within which no precision is lost.
 
-The smallest normal number of bf16 is 2^-126: all 2^12 terms of a row, lost below it, are under 2^-24 of such
-a sum. The largest is almost 2^128: values of up to 2^63 can still be weighted.
+The smallest normal number of bf16 is 2^-126: even if all 2^12 terms of a row underflow, they are below 2^-24
+of the smallest sum. The largest is almost 2^128: with the largest sum, values of up to 2^63 fit.
 """
 
 
 def headwise_attention(qkv: Tensor, heads: int) -> Tensor:
-    """Softmax attention, head by head; takes and gives what `layers.plain_attention` does.
+    """Apply softmax attention head by head; a replacement for `layers.plain_attention`.
 
     Args:
         qkv: (B, N, 3*H*E) bf16 queries, keys and values on the CPU, each with its heads side by side.
@@ -41,7 +40,7 @@ def headwise_attention(qkv: Tensor, heads: int) -> Tensor:
     """
     batch, tokens, _ = qkv.shape
     mixed = qkv.new_empty(batch, tokens, heads, HEAD_DIM)
-    # One buffer for the scores of all heads: it stays cached, and fresh memory would cost page faults.
+    # One buffer for the scores of all heads stays cached; fresh memory would cause page faults.
     scores = qkv.new_empty(tokens, tokens)
     weighted = qkv.new_empty(heads, tokens, HEAD_DIM)
     sums = qkv.new_empty(heads, tokens, 1)
@@ -62,11 +61,7 @@ def headwise_attention(qkv: Tensor, heads: int) -> Tensor:
 
 
 def _heads_out_of_range(sums: Tensor) -> list[int]:
-    """Heads with a row whose exponentials left the range of bf16; NaN, which is in no range, included.
-
-    Args:
-        sums: (H, N, 1) sums of exponentials.
-    """
+    """Return the heads with a row whose sum of exponentials, (H, N, 1), left the range or is NaN."""
     smallest, largest = sums.flatten(1).aminmax(dim=1)
     good = (smallest >= SMALLEST_SUM) & (largest <= LARGEST_SUM)
     return (~good).nonzero().flatten().tolist()

@@ -1,9 +1,8 @@
-"""Linear maps on the CPU with weights laid out once for oneDNN, bias and GELU fused.
+"""Linear maps on the CPU with weights packed once for oneDNN, bias and GELU fused.
 
-PyTorch's own CPU path multiplies float32 with MKL, which on AMD reaches about two thirds of what oneDNN
-does, and lays bf16 weights out anew at every call. The two operators used here are the ones that
-TorchInductor emits; they are not public, so `packing_works` tries them once and compares numbers before
-anything relies on them.
+PyTorch's own CPU path multiplies float32 with MKL, which on AMD reaches about two thirds of oneDNN's rate,
+and packs bf16 weights again at every call. The two operators used here are those that TorchInductor emits.
+They are not public, so `packing_works` first compares their results with PyTorch's.
 """
 
 from functools import cache
@@ -19,8 +18,8 @@ class PackedLinear(nn.Module):
     Args:
         weight: (N, K) float32 or bf16 on the CPU; copied into oneDNN's layout.
         bias: (N,) in the dtype of `weight`, or None.
-        rows: Rows that the layout is chosen for, those of one window; other numbers of rows work as well.
-        gelu: Whether the GELU is applied to the result, before it is rounded to bf16.
+        rows: Number of rows to optimise the layout for, one window's; other numbers work as well.
+        gelu: Apply the GELU to the result, before it is rounded to bf16.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, *, rows: int, gelu: bool = False) -> None:
@@ -31,7 +30,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(..., K) → (..., N) in the same dtype."""
-        # Strided rows would silently take oneDNN's reference kernel, a thousand times slower.
+        # For strided rows oneDNN silently uses its reference kernel, a thousand times slower.
         return torch.ops.mkldnn._linear_pointwise(
             inputs.contiguous(), self.weight, self.bias, self.activation, [], self.algorithm
         )
@@ -39,7 +38,7 @@ class PackedLinear(nn.Module):
 
 @cache
 def packing_works(dtype: torch.dtype) -> bool:
-    """Whether this PyTorch on this CPU has the packed operators, and they compute the right numbers."""
+    """Return whether this PyTorch on this CPU has the packed operators and they compute the right numbers."""
     generator = torch.Generator().manual_seed(0)
     inputs, weight, bias = (
         torch.randn(shape, generator=generator) for shape in ((3, 7, 64), (48, 64), (48,))

@@ -1,7 +1,7 @@
 """A patch embedding on the CPU as one matrix product.
 
-A convolution whose stride is its kernel is a linear map of each patch. Bands are normalised one at a time,
-while they are in the cache, and written straight to their place in the matrix of patches.
+A convolution whose stride equals its kernel is a linear map of each patch. Bands are normalised one at a
+time, while they are cached, and written directly to their place in the matrix of patches.
 """
 
 import torch
@@ -12,7 +12,7 @@ from clay_model.layers import PatchEmbedding
 
 
 class PackedPatchEmbedding(nn.Module):
-    """What `layers.PatchEmbedding` computes, from packed weights.
+    """A `layers.PatchEmbedding` with packed weights.
 
     Args:
         plain: The embedding on the CPU, in its final precision.
@@ -33,7 +33,7 @@ class PackedPatchEmbedding(nn.Module):
         return self.norm(self.project(self._patches(pixels)).float())
 
     def _patches(self, pixels: Tensor) -> Tensor:
-        """Normalised patches of the bands: (B, L, bands * P * P)."""
+        """Return normalised patches, (B, L, bands * P * P)."""
         batch, side, patch = len(pixels), pixels.shape[-1], self.patch_size
         grid = side // patch
         patches = torch.empty((batch, grid, grid, len(self.bands), patch, patch), dtype=self.dtype)

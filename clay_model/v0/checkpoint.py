@@ -1,4 +1,4 @@
-"""Clay v0's encoder in a Lightning checkpoint: its parameters' names, which are vit-pytorch's, and ours."""
+"""Names of Clay v0's parameters in a Lightning checkpoint (vit-pytorch's) and in our encoder."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -6,7 +6,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from clay_model.checkpoint_format import CheckpointFormat, layer_names, shapes_of
+from clay_model.checkpoint_format import CheckpointFormat, shapes_of, transformer_names
 from clay_model.model_spec import Dimensions
 from clay_model.v0.encoder import Encoder
 from clay_model.v0.spec import BAND_GROUPS, CHIP_SIZE, PATCH_SIZE, SPEC
@@ -36,11 +36,11 @@ def _names(dimensions: Dimensions) -> dict[str, str]:
     for group in BAND_GROUPS:
         for part in ("proj.weight", "proj.bias", "norm.weight", "norm.bias"):
             names[f"patch_embedding.{group}.{part}"] = f"patch_embeddings.{group}.{part}"
-    return names | layer_names(dimensions, _LAYER_NAMES)
+    return names | transformer_names(dimensions, _LAYER_NAMES)
 
 
 def _build(dimensions: Dimensions, weights: Mapping[str, Tensor]) -> Encoder:
-    with torch.device("meta"):  # no weights drawn at random only to be replaced
+    with torch.device("meta"):  # do not draw random weights only to replace them
         encoder = Encoder(dimensions)
     encoder.load_state_dict(weights, assign=True)
     return encoder
@@ -49,7 +49,7 @@ def _build(dimensions: Dimensions, weights: Mapping[str, Tensor]) -> Encoder:
 FORMAT = CheckpointFormat(
     spec=SPEC,
     marks=tuple(f"patch_embedding.{group}." for group in BAND_GROUPS),
-    dropped=("model.decoder.",),  # rebuilds masked patches in training
+    dropped=("model.decoder.",),  # reconstructs masked patches in training
     settings=MappingProxyType(
         {"image_size": CHIP_SIZE, "patch_size": PATCH_SIZE, "band_groups": BAND_GROUPS}
     ),

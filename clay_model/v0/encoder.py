@@ -18,16 +18,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from clay_model.layers import PatchEmbedding, Transformer, hold_products_in
+from clay_model.encoder import Encoder as BaseEncoder
+from clay_model.layers import PatchEmbedding, Transformer
 from clay_model.model_spec import Dimensions, Level, ModelSpec
 from clay_model.v0.encodings import encode_dates, encode_places, token_encoding
 from clay_model.v0.spec import BAND_GROUPS, EXTRA_TOKENS, GRID, SPEC
 
 
-class Encoder(nn.Module):
+class Encoder(BaseEncoder):
     """Chips to tokens.
-
-    Parameters are float32 as loaded; `to_precision` puts the large matrix products (and only those) in bf16.
 
     Args:
         dimensions: The size of the network.
@@ -37,8 +36,7 @@ class Encoder(nn.Module):
     token_encoding: Tensor
 
     def __init__(self, dimensions: Dimensions) -> None:
-        super().__init__()
-        self.dimensions = dimensions
+        super().__init__(dimensions)
         dim = dimensions.dim
         self.patch_embeddings = nn.ModuleDict(
             {
@@ -52,16 +50,9 @@ class Encoder(nn.Module):
         # Not learned and not in the checkpoint, hence not persistent.
         self.register_buffer("token_encoding", token_encoding(dim), persistent=False)
 
-    def to_precision(self, dtype: torch.dtype) -> None:
-        """Hold the weights of the large matrix products in `dtype`.
-
-        The maps of place and date stay float32: they cost nothing, and their inputs are exact angles.
-        """
-        hold_products_in(dtype, self.patch_embeddings, self.transformer)
-
     @staticmethod
     def context(lonlat: ArrayLike, dates: Sequence[datetime.date]) -> tuple[Tensor, Tensor]:
-        """Places (B, 2) and dates (B, 3) as `forward` takes them; see `encodings` for what is refused."""
+        """Return places (B, 2) and dates (B, 3) as `forward` takes them; raises what `encodings` does."""
         return encode_places(lonlat), encode_dates(dates)
 
     def forward(self, pixels: Tensor, places: Tensor, dates: Tensor) -> Tensor:
@@ -83,7 +74,7 @@ class Encoder(nn.Module):
 
     @staticmethod
     def pool(tokens: Tensor, level: Level) -> Tensor:
-        """Reduce encoded tokens to embeddings; the tokens of place and date are in none of them.
+        """Reduce encoded tokens to embeddings, without the tokens of place and date.
 
         Args:
             tokens: (B, N, D) from the encoder.

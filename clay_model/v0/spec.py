@@ -1,6 +1,6 @@
-"""What Clay v0 is, in numbers: bands, statistics, band groups, sizes, levels.
+"""Clay v0 as data: bands, statistics, band groups, sizes, levels.
 
-Every constant of the network stands here once, with its unit and where it comes from. No PyTorch here.
+Every constant of the network is defined here, with its unit and source. No PyTorch here.
 
 Source of all values: the Clay v0 model and its training configuration (Clay-foundation/model, v0,
 Apache-2.0), and the statistics its data module normalises with.
@@ -24,11 +24,11 @@ PATCHES = GRID**2
 """Patches of a chip, for each band group."""
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12", "vh", "vv", "dem")
-"""The bands in the order the network expects.
+"""The bands in the order that the network expects.
 
-B02 to B12: Sentinel-2 surface reflectance x 10,000. vh, vv: Sentinel-1 backscatter, linear power.
-dem: metres. vh stands before vv because the v0 chips were stacked so and the two bands'
-statistics below fit that order; the published band table has the two names swapped.
+B02 to B12: Sentinel-2 surface reflectance x 10,000. vh, vv: Sentinel-1 backscatter, linear power. dem:
+metres. vh comes before vv because the v0 chips were stacked in this order, which the two bands' statistics
+below fit; the published band table has the two names swapped.
 """
 
 MEAN = (
@@ -53,7 +53,7 @@ BAND_GROUPS: Mapping[str, tuple[int, ...]] = MappingProxyType(
         "dem": (12,),
     }
 )
-"""Indices into `BANDS` of the bands that share a patch embedding, in the order of the tokens."""
+"""Indices into `BANDS` of the bands that share a patch embedding, in token order."""
 
 EXTRA_TOKENS = 2
 """Tokens after the patches: one for the place, one for the date."""

@@ -1,6 +1,6 @@
-"""Clay v1.5's encoder in a Lightning checkpoint: its parameters' names, ours, and the kernels made of them.
+"""Names of Clay v1.5's parameters in a Lightning checkpoint and in our encoder; generates its kernels.
 
-The released file (5.16 GB) holds far more than the encoder (1.2 GB): the decoder, the frozen teacher of the
+Of the released file's 5.16 GB the encoder is 1.2 GB. The rest is the decoder, the frozen teacher of the
 training, the map to the teacher's width, and the optimizer's state.
 """
 
@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from clay_model.checkpoint_format import CheckpointFormat, Shapes, layer_names, shapes_of
+from clay_model.checkpoint_format import CheckpointFormat, Shapes, shapes_of, transformer_names
 from clay_model.model_spec import Dimensions
 from clay_model.v15.encoder import Encoder
 from clay_model.v15.generator import KernelGenerator
@@ -55,7 +55,7 @@ def _names(dimensions: Dimensions) -> dict[str, str]:
         generator[f"weight_generator.encoder.layers.0.{part}"] = f"mixer.{part}"
     names = {"cls_token": "class_token"}
     names |= {f"patch_embedding.{theirs}": _GENERATOR + ours for theirs, ours in generator.items()}
-    return names | layer_names(dimensions, _LAYER_NAMES)
+    return names | transformer_names(dimensions, _LAYER_NAMES)
 
 
 def _shapes(dimensions: Dimensions) -> Shapes:
@@ -67,8 +67,8 @@ def _shapes(dimensions: Dimensions) -> Shapes:
 
 @torch.no_grad()
 def _build(dimensions: Dimensions, weights: Mapping[str, Tensor]) -> Encoder:
-    """The encoder, with the kernels that its weights generate for Sentinel-2's wavelengths."""
-    with torch.device("meta"):  # no weights drawn at random only to be replaced
+    """Return the encoder, with kernels generated for Sentinel-2's wavelengths."""
+    with torch.device("meta"):  # do not draw random weights only to replace them
         encoder, generator = Encoder(dimensions), KernelGenerator(dimensions.dim).eval()
     split: dict[bool, dict[str, Tensor]] = {True: {}, False: {}}
     for name, weight in weights.items():
@@ -84,7 +84,7 @@ FORMAT = CheckpointFormat(
     spec=SPEC,
     marks=("cls_token", "patch_embedding.fclayer.", "patch_embedding.weight_generator."),
     dropped=(
-        "model.decoder.",  # rebuilds masked patches in training
+        "model.decoder.",  # reconstructs masked patches in training
         "model.teacher.",  # gives the training's targets
         "model.proj.",  # maps the class token to the teacher's width
         "model.mrl.",  # the same for its first numbers alone, in an earlier training

@@ -2,12 +2,12 @@
 
 A masked autoencoder's encoder, used without masking. What is unusual about it:
 
-- The patch embedding is not learned but generated from the bands' wavelengths, by a network of its own
-  (`generator`). It depends on the weights alone, so a checkpoint's is generated once, when it is loaded.
-- The position encoding hardly varies within a channel: its frequencies, meant to fall by a factor of 10,000,
-  fall by 10,000^(2 / (D - 8)). The weights have learned it so (see `encodings`).
-- Time and place are no tokens: they are the last 8 numbers of the encoding, the same for all patches.
-- A class token, put first and without an encoding, is the embedding.
+- The patch embedding is generated from the bands' wavelengths by a second network (`generator`). The result
+  depends on the weights alone, so it is generated once, when a checkpoint is loaded.
+- The position encoding has nearly the same frequency in all channels: it falls by 10,000^(2 / (D - 8)), not
+  by a factor of 10,000. The weights have learned it so (see `encodings`).
+- Time and place are not tokens but the last 8 numbers of the encoding, the same for all patches.
+- A class token, first in the sequence and without an encoding, is the embedding.
 
 Shapes: B batch, C the 10 bands, S pixels along a window's side (256 in training), L = (S / 8)² patches, D the
 width of a token, N = 1 + L all tokens.
@@ -22,16 +22,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from clay_model.layers import PatchEmbedding, Transformer, hold_products_in
+from clay_model.encoder import Encoder as BaseEncoder
+from clay_model.layers import PatchEmbedding, Transformer
 from clay_model.model_spec import Dimensions, Level, ModelSpec
 from clay_model.v15.encodings import encode_places, encode_times, position_encoding, with_time_of_day
 from clay_model.v15.spec import CONTEXT_DIM, GRID, SPEC
 
 
-class Encoder(nn.Module):
+class Encoder(BaseEncoder):
     """Windows to tokens.
-
-    Parameters are float32 as loaded; `to_precision` puts the large matrix products (and only those) in bf16.
 
     Args:
         dimensions: The size of the network.
@@ -41,25 +40,20 @@ class Encoder(nn.Module):
     position: Tensor
 
     def __init__(self, dimensions: Dimensions) -> None:
-        super().__init__()
-        self.dimensions = dimensions
+        super().__init__(dimensions)
         dim = dimensions.dim
-        # Its weights are those that `generator` made of the wavelengths, and no parameters of the checkpoint.
+        # `generator` makes its weights from the wavelengths; the checkpoint does not hold them.
         self.patch_embedding = PatchEmbedding(SPEC, range(len(SPEC.bands)), dim, nn.Identity())
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.transformer = Transformer(dimensions, output_bias=False)
         # Not learned and not in the checkpoint, hence not persistent.
         self.register_buffer("position", position_encoding(GRID, dim - CONTEXT_DIM), persistent=False)
 
-    def to_precision(self, dtype: torch.dtype) -> None:
-        """Hold the weights of the large matrix products in `dtype`."""
-        hold_products_in(dtype, self.patch_embedding, self.transformer)
-
     @staticmethod
     def context(lonlat: ArrayLike, dates: Sequence[datetime.date]) -> tuple[Tensor, Tensor]:
-        """Places (B, 4) and times (B, 4) as `forward` takes them; see `encodings` for what is refused.
+        """Return places (B, 4) and times (B, 4) as `forward` takes them; raises what `encodings` does.
 
-        A date without a time of day gets that of `encodings.overpass`.
+        A date without a time of day gets that of Sentinel-2's overpass.
         """
         return encode_places(lonlat), encode_times(with_time_of_day(dates, lonlat))
 

@@ -1,8 +1,4 @@
-"""Position, wavelength, place and time as the network wants to see them.
-
-These encodings are computed, not learned: the checkpoint does not hold them. Everything here is a pure
-function.
-"""
+"""Position, place and time as inputs of the network. The checkpoint does not hold them: they are computed."""
 
 import datetime
 from collections.abc import Sequence
@@ -13,20 +9,18 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from clay_model.inputs import check_dates, check_lonlat
+from clay_model.sincos import TEMPERATURE, encode_grid, exponents
 from clay_model.v15.spec import PIXEL_METRES
 
-TEMPERATURE = 10_000.0
-"""Of the sine-cosine encodings (Vaswani et al. 2017)."""
-
 WEEKS, HOURS = 52, 24
-"""A year and a day go once around the circle in so many steps; week 53 falls on week 1."""
+"""Steps of a year and of a day around the circle; week 53 coincides with week 1."""
 
 OVERPASS_HOUR = 10.5
 """Mean local solar time at which Sentinel-2 crosses the equator southwards, hours."""
 
 
 def position_encoding(grid: int, dim: int) -> Tensor:
-    """Where a patch lies in its window.
+    """Encode each patch's position in its window.
 
     The exponent has an extra factor of 2 / dim, so that all channels have nearly the same frequency: the
     original's formula, which the weights have learned.
@@ -38,34 +32,11 @@ def position_encoding(grid: int, dim: int) -> Tensor:
     Returns:
         (grid², dim) float32, patches row by row; a quarter each of sin x, cos x, sin y, cos y.
     """
-    count = dim // 4
-    exponents = torch.arange(count, device="cpu") / (count - 1)
-    frequencies = 1.0 / TEMPERATURE ** (2 * exponents / dim) * PIXEL_METRES
-    steps = torch.arange(grid, device="cpu")
-    row, column = torch.meshgrid(steps, steps, indexing="ij")
-    x = column.reshape(-1, 1) * frequencies
-    y = row.reshape(-1, 1) * frequencies
-    return torch.cat((x.sin(), x.cos(), y.sin(), y.cos()), dim=1)
-
-
-def wave_encoding(wavelengths: Tensor, dim: int) -> Tensor:
-    """Wavelengths as sines and cosines.
-
-    Args:
-        wavelengths: (C,) float32, µm.
-        dim: Width of the encoding, even.
-
-    Returns:
-        (C, dim) float32; half sine, half cosine.
-    """
-    count = dim // 2
-    exponents = torch.arange(count, device="cpu") / (count - 1)
-    angles = wavelengths.reshape(-1, 1) * (1.0 / TEMPERATURE**exponents)
-    return torch.cat((angles.sin(), angles.cos()), dim=1)
+    return encode_grid(grid, 1.0 / TEMPERATURE ** (2 * exponents(dim // 4) / dim) * PIXEL_METRES)
 
 
 def encode_places(lonlat: ArrayLike) -> Tensor:
-    """Longitudes and latitudes as the network takes them.
+    """Encode places.
 
     Args:
         lonlat: (B, 2) degrees in WGS 84, longitude first.
@@ -82,7 +53,7 @@ def encode_places(lonlat: ArrayLike) -> Tensor:
 
 
 def encode_times(times: Sequence[datetime.datetime]) -> Tensor:
-    """Acquisition times as the network takes them: the ISO week, and the hour without its minutes.
+    """Encode acquisition times: the ISO week, and the hour without its minutes.
 
     Args:
         times: B times; those without a time zone are in UTC.
@@ -96,7 +67,7 @@ def encode_times(times: Sequence[datetime.datetime]) -> Tensor:
     for row, time in enumerate(times):
         if not isinstance(time, datetime.datetime):
             raise TypeError(f"times[{row}] is {time!r}, expected a datetime.datetime in UTC")
-    moments = [_in_utc(time) for time in times]
+    moments = [time if time.tzinfo is None else time.astimezone(datetime.UTC) for time in times]
     turns = np.array(
         [(moment.isocalendar().week / WEEKS, moment.hour / HOURS) for moment in moments], dtype=np.float64
     ).reshape(-1, 2)
@@ -106,10 +77,10 @@ def encode_times(times: Sequence[datetime.datetime]) -> Tensor:
 
 
 def overpass(date: datetime.date, longitude: float) -> datetime.datetime:
-    """When Sentinel-2 took an image of which only the date is known.
+    """Return when Sentinel-2 took an image of which only the date is known.
 
     It passes at 10:30 mean local solar time, which is four minutes earlier in UTC for each degree to the
-    east. The date is taken to be that in UTC, as in the names of Sentinel-2's products, and stays the same.
+    east. The date is that in UTC, as in the names of Sentinel-2's products, and stays the same.
 
     Args:
         date: In UTC.
@@ -124,7 +95,7 @@ def overpass(date: datetime.date, longitude: float) -> datetime.datetime:
 
 
 def with_time_of_day(dates: Sequence[datetime.date], lonlat: ArrayLike) -> list[datetime.datetime]:
-    """The dates, with the time of the overpass for those that have no time of day.
+    """Give dates without a time of day that of the overpass.
 
     Args:
         dates: B dates or `datetime`s.
@@ -142,7 +113,3 @@ def with_time_of_day(dates: Sequence[datetime.date], lonlat: ArrayLike) -> list[
         date if isinstance(date, datetime.datetime) else overpass(date, float(longitude))
         for date, (longitude, _) in zip(dates, places, strict=True)
     ]
-
-
-def _in_utc(time: datetime.datetime) -> datetime.datetime:
-    return time if time.tzinfo is None else time.astimezone(datetime.UTC)

@@ -1,10 +1,10 @@
-"""From wavelengths to the kernels of the patch embedding.
+"""Generates the kernels of the patch embedding from the bands' wavelengths, after DOFA (Xiong et al. 2024).
 
 Each band becomes a token made of its wavelength alone. One transformer layer mixes these with learned tokens,
 128 before and one after; each band's token then gives the band's kernels, the last one the bias. So a network
-trained on many sensors has an embedding for any of them. After DOFA (Xiong et al. 2024).
+trained on many sensors has an embedding for any of them.
 
-Everything is done in float32, whatever the precision of the encoder: it is done once for a checkpoint.
+It runs once per checkpoint, in float32 whatever the precision of the encoder.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
 from torch import Tensor, nn
 
 from clay_model.layers import fixed
-from clay_model.v15.encodings import wave_encoding
+from clay_model.sincos import encode_values
 from clay_model.v15.spec import KERNEL_SCALE, PATCH_SIZE, WAVE_DIM, WAVE_HEADS, WAVE_MLP_DIM, WEIGHT_TOKENS
 
 
 class KernelGenerator(nn.Module):
-    """Makes a patch embedding for any bands.
+    """Generates a patch embedding for any bands.
 
     Args:
-        dim: Width D of the tokens that the embedding gives.
+        dim: Width of the embedding's tokens, D.
     """
 
     def __init__(self, dim: int) -> None:
@@ -41,12 +41,12 @@ class KernelGenerator(nn.Module):
         """Generate the patch embedding of these bands.
 
         Args:
-            wavelengths: Of C bands, µm.
+            wavelengths: C of them, µm.
 
         Returns:
             Kernels (D, C, 8, 8) and bias (D,) of a convolution.
         """
-        waves = wave_encoding(fixed(wavelengths), WAVE_DIM)  # (C, 128)
+        waves = encode_values(fixed(wavelengths), WAVE_DIM)  # (C, 128)
         waves = waves + F.gelu(self.second(F.gelu(self.first(waves))))
         tokens = torch.cat((self.weight_tokens, waves, self.bias_token))  # (128 + C + 1, 128)
         mixed = self.mixer(tokens.unsqueeze(0)).squeeze(0)

@@ -1,6 +1,6 @@
-"""What Clay v1.5 is, in numbers: bands, statistics, wavelengths, sizes, levels.
+"""Clay v1.5 as data: bands, statistics, wavelengths, sizes, levels.
 
-Every constant of the network stands here once, with its unit and where it comes from. No PyTorch here.
+Every constant of the network is defined here, with its unit and source. No PyTorch here.
 
 Source of all values: the Clay v1.5 model and its band metadata for Sentinel-2 L2A (Clay-foundation/model,
 commit a5790ce, Apache-2.0).
@@ -20,19 +20,19 @@ GRID = WINDOW_SIZE // PATCH_SIZE
 """Patches along a window's side."""
 
 PIXEL_METRES = 10.0
-"""Side of a pixel on the ground, m; the network is told it with the place of each patch."""
+"""Side of a pixel on the ground, m; a factor of each patch's position."""
 
 WAVELENGTHS = (0.493, 0.56, 0.665, 0.704, 0.74, 0.783, 0.842, 0.865, 1.61, 2.19)
 """Centre of each band, µm."""
 
 CONTEXT_DIM = 8
-"""Numbers at the end of each patch token that tell week, hour, latitude and longitude, two each."""
+"""Numbers at the end of each patch token for week, hour, latitude and longitude, two each."""
 
 WAVE_DIM = 128
 """Width of the tokens that the kernels are generated from."""
 
 WEIGHT_TOKENS = 128
-"""Learned tokens that stand before those of the wavelengths."""
+"""Learned tokens before those of the wavelengths."""
 
 WAVE_HEADS = 4
 """Attention heads of the layer that mixes these tokens."""
@@ -41,7 +41,7 @@ WAVE_MLP_DIM = 2048
 """Width of that layer's hidden layer."""
 
 KERNEL_SCALE = 0.02
-"""What the generated kernels are multiplied by; the generated bias is not."""
+"""Factor of the generated kernels, not of the generated bias."""
 
 SPEC = ModelSpec(
     name="clay-v1.5",
