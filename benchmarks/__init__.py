@@ -1,8 +1,7 @@
-"""How fast it is, measured beside the limit and beside the original's design.
+"""Speed, measured beside the limit and beside the original's design.
 
     python -m benchmarks            # all, in under ten minutes on two cores
     python -m benchmarks.encoder    # one
 
-Each prints a table for people and one line of JSON for machines. `peer*` is the original's design, rebuilt
-for comparison; `measure` runs and watches a command.
+Each prints a table and one line of JSON. `peer` and `peer_tile` rebuild the original's design for comparison.
 """

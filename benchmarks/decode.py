@@ -1,10 +1,10 @@
 """Decoders of chips, in chips per second and core: ours, plain rasterio, tifffile, and the limit.
 
-Chips are as the bucket has them (float32, deflate, strips of one row, bands interleaved, directory at the
-end) and in tiles. Bands have the resolution of their sources, 10, 20 and 30 m, which makes 7 MB, as real land
-does in that layout; or all 10 m, which makes 9 MB. With `--chips` the pixels are those of GeoTIFFs instead.
-The limit is libdeflate inflating the same blocks into one small buffer and nothing else. Decoders take turns
-and medians of their CPU time are compared, so that other work on the machine hits all alike.
+Chips are in the bucket's layout (float32, deflate, strips of one row, bands interleaved, directory at the
+end) and in tiles. The bands of invented land have the resolution of their sources, 10, 20 and 30 m, which
+makes 7 MB, or all 10 m, which makes 9 MB. With `--chips` the pixels are those of GeoTIFFs instead. The limit
+is libdeflate inflating the same blocks into one buffer. Decoders take turns, and medians of their CPU time
+are compared, so that other work on the machine affects all alike.
 """
 
 import argparse
@@ -29,10 +29,10 @@ from clay_assets_tests.geotiffs import chip_bytes, chip_name, read_with_rasterio
 from clay_model.spec import BANDS, CHIP_SIZE
 
 REFLECTANCE = (600, 800, 700, 1100, 2200, 2600, 2700, 2800, 1900, 1200)
-"""Typical of vegetated land, for B02 to B12, x 10,000."""
+"""Typical reflectance x 10,000 of vegetated land, for B02 to B12."""
 
 COARSE = {2: ("B05", "B06", "B07", "B8A", "B11", "B12"), 3: ("dem",)}
-"""Bands whose source has pixels of 20 and 30 m: each stands two or three times in a row."""
+"""Bands whose source has pixels of 20 and 30 m: each is repeated two or three times."""
 
 LAYOUTS = {
     "strips, as the bucket has them": "as the bucket has them",
@@ -47,7 +47,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="times that each decoder reads each chip")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the last rows")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count() or 1, help="of the rows with several threads"
+    )
     parser.add_argument("--chips", nargs="+", type=Path, metavar="FILE", help="GeoTIFFs of 13 bands")
     arguments = parser.parse_args()
     print(f"{'':42}" + "".join(f"{name:>19}" for name in DECODERS) + f"{'limit':>9}{'ours : rasterio':>17}")
@@ -68,7 +70,7 @@ def main() -> None:
 
 
 def _scenes(paths: Sequence[Path] | None) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """What is seen, and its pixels (13, 512, 512)."""
+    """Yield a name and pixels, (13, 512, 512)."""
     if not paths:
         yield "land, bands as their sources are", land(coarse=True)
         yield "land, all bands 10 m", land(coarse=False)
@@ -77,7 +79,7 @@ def _scenes(paths: Sequence[Path] | None) -> Iterator[tuple[str, NDArray[np.floa
 
 
 def land(*, coarse: bool, seed: int = 0) -> NDArray[np.float32]:
-    """(13, 512, 512) in the bands' units: smooth over half a kilometre, with texture on top."""
+    """Return (13, 512, 512) in the bands' units: smooth over half a kilometre, with texture on top."""
     random = np.random.default_rng(seed)
     corners = random.standard_normal((len(BANDS), 10, 10))
     cell, part = np.divmod(np.linspace(0, 8.999, CHIP_SIZE), 1)
@@ -96,33 +98,17 @@ def land(*, coarse: bool, seed: int = 0) -> NDArray[np.float32]:
     return pixels
 
 
-def _with_tifffile(data: bytes) -> object:
-    return tifffile.imread(io.BytesIO(data), maxworkers=1)
-
-
-def _samples(data: bytes) -> NDArray[np.float32]:
-    return read_samples(data, read_header(data))
-
-
-def _bands_apart(data: bytes) -> object:
-    return np.ascontiguousarray(_samples(data))
-
-
-def _everything(data: bytes) -> object:
-    return read_chip(data, chip_name())
-
-
 DECODERS: Mapping[str, Decoder] = {
     "rasterio": read_with_rasterio,
-    "tifffile": _with_tifffile,
-    "ours": _samples,
-    "ours, bands apart": _bands_apart,
-    "ours, read_chip": _everything,
+    "tifffile": lambda data: tifffile.imread(io.BytesIO(data), maxworkers=1),
+    "ours": lambda data: read_samples(data, read_header(data)),
+    "ours, bands apart": lambda data: np.ascontiguousarray(read_samples(data, read_header(data))),
+    "ours, read_chip": lambda data: read_chip(data, chip_name()),
 }
 
 
 def _limit(data: bytes) -> Decoder:
-    """Inflates the blocks of that file, each over the one before."""
+    """Return a function that inflates the blocks of that file, each over the one before."""
     blocks = Directory(data).blocks()
     ends = blocks.offsets + blocks.counts
     streams = [data[start:end] for start, end in zip(blocks.offsets, ends, strict=True)]
@@ -136,7 +122,7 @@ def _limit(data: bytes) -> Decoder:
 
 
 def _one_thread(data: bytes, rounds: int) -> dict[str, float]:
-    """Chips per second of CPU time, by decoder."""
+    """Return chips per second of CPU time, by decoder."""
     decoders = {**DECODERS, "limit": _limit(data)}
     seconds: dict[str, list[float]] = {name: [] for name in decoders}
     for _ in range(rounds):
@@ -148,14 +134,14 @@ def _one_thread(data: bytes, rounds: int) -> dict[str, float]:
 
 
 def _many_threads(data: bytes, rounds: int, threads: int) -> dict[str, float]:
-    """Chips per second of wall time and core, by decoder, with all threads decoding at once."""
+    """Return chips per second of wall time and core, by decoder, with all threads decoding at once."""
     rates: dict[str, list[float]] = {name: [] for name in DECODERS}
     chips = 4 * threads
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(rounds):
             for name, decode in DECODERS.items():
                 started = time.perf_counter()
-                # Not the pixels: all would be kept until the last are there.
+                # Drop the pixels: `map` would keep all until the last are decoded.
                 list(pool.map(lambda _, decode=decode: decode(data) is None, range(chips)))
                 rates[name].append(chips / (time.perf_counter() - started))
     cores = min(threads, os.cpu_count() or 1)

@@ -1,13 +1,14 @@
-"""The encoder alone: chips per second, as a fraction of what matrix products allow, beside the original's.
+"""The encoder alone: chips per second, as a fraction of the rate of matrix products, beside the original's.
 
-What bounds the encoder is the rate at which the device multiplies matrices, so that rate is measured too,
-at the network's own shapes. The peer (`benchmarks.peer`, `benchmarks.peer_v15`) is the network as the
-original built it, with the same weights. Everything takes turns in rounds, so that other work on the machine
-hits all alike. The limit is held against the fastest round, the peer against the median one: its blocks are
-so large that the system gives it fresh memory in most rounds, but not in a lucky one.
+The device's rate of matrix products bounds the encoder, so it is measured too, at the network's own shapes.
+The peer (`benchmarks.peer`) is the network as the original built it, with the same weights. All take turns in
+rounds, so that other work on the machine affects all alike. The limit is compared with the fastest round, the
+peer by medians: its blocks are so large that it gets fresh memory from the system in most rounds, but not in
+a lucky one.
 """
 
 import argparse
+import functools
 import json
 import platform
 import statistics
@@ -35,11 +36,11 @@ class Contestant:
 
     Attributes:
         what: `ours`, `peer` or a matrix product.
-        precision: What its matrix products are done in.
-        batch: Chips at a time.
+        precision: Of its matrix products.
+        batch: Chips at a time; 0 for a matrix product.
         flops: Floating-point operations of one call.
         run: One call.
-        seconds: What each call took.
+        seconds: The duration of each call.
     """
 
     what: str
@@ -50,14 +51,39 @@ class Contestant:
     seconds: list[float] = field(default_factory=list)
 
     @property
-    def rate(self) -> float:
-        """Operations per second in the fastest round."""
-        return self.flops / min(self.seconds)
+    def gflops(self) -> float:
+        """10⁹ operations per second in the fastest round."""
+        return self.flops / min(self.seconds) / 1e9
+
+    @property
+    def median(self) -> float:
+        """Median of the seconds per chip."""
+        return statistics.median(self.seconds) / self.batch
+
+    def row(self, limit: "Contestant") -> dict[str, str | int | float]:
+        """Return the results, as a fraction of the limit."""
+        best = min(self.seconds) / self.batch
+        return {
+            "what": self.what,
+            "precision": self.precision,
+            "batch": self.batch,
+            "chips_per_s": 1 / best,
+            "s_per_chip": best,
+            "median_s_per_chip": self.median,
+            "gflops": self.gflops,
+            "of_limit": self.gflops / limit.gflops,
+        }
 
 
 def main() -> None:
     """Measure and print."""
-    arguments = _arguments()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--model", default="v0", choices=RELEASED)
+    parser.add_argument("--size", help="default: the released one")
+    parser.add_argument("--batches", type=int, nargs="+", help="chips at a time; default: by device")
+    parser.add_argument("--seconds", type=float, default=60.0, help="start rounds for so long")
+    arguments = parser.parse_args()
     device = resolve_devices(arguments.device)[0]
     batches = arguments.batches or ([1, 2] if device.type == "cpu" else [1, 16, 64])
     spec, size = RELEASED[arguments.model]
@@ -68,15 +94,25 @@ def main() -> None:
     contestants = list(_contestants(*network(arguments.model, size), device, batches))
     distances = _agreement(contestants)
     rounds = _take_turns(contestants, device, arguments.seconds)
-    rows = [_row(one, contestants) for one in contestants if one.what in ("ours", "peer")]
     print(f"{spec.model_name(size)} on {_name(device)}, PyTorch {torch.__version__}, {rounds} rounds")
     print(f"{'':20}{'batch':>6}{'chips/s':>10}{'s/chip':>9}{'median':>9}{'GFLOP/s':>10}{'of limit':>10}")
+    rows, summary = [], {}
+    for precision in DTYPES:
+        found = [one for one in contestants if one.precision == precision]
+        limit = max((one for one in found if not one.batch), key=lambda one: one.gflops)
+        ours, peer = ([one for one in found if one.what == what] for what in ("ours", "peer"))
+        rows += [one.row(limit) for one in ours + peer]
+        summary[precision] = {
+            "limit_gflops": limit.gflops,
+            "limit_is": limit.what,
+            "of_limit": max(one.gflops for one in ours) / limit.gflops,
+            "times_peer": min(one.median for one in peer) / min(one.median for one in ours),
+        }
     for row in rows:
         print(
             f"{row['what']:6}{row['precision']:14}{row['batch']:6}{row['chips_per_s']:10.3f}"
             f"{row['s_per_chip']:9.4f}{row['median_s_per_chip']:9.4f}{row['gflops']:10.0f}{row['of_limit']:10.1%}"
         )
-    summary = {precision: _summary(precision, rows, contestants) for precision in DTYPES}
     for precision, facts in summary.items():
         print(
             f"{precision}: limit {facts['limit_gflops']:.0f} GFLOP/s ({facts['limit_is']}),"
@@ -84,37 +120,15 @@ def main() -> None:
         )
     print("vectors, relative distance to the peer's in float32: ", end="")
     print(", ".join(f"{what} {distance:.1e}" for what, distance in distances.items()))
-    print(
-        json.dumps(
-            {
-                "benchmark": "encoder",
-                "device": _name(device),
-                "threads": torch.get_num_threads(),
-                "torch": torch.__version__,
-                "model": spec.model_name(size),
-                "rounds": rounds,
-                "rows": rows,
-                "summary": summary,
-                "distance_to_peer_fp32": distances,
-            }
-        )
-    )
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--model", default="v0", choices=RELEASED)
-    parser.add_argument("--size", help="default: the released one")
-    parser.add_argument("--batches", type=int, nargs="+", help="chips at a time; default: by device")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long rounds are begun")
-    return parser.parse_args()
+    facts = {"device": _name(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    facts |= {"model": spec.model_name(size), "rounds": rounds, "rows": rows, "summary": summary}
+    print(json.dumps({"benchmark": "encoder", **facts, "distance_to_peer_fp32": distances}))
 
 
 def _contestants(
     encoder: Encoder, peer: nn.Module, device: torch.device, batches: list[int]
 ) -> Iterator[Contestant]:
-    """Ours in both precisions, the peer likewise (on the CPU with the smallest batch), and products."""
+    """Yield ours in both precisions, the peer likewise (on a CPU with the smallest batch), and products."""
     spec, dimensions = encoder.spec, encoder.dimensions
     chips = {batch: random_inputs(encoder, batch, device) for batch in batches}
     peer = peer.to(device)
@@ -122,34 +136,28 @@ def _contestants(
         embedder = Embedder(_copy(encoder), device, precision)
         for batch, inputs in chips.items():
             flops = float(batch * spec.flops(dimensions))
-            run = _bind(embedder.encode, *inputs, spec.default_level)
+            run = functools.partial(embedder.encode, *inputs, spec.default_level)
             yield Contestant("ours", precision, batch, flops, run)
             if device.type == "cuda" or batch == batches[0]:  # on the CPU larger batches slow the peer down
-                run = _bind(embed_with_peer, peer, *inputs, precision == "bf16")
+                run = functools.partial(embed_with_peer, peer, *inputs, precision == "bf16")
                 yield Contestant("peer", precision, batch, flops, run)
         products = list(network_products(dimensions, spec.tokens * batches[0], dtype, device))
         if device.type == "cuda":
-            products += [
-                *network_products(dimensions, spec.tokens * batches[-1], dtype, device),
-                square_product(dtype, device),
-            ]
-        for what, flops, run in products:
-            yield Contestant(what, precision, 0, flops, run)
+            products += network_products(dimensions, spec.tokens * batches[-1], dtype, device)
+            products.append(square_product(dtype, device))
+        for what, flops, product in products:
+            yield Contestant(what, precision, 0, flops, product)
 
 
 def _copy(encoder: Encoder) -> Encoder:
-    """An encoder with the same weights: an `Embedder` takes over the one that it is given."""
+    """Return an encoder with the same weights: an `Embedder` changes the one that it is given."""
     copied = type(encoder)(encoder.dimensions).requires_grad_(False)
     copied.load_state_dict(encoder.state_dict())
     return copied
 
 
-def _bind(function: Callable[..., object], *inputs: object) -> Callable[[], object]:
-    return lambda: function(*inputs)
-
-
 def _agreement(contestants: list[Contestant]) -> dict[str, float]:
-    """Relative distance of the first chip's vector to that of the peer in float32; warms everything up."""
+    """Return the relative distance of the first chip's vector to the peer's in float32; warms up."""
     vectors: dict[str, Tensor] = {}
     for one in contestants:
         result = one.run()
@@ -160,70 +168,22 @@ def _agreement(contestants: list[Contestant]) -> dict[str, float]:
 
 
 def _take_turns(contestants: list[Contestant], device: torch.device, seconds: float) -> int:
-    """Time everything once a round, until the time is up; returns the number of rounds."""
+    """Time all once per round, until the time is up; returns the number of rounds."""
+    wait = functools.partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     end = time.perf_counter() + seconds
     while True:
         for one in contestants:
-            _wait(device)
+            wait()
             started = time.perf_counter()
             one.run()
-            _wait(device)
+            wait()
             one.seconds.append(time.perf_counter() - started)
         if time.perf_counter() > end:
             return len(contestants[0].seconds)
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _limit(precision: Precision, contestants: list[Contestant]) -> Contestant:
-    """The fastest matrix product."""
-    products = [one for one in contestants if one.precision == precision and not one.batch]
-    return max(products, key=lambda one: one.rate)
-
-
-def _row(one: Contestant, contestants: list[Contestant]) -> dict[str, str | int | float]:
-    best, median = min(one.seconds) / one.batch, statistics.median(one.seconds) / one.batch
-    return {
-        "what": one.what,
-        "precision": one.precision,
-        "batch": one.batch,
-        "chips_per_s": 1 / best,
-        "s_per_chip": best,
-        "median_s_per_chip": median,
-        "gflops": one.rate / 1e9,
-        "of_limit": one.rate / _limit(one.precision, contestants).rate,
-    }
-
-
-def _summary(
-    precision: Precision, rows: list[dict[str, str | int | float]], contestants: list[Contestant]
-) -> dict[str, str | float]:
-    """The best of ours against the limit, and its best median against the peer's."""
-    limit = _limit(precision, contestants)
-    ours, peer = (
-        min(
-            float(row["median_s_per_chip"])
-            for row in rows
-            if (row["what"], row["precision"]) == (what, precision)
-        )
-        for what in ("ours", "peer")
-    )
-    of_limit = max(
-        float(row["of_limit"]) for row in rows if (row["what"], row["precision"]) == ("ours", precision)
-    )
-    return {
-        "limit_gflops": limit.rate / 1e9,
-        "limit_is": limit.what,
-        "of_limit": of_limit,
-        "times_peer": peer / ours,
-    }
-
-
 def _name(device: torch.device) -> str:
-    """What a person calls the device."""
+    """Return the device's name for people."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")

@@ -1,16 +1,13 @@
-"""What Dagster keeps of a tile in PostgreSQL: rows and bytes.
+"""Rows and bytes that Dagster stores per tile in PostgreSQL.
 
     python -m benchmarks.events
 
-A run over a range of tiles, as a backfill launches it, on PostgreSQL of its own. Bytes are those of the
-tables with their indexes, before and after. Most of a tile's are its picture, which grows with its chips.
+One run over a range of tiles, as a backfill launches it: PostgreSQL's tables and indexes before and after.
+Most of a tile's bytes are its picture, which grows with its chips.
 """
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +16,9 @@ from typing import Any
 import psycopg2
 
 from benchmarks.growth import DATE, TILES
+from benchmarks.measure import materialize, write_tile
 from clay_assets.demo.checkpoint import write_untrained_checkpoint
-from clay_assets_tests.geotiffs import chip_bytes, chip_name, chip_pixels
+from clay_assets_tests.geotiffs import chip_bytes, chip_pixels
 from rehearsal.servers import postgres
 
 SIZES = """SELECT relname, pg_total_relation_size(oid) FROM pg_class
@@ -35,7 +33,7 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, default=64)
     parser.add_argument("--chips", type=int, nargs="+", default=[1, 50], help="of each tile")
     options = parser.parse_args()
-    rows = [_of(options.tiles, chips) for chips in options.chips]
+    rows = [_row(options.tiles, chips) for chips in options.chips]
     for row in rows:
         print(
             f"{row['tiles']:.0f} tiles of {row['chips']:.0f} chips: {row['rows_per_tile']:.1f} rows and"
@@ -44,15 +42,19 @@ def main() -> None:
     print(json.dumps({"benchmark": "events", "rows": rows}))
 
 
-def _of(tiles: int, chips: int) -> dict[str, Any]:
+def _row(tiles: int, chips: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="clay-events-", dir="/tmp") as folder:
         root = Path(folder)
+        write_untrained_checkpoint(root / "tiny.ckpt", model_size="tiny")
+        (root / "dagster").mkdir()
+        (root / "dagster" / "dagster.yaml").write_text(
+            "telemetry: {enabled: false}\nstorage: {postgres: {postgres_url: {env: DAGSTER_POSTGRES_URL}}}\n"
+        )
         with postgres(root) as port:
-            url = f"postgresql+psycopg2://dagster@127.0.0.1:{port}/dagster"
-            # One tile first: it makes the tables, their first pages and what the run itself costs.
-            _materialize(root, url, TILES[:1], chips)
+            # One tile first: it makes the tables, their first pages and the run's own rows.
+            _materialize(root, port, TILES[:1], chips)
             before = _tables(port)
-            _materialize(root, url, TILES[1 : tiles + 1], chips)
+            _materialize(root, port, TILES[1 : tiles + 1], chips)
             after = _tables(port)
     added = {name: (after[name][0] - before[name][0], after[name][1] - before[name][1]) for name in after}
     return {
@@ -68,8 +70,17 @@ def _of(tiles: int, chips: int) -> dict[str, Any]:
     }
 
 
+def _materialize(root: Path, port: int, tiles: Sequence[str], chips: int) -> None:
+    chip = chip_bytes(chip_pixels())
+    for tile in tiles:
+        write_tile(root / "data" / "chips", tile, DATE, chip, chips)
+    url = f"postgresql+psycopg2://dagster@127.0.0.1:{port}/dagster"
+    variables = {"CLAY_CHECKPOINT": str(root / "tiny.ckpt"), "DAGSTER_HOME": str(root / "dagster")}
+    materialize(root, tiles, variables | {"DAGSTER_POSTGRES_URL": url})
+
+
 def _tables(port: int) -> dict[str, tuple[int, int]]:
-    """Rows and bytes of each table."""
+    """Return rows and bytes of each table."""
     connection = psycopg2.connect(host="127.0.0.1", port=port, user="dagster", dbname="dagster")
     with connection, connection.cursor() as cursor:
         cursor.execute(SIZES)
@@ -80,36 +91,6 @@ def _tables(port: int) -> dict[str, tuple[int, int]]:
             counted[name] = (cursor.fetchone()[0], size)
     connection.close()
     return counted
-
-
-def _materialize(root: Path, url: str, tiles: Sequence[str], chips: int) -> None:
-    chip = chip_bytes(chip_pixels())
-    for tile in tiles:
-        folder = root / "data" / "chips" / tile / DATE
-        folder.mkdir(parents=True)
-        for number in range(1, chips + 1):
-            (folder / chip_name(number, tile=tile, date=DATE)).write_bytes(chip)
-    write_untrained_checkpoint(root / "tiny.ckpt", model_size="tiny")
-    (root / "tiles.txt").write_text("\n".join(tiles) + "\n")
-    home = root / "dagster"
-    home.mkdir(exist_ok=True)
-    (home / "dagster.yaml").write_text(
-        "telemetry: {enabled: false}\nstorage: {postgres: {postgres_url: {env: DAGSTER_POSTGRES_URL}}}\n"
-    )
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("CLAY_", "AWS_"))},
-        "CLAY_CHECKPOINT": str(root / "tiny.ckpt"),
-        "CLAY_TILES_PER_RUN": "0",
-        "CLAY_ALLOW_UNTRAINED": "1",
-        "DAGSTER_HOME": str(home),
-        "DAGSTER_POSTGRES_URL": url,
-        "XDG_CACHE_HOME": str(root / "cache"),
-    }
-    command = [str(Path(sys.executable).parent / "dagster"), "asset", "materialize"]
-    command += ["-m", "clay_assets.definitions", "--select", "*", "--partition-range"]
-    subprocess.run(
-        [*command, f"{tiles[0]}...{tiles[-1]}"], cwd=root, env=environment, check=True, capture_output=True
-    )
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
-"""How fast chips reach a device: listing → fetch → decode → batch in host memory, and no network.
+"""The rate at which chips reach a device: listing → fetch → decode → batch in host memory, without a network.
 
-From an HTTPS server on loopback, in a process of its own that shares the cores, with a certificate made for
-this run. The pipeline is `ChipStream` as an asset runs it, with an embedder that computes nothing.
+The pipeline is `ChipStream` as an asset runs it, with an embedder that computes nothing. The chips come from
+an HTTPS server on loopback, in a process of its own that shares the cores, with a certificate made for the
+run. Printed for the feeding process:
 
-Reported of the feeding process:
+- chips per second, CPU seconds per chip, and the busiest thread (/proc/self/task);
+- seconds per chip in which a thread held the GIL, which more cores do not shorten. py-spy samples a second
+  run from outside. That run takes one chip at a time, because a holder that waits for a core would count as
+  one that computes. `--validate` samples a loop that holds the GIL for a known share of the time; on a
+  machine that does other work it appears to hold it longer, and so does the feed.
 
-- chips a second, CPU seconds a chip, and the thread that was busiest (/proc/self/task);
-- seconds a chip in which a thread held Python's lock, the GIL, which more cores do not lift: a second run is
-  sampled from outside by py-spy, which sees who holds it. That run takes one chip at a time, because a holder
-  that waits for a core would count as one that computes. `--validate` samples a loop that holds the lock for
-  a known share of the time: on a machine that does other work it is found to hold it for longer, and so is
-  the feed.
-
-`--table` computes from these constants what machines could feed, beside what GPUs would encode.
+`--table` projects the rates of other machines.
 """
 
 import argparse
@@ -40,23 +38,23 @@ from clay_assets.storage import Store
 from clay_model.spec import V0, Level
 
 TILE = "18HYB"
-DISTINCT = 8  # chips made; the server gives them many names
+DISTINCT = 8  # chips written; the server gives them many names
 RATE = 250  # samples a second
 HELD, PERIOD, ROUNDS = 0.006, 0.020, 200  # s, s: the known case holds the GIL 30 % of the time
 
 
 @dataclass(frozen=True)
 class Feed:
-    """What one run measured.
+    """The results of one run.
 
     Attributes:
-        chips: How many went through.
+        chips: How many were fed.
         chips_per_s: From the first request to the last batch.
-        cpu_per_chip: CPU seconds of the process, all threads together.
-        mb_per_chip: Of the file.
-        busiest: Name of the thread that used most CPU. The decoders do not count: there is one a core.
-        busiest_s_per_gb: Its CPU seconds by the GB fetched.
-        gil_per_chip: Seconds in which the feeding threads held the GIL; None where it was not sampled.
+        cpu_per_chip: CPU seconds of the process.
+        mb_per_chip: Size of the file.
+        busiest: Name of the thread, other than the decoders (one per core), that used most CPU.
+        busiest_s_per_gb: Its CPU seconds per GB fetched.
+        gil_per_chip: Seconds in which the feeding threads held the GIL; None if not sampled.
     """
 
     chips: int
@@ -110,7 +108,7 @@ def main() -> None:
 
 
 def _print_sum(count: int, environment: Mapping[str, str], root: Path) -> None:
-    """Feed from several processes at once, and add up what they reach."""
+    """Feed from several processes at once; print the sum of their rates."""
     cores = sorted(os.sched_getaffinity(0))
     results = [root / f"feed-{number}.json" for number in range(count)]
     running = []
@@ -156,7 +154,7 @@ def _feed(uri: str, result: str, *, alone: bool) -> None:
         threads = _Threads()
         with ChipStream(
             read=store.read,
-            embedders=embedders,  # type: ignore[arg-type] # as much of one as the stream asks for
+            embedders=embedders,  # type: ignore[arg-type] # all that the stream uses of one
             level=level,
             batch_size=16,
             **workers,
@@ -175,7 +173,7 @@ def _feed(uri: str, result: str, *, alone: bool) -> None:
 
 
 class _Threads:
-    """CPU seconds of every thread, also of those that end before the run does."""
+    """Collects the CPU seconds of all threads, also of those that end before the run."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[str, float]] = {}
@@ -188,14 +186,14 @@ class _Threads:
             self._seen |= _thread_seconds()
 
     def stop(self) -> dict[str, tuple[str, float]]:
-        """Name and seconds of each."""
+        """Return name and seconds of each."""
         self._stopped.set()
         self._thread.join()
         return self._seen | _thread_seconds()
 
 
 def _thread_seconds() -> dict[str, tuple[str, float]]:
-    """Name and CPU seconds of each thread of this process, as proc_pid_stat(5) has them."""
+    """Return name and CPU seconds of each thread of this process; see proc_pid_stat(5)."""
     found = {}
     names = {str(thread.native_id): thread.name for thread in threading.enumerate()}
     for task in Path("/proc/self/task").iterdir():
@@ -212,7 +210,7 @@ def _thread_seconds() -> dict[str, tuple[str, float]]:
 
 
 def _sampled(arguments: list[str], environment: Mapping[str, str], root: Path) -> Counter[str]:
-    """How often each stack held the GIL while this module ran with the arguments."""
+    """Return how often each stack held the GIL while this module ran with the arguments."""
     raw = root / "stacks.txt"
     command = [str(Path(sys.executable).parent / "py-spy"), "record", "--gil", "--threads", "--format", "raw"]
     command += ["--rate", str(RATE), "--output", str(raw), "--", sys.executable, "-m", "benchmarks.feed"]
@@ -222,7 +220,7 @@ def _sampled(arguments: list[str], environment: Mapping[str, str], root: Path) -
 
 
 def _is_feeding(stack: str) -> bool:
-    """Whether it is a thread of the stream, or the listing and the taking of outcomes in the main thread."""
+    """Return whether it is a thread of the stream, or listing and results in the main thread."""
     main = "_feed (benchmarks" in stack and "connect (" not in stack
     return main or any(kind in stack for kind in ("fetch-", "decode_", "encode-"))
 
@@ -250,7 +248,7 @@ def _hold_the_gil() -> None:
 
 @contextmanager
 def _serving(root: Path, count: int) -> Iterator[dict[str, str]]:
-    """Runs the server; yields the environment of a process that reaches and trusts it."""
+    """Run the server; yield the environment of a process that uses and trusts it."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(root / "authority.pem"))
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(root / "server.pem"))

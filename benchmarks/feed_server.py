@@ -1,7 +1,7 @@
 """An HTTPS server of chips for `benchmarks.feed`, in a process of its own: S3's listing and GET, from memory.
 
-Belongs here: as little as the benchmark asks for, so that the server takes little of the cores that it shares
-with the client. A few files stand for as many chips as asked for, each under its own name.
+It does only what the benchmark needs, because it shares the cores with the client. A few files serve any
+number of chips, each under its own name.
 """
 
 import argparse
@@ -16,10 +16,10 @@ PAGE = 1000
 
 
 def main() -> None:
-    """Serve until killed; the first line of output is the port."""
+    """Print the port and serve until killed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="of the chips")
-    parser.add_argument("count", type=int, help="chips to pretend")
+    parser.add_argument("count", type=int, help="number of chips to serve")
     parser.add_argument("certificate", type=Path, help="PEM file with the certificate and its key")
     arguments = parser.parse_args()
     with ThreadingHTTPServer(("127.0.0.1", 0), _handler(arguments.folder, arguments.count)) as server:

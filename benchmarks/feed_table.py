@@ -1,24 +1,23 @@
-"""What machines could feed and GPUs would encode, from the constants that `benchmarks.feed` measures.
+"""Projects the chips/s that machines could feed and GPUs encode, from what `benchmarks.feed` measures.
 
-Belongs here: the projection and what it assumes. It is arithmetic: nothing in it was measured on the machines
-it names.
+Nothing here was measured on the machines that it names.
 """
 
 FLOP_PER_CHIP = 353e9
-"""Of v0 `small`; see docs/performance.md."""
+"""Of v0 `small`."""
 
 GPUS = {"A10G": 125e12, "L4": 121e12, "H100": 989e12}
-"""bf16 products a second without sparsity, of NVIDIA's data sheets (A10, L4, H100 SXM)."""
+"""bf16 FLOP/s without sparsity, from NVIDIA's data sheets (A10, L4, H100 SXM)."""
 
 SHARE = 0.55
-"""Of that rate, which the encoder is assumed to reach."""
+"""Assumed fraction of that rate that the encoder reaches."""
 
 CORES = (8, 16, 32, 96)
 GBITS = (10, 25, 100)
 
 
 def print_table(cpu_s: float, gil_s: float, mb: float, thread_s_per_gb: float) -> None:
-    """Print what binds on each machine, as Markdown.
+    """Print what bounds each machine, as Markdown.
 
     Args:
         cpu_s: CPU seconds a chip.

@@ -1,4 +1,4 @@
-"""The limit: how fast a device multiplies matrices of the network's own shapes."""
+"""The limit of the encoder: the device's rate of matrix products of the network's shapes."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,28 +10,15 @@ from clay_model.kernels.packed import PackedLinear, packing_works
 from clay_model.spec import Dimensions
 
 Product = tuple[str, int, Callable[[], object]]
-"""What it is, its floating-point operations, how to do it once."""
+"""Description, floating-point operations, function that does it once."""
 
 
 def network_products(
     dimensions: Dimensions, rows: int, dtype: torch.dtype, device: torch.device
 ) -> Iterator[Product]:
-    """The four linear maps of a layer, by every way there is.
-
-    Args:
-        dimensions: The network's size.
-        rows: Tokens that are multiplied at a time.
-        dtype: float32 or bfloat16.
-        device: Where to multiply.
-    """
-    attention, mlp = dimensions.attention_dim, dimensions.mlp_dim
-    shapes = (
-        (dimensions.dim, 3 * attention),
-        (attention, dimensions.dim),
-        (dimensions.dim, mlp),
-        (mlp, dimensions.dim),
-    )
-    for inner, columns in shapes:
+    """Yield the four linear maps of a layer on `rows` tokens, by every available operator."""
+    dim, attention, mlp = dimensions.dim, dimensions.attention_dim, dimensions.mlp_dim
+    for inner, columns in ((dim, 3 * attention), (attention, dim), (dim, mlp), (mlp, dim)):
         tokens = torch.randn(rows, inner, dtype=dtype, device=device)
         weight = torch.randn(columns, inner, dtype=dtype, device=device)
         flops = 2 * rows * inner * columns
@@ -42,7 +29,7 @@ def network_products(
 
 
 def square_product(dtype: torch.dtype, device: torch.device, size: int = 8192) -> Product:
-    """The usual yardstick of a GPU: two square matrices."""
+    """Return a product of two square matrices, the usual measure of a GPU."""
     left, right = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
     return f"linear {size} x {size} x {size}", 2 * size**3, _linear(left, right)
 

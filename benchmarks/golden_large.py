@@ -1,8 +1,7 @@
-"""Clay v1.5 in the released size against what the published code computes, and how long it takes to load.
+"""Clay v1.5 in the released size: distance to the published code's vectors, and loading time.
 
 The weights are the recipe's, in a temporary file as large as the released one: the encoder's 1.25 GB, and
-zeros for the rest. The tests hold the `small` network to the same reference; this takes minutes, so no test
-does it.
+zeros for the rest. The tests do the same with the `small` network; this takes minutes.
 """
 
 import argparse
@@ -19,11 +18,11 @@ from clay_assets_tests.golden.v15 import WINDOWS, expected
 from clay_model import Precision, load_encoder
 
 BOUND: dict[Precision, float] = {"fp32": 1e-5, "bf16": 1e-2}
-"""Aims, of the relative distance of any one vector to the reference's."""
+"""Bounds of the relative distance of any vector to the reference's."""
 
 
 def main() -> None:
-    """Compare and print; exits with an error where a bound is not kept."""
+    """Compare and print; exits with an error if a vector exceeds its bound."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument(
@@ -38,7 +37,7 @@ def main() -> None:
         rows = [_compare(path, arguments.device, precision) for precision in BOUND]
     print(json.dumps({"benchmark": "golden_large", "torch": torch.__version__, "rows": rows}))
     if not all(row["within_bound"] for row in rows):
-        raise SystemExit("a vector is farther from the reference's than it may be")
+        raise SystemExit("a vector's distance to the reference's exceeds its bound")
 
 
 def _compare(path: Path, device: str, precision: Precision) -> dict[str, object]:

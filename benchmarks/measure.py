@@ -1,6 +1,8 @@
-"""Run a command and watch it: wall time, CPU time, peak memory of it and its children."""
+"""Runs commands and measures them: wall time, CPU time, peak memory of a process tree."""
 
+import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -10,18 +12,19 @@ from pathlib import Path
 
 import psutil
 
+from clay_assets_tests.geotiffs import chip_name
+
 SAMPLE_S = 0.2
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a command cost.
+    """The cost of a command.
 
     Attributes:
-        wall: Seconds from its start to its end.
-        cpu: CPU seconds of it and its children.
-        peak_mb: Largest sum of their proportional memory (shared pages counted once), MB; looked at five
-            times a second.
+        wall: Seconds.
+        cpu: CPU seconds of the process and its children.
+        peak_mb: Largest sum of their proportional memory (shared pages counted once), MB.
         output: What it printed.
     """
 
@@ -35,7 +38,7 @@ def measure(command: Sequence[str | Path], *, cwd: Path, environment: Mapping[st
     """Run a command to its end.
 
     Raises:
-        RuntimeError: If it fails; the message has the end of what it printed.
+        RuntimeError: If it fails; the message has the end of its output.
     """
     started = time.perf_counter()
     process = psutil.Popen(
@@ -53,40 +56,73 @@ def measure(command: Sequence[str | Path], *, cwd: Path, environment: Mapping[st
     watch.join()
     if process.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))} failed:\n{output[-3000:]}")
-    return Measured(wall, watch.cpu, watch.peak / 1e6, output)
+    return Measured(wall, sum(watch.cpu.values()), watch.peak / 1e6, output)
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without the variables of the pipeline and the AWS SDK."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("CLAY_", "AWS_"))}
+
+
+def materialize(home: Path, tiles: Sequence[str], variables: Mapping[str, str]) -> Measured:
+    """Materialize all assets of tiles in one run, in a process of its own.
+
+    Args:
+        home: The working directory; the manifest is written there.
+        tiles: Sorted.
+        variables: Settings of the pipeline.
+    """
+    (home / "tiles.txt").write_text("\n".join(tiles) + "\n")
+    environment = {
+        **clean_environment(),
+        "CLAY_TILES_PER_RUN": "0",
+        "CLAY_ALLOW_UNTRAINED": "1",
+        "XDG_CACHE_HOME": str(home / "cache"),
+        **variables,
+    }
+    if dagster_home := environment.get("DAGSTER_HOME"):
+        Path(dagster_home).mkdir(exist_ok=True)
+    command = [str(Path(sys.executable).parent / "dagster"), "asset", "materialize", "--select", "*"]
+    command += ["-m", "clay_assets.definitions", "--partition-range", f"{tiles[0]}...{tiles[-1]}"]
+    return measure(command, cwd=home, environment=environment)
+
+
+def write_tile(chips: Path, tile: str, date: str, chip: bytes, count: int) -> None:
+    """Write links to one chip under so many names."""
+    folder = chips / tile / date
+    folder.mkdir(parents=True)
+    first = folder / chip_name(1, tile=tile, date=date)
+    first.write_bytes(chip)
+    for number in range(2, count + 1):
+        (folder / chip_name(number, tile=tile, date=date)).hardlink_to(first)
 
 
 class _Watch(threading.Thread):
-    """Samples a process tree until it has ended.
+    """Samples a process tree until it ends.
 
-    Proportional memory is what is wanted, but to add it up the kernel walks every page, 16 ms for 1.6 GB:
-    five times a second that would slow down what is measured by several percent. So it is asked for only
-    when the resident memory, which is known at once, is larger than ever before.
+    To sum up proportional memory the kernel walks every page, 16 ms for 1.6 GB, which five times a second
+    would slow the command down by several percent. It is therefore read only when the resident memory, which
+    is cheap to read, reaches a new maximum.
     """
 
     def __init__(self, process: psutil.Popen) -> None:
         super().__init__(daemon=True)
         self._process = process
         self.peak = 0
-        self._largest_resident = 0
-        self._cpu: dict[int, float] = {}
-
-    @property
-    def cpu(self) -> float:
-        """CPU seconds seen so far, each process at its last sample."""
-        return sum(self._cpu.values())
+        self.cpu: dict[int, float] = {}  # seconds by process, at its last sample
 
     def run(self) -> None:
+        largest_resident = 0
         while self._process.poll() is None:
             members = self._members()
             resident = 0
             for member in members:
-                with suppress(psutil.Error):  # it ended between the listing and the look
+                with suppress(psutil.Error):  # it has ended
                     resident += member.memory_info().rss
                     times = member.cpu_times()
-                    self._cpu[member.pid] = times.user + times.system
-            if resident > self._largest_resident:
-                self._largest_resident = resident
+                    self.cpu[member.pid] = times.user + times.system
+            if resident > largest_resident:
+                largest_resident = resident
                 self.peak = max(self.peak, sum(map(_proportional, members)))
             time.sleep(SAMPLE_S)
 
@@ -98,7 +134,7 @@ class _Watch(threading.Thread):
 
 
 def _proportional(process: psutil.Process) -> int:
-    """Bytes of a process's memory, each shared page divided by those who share it; 0 if it has ended."""
+    """Return a process's memory in bytes, shared pages divided by their users; 0 if it has ended."""
     try:
         return int(process.memory_full_info().pss)
     except psutil.Error:

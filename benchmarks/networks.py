@@ -1,12 +1,11 @@
-"""Encoders with random weights, the peers with the same, and what they are given."""
+"""Encoders with random weights, peers with the same weights, and random inputs."""
 
 import datetime
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peer import Peer
-from benchmarks.peer_v15 import PeerV15
+from benchmarks.peer import PeerV0, PeerV15
 from clay_model import V0, V15
 from clay_model.encoder import Encoder
 from clay_model.v0.encoder import Encoder as EncoderV0
@@ -15,19 +14,14 @@ from clay_model.v15.generator import KernelGenerator
 from clay_model.v15.spec import WAVELENGTHS
 
 RELEASED = {"v0": (V0, "small"), "v1.5": (V15, "large")}
-"""Each model and the size that was released of it."""
+"""Each model and its released size."""
 
 
 def network(model: str, size: str) -> tuple[Encoder, nn.Module]:
-    """Our encoder with random weights, and the peer with the same.
-
-    Args:
-        model: One of `RELEASED`.
-        size: One of the model's sizes.
-    """
+    """Return our encoder with random weights, and the peer with the same weights."""
     if model == "v0":
         encoder = EncoderV0(V0.sizes[size]).requires_grad_(False)
-        return encoder, Peer(encoder)
+        return encoder, PeerV0(encoder)
     dimensions = V15.sizes[size]
     generator = KernelGenerator(dimensions.dim).eval().requires_grad_(False)
     later = EncoderV15(dimensions).requires_grad_(False)
@@ -38,7 +32,7 @@ def network(model: str, size: str) -> tuple[Encoder, nn.Module]:
 
 
 def random_inputs(encoder: Encoder, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels with every band's own mean and deviation, places and dates of `count` chips, on `device`."""
+    """Return pixels with each band's own mean and deviation, places and dates of `count` chips."""
     spec = encoder.spec
     deviation, mean = (torch.tensor(values).view(-1, 1, 1) for values in (spec.deviation, spec.mean))
     noise = torch.randn(count, len(spec.bands), spec.window_size, spec.window_size)

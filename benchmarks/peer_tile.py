@@ -1,4 +1,4 @@
-"""A tile by the original's design, to be compared with.
+"""Embeds a tile by the original's design, for comparison.
 
     python -m benchmarks.peer_tile CHIPS CHECKPOINT OUT
 
@@ -22,13 +22,13 @@ from shapely.geometry import box
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.peer import Peer, embed_with_peer
+from benchmarks.peer import PeerV0, embed_with_peer
 from clay_model.checkpoint import read_checkpoint
 from clay_model.v0.encoder import Encoder
 from clay_model.v0.encodings import encode_dates, encode_places
 
 BATCH_SIZE = 10
-"""As the original's data module has it."""
+"""Of the original's data module."""
 
 Item = tuple[Tensor, Tensor, Tensor, str, str, tuple[float, float, float, float], str]
 
@@ -49,16 +49,13 @@ class Chips(Dataset[Item]):
             bounds, crs, date = tuple(dataset.bounds), str(dataset.crs), str(dataset.tags()["date"])
         xs, ys = transform(crs, "EPSG:4326", [(bounds[0] + bounds[2]) / 2], [(bounds[1] + bounds[3]) / 2])
         place = encode_places([(xs[0], ys[0])])[0]
-        return torch.from_numpy(pixels), place, encode_dates([_day(date)])[0], url, date, bounds, crs
-
-
-def _day(text: str) -> datetime.date:
-    return datetime.date.fromisoformat(text)
+        day = datetime.date.fromisoformat(date)
+        return torch.from_numpy(pixels), place, encode_dates([day])[0], url, date, bounds, crs
 
 
 def _collate(items: list[Item]) -> tuple[Tensor, Tensor, Tensor, list[Item]]:
     pixels, places, dates, *_ = zip(*items, strict=True)
-    rows = [(item[0][:0], *item[1:]) for item in items]  # the pixels are in the batch already
+    rows = [(item[0][:0], *item[1:]) for item in items]  # without the pixels, which the batch has
     return torch.stack(pixels), torch.stack(places), torch.stack(dates), rows
 
 
@@ -80,14 +77,14 @@ def main() -> None:
     parser.add_argument("--fp32", action="store_true")
     arguments = parser.parse_args()
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3")
-    if endpoint:  # GDAL knows other names
+    if endpoint:  # GDAL's variables have other names
         os.environ["AWS_S3_ENDPOINT"] = re.sub("^https?://", "", endpoint)
         os.environ |= {"AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = read_checkpoint(arguments.checkpoint).encoder
     if not isinstance(encoder, Encoder):
         raise SystemExit(f"{arguments.checkpoint} is of {encoder.spec.title}, expected one of Clay v0")
-    peer = Peer(encoder).to(device)
+    peer = PeerV0(encoder).to(device)
     loader = DataLoader(
         Chips(_urls(arguments.chips)), BATCH_SIZE, num_workers=os.cpu_count() or 1, collate_fn=_collate
     )
@@ -99,7 +96,7 @@ def main() -> None:
     frame = geopandas.GeoDataFrame(
         {
             "source_url": [row[3] for row in rows],
-            "date": [_day(row[4]) for row in rows],
+            "date": [datetime.date.fromisoformat(row[4]) for row in rows],
             "embeddings": list(torch.cat(vectors).numpy()),
         },
         geometry=[

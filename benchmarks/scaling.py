@@ -1,9 +1,9 @@
-"""What embedding many tiles takes, on a laptop, a box, a cluster: hours, dollars, requests, rows. Arithmetic.
+"""Projects the hours, dollars, requests and rows of embedding many tiles, on a laptop, a box or a cluster.
 
     python -m benchmarks.scaling --tiles 56000 --chips-per-tile 480 --workers 64 --encode 200
 
-Each rate is either measured (by which benchmark: see `RATES`) or yours (an argument). What is made of them is
-projected, and says so. Prices are arguments too; their defaults are round numbers to be replaced.
+Each rate is measured (`RATES` names the benchmark) or an argument. The results are projected, and marked so.
+Replace the defaults of the prices by yours.
 """
 
 import argparse
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rate:
-    """A number that the projection starts from.
+    """An input of the projection.
 
     Attributes:
-        default: Where nothing else is said.
-        unit: Of it.
-        source: What measured it, or that it is a guess.
+        default: The value, if no argument is given.
+        unit: Its unit.
+        source: The benchmark that measured it; `yours` or `list price` mark an assumption.
     """
 
     default: float
@@ -48,15 +48,15 @@ RATES: Mapping[str, Rate] = {
     "put_dollars": Rate(0.005, "$ a thousand PUTs and LISTs", "list price of S3 Standard in us-east-1"),
     "egress_dollars": Rate(0.0, "$ a GB read", "yours: 0 within a region; 0.02 between regions is usual"),
 }
-"""By the argument's name."""
+"""By argument name."""
 
 LOOKERS = 32
 LOOKS = 3
-"""Requests of a tick for a tile, and tiles at a time: `benchmarks.tick`."""
+"""Tiles surveyed at a time, and requests per tile of a tick: `benchmarks.tick`."""
 
 PUTS_AND_LISTS = 16.5
 GETS_AND_HEADS = 8.6
-"""Requests for a tile beside those for its chips, which are a GET each: measured by `cluster --measure`."""
+"""Requests per tile, measured by `cluster --measure`; a GET per chip comes on top."""
 
 
 @dataclass(frozen=True)

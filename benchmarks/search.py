@@ -1,8 +1,7 @@
 """Brute-force similarity, in GB of float32 vectors per second, beside a plain read of the same columns.
 
-A collection of made-up vectors is written by the package's own writer and searched with `similar`; the limit
-is pyarrow reading the columns of the same files in as many threads, and doing nothing with them. Both take
-turns, and medians are compared.
+Made-up vectors are written by the package's own writer and searched with `similar`. The limit is pyarrow
+reading the same columns in as many threads and discarding them. Both take turns, and medians are compared.
 
     python -m benchmarks.search --rows 100000
 """
@@ -75,7 +74,7 @@ def main() -> None:
 
 
 def write_collection(folder: Path, rows: int, width: int) -> str:
-    """Write tiles of `ROWS_PER_TILE` rows; the last may have fewer. Returns one chip's URL."""
+    """Write tiles of `ROWS_PER_TILE` rows; the last may have fewer. Return one chip's URL."""
     random = np.random.default_rng(0)
     common = random.standard_normal(width)
     starts = range(0, rows, ROWS_PER_TILE)
@@ -115,7 +114,7 @@ def read_columns(folder: Path) -> None:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds."""
+    """Return the seconds that a call takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
