@@ -20,8 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gemm import network_products, square_product
-from benchmarks.networks import RELEASED, network, random_inputs
+from benchmarks.networks import RELEASED, network, network_products, random_inputs, square_product
 from benchmarks.peer import embed_with_peer
 from clay_model import Embedder, Precision
 from clay_model.device import resolve_devices

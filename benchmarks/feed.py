@@ -21,17 +21,19 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import torch
 import trustme
 
+from benchmarks.feed_gil import HELD, RATE, ROUNDS, hold_the_gil, is_feeding, print_holders, sampled
 from benchmarks.feed_table import print_table
+from benchmarks.measure import clean_environment
 from clay_assets.demo.chips import CHILE, write_chips
 from clay_assets.embedding.stream import ChipStream
 from clay_assets.storage import Store
@@ -39,8 +41,6 @@ from clay_model.spec import V0, Level
 
 TILE = "18HYB"
 DISTINCT = 8  # chips written; the server gives them many names
-RATE = 250  # samples a second
-HELD, PERIOD, ROUNDS = 0.006, 0.020, 200  # s, s: the known case holds the GIL 30 % of the time
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,14 @@ def main() -> None:
     parser.add_argument("--known-case", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.known_case:
-        return _hold_the_gil()
+        return hold_the_gil()
     if arguments.feed:
         return _feed(*arguments.feed, alone=arguments.alone)
     with tempfile.TemporaryDirectory(prefix="clay-feed-") as folder:
         root = Path(folder)
         if arguments.validate:
-            stacks = _sampled(["--known-case"], os.environ, root)
-            held = sum(count for stack, count in stacks.items() if "_hold_the_gil" in stack) / RATE
+            stacks = sampled(["--known-case"], os.environ, root)
+            held = sum(count for stack, count in stacks.items() if "hold_the_gil" in stack) / RATE
             print(f"known case: {ROUNDS * HELD:.2f} s held, {held:.2f} s sampled")
             return None
         write_chips(root / "chips", CHILE, DISTINCT, span=512)
@@ -97,9 +97,9 @@ def main() -> None:
             command = ["--feed", "s3://chips", str(root / "feed.json")]
             subprocess.run([sys.executable, "-m", "benchmarks.feed", *command], env=environment, check=True)
             feed = json.loads((root / "feed.json").read_text())
-            stacks = _sampled([*command, "--alone"], environment, root)
-        _print_holders(stacks, arguments.chips)
-        held = sum(count for stack, count in stacks.items() if _is_feeding(stack)) / RATE
+            stacks = sampled([*command, "--alone"], environment, root)
+        print_holders(stacks, arguments.chips)
+        held = sum(count for stack, count in stacks.items() if is_feeding(stack)) / RATE
         found = Feed(**{**feed, "gil_per_chip": held / arguments.chips})
         print(json.dumps({"benchmark": "feed", "cores": os.cpu_count(), **asdict(found)}))
         if arguments.table:
@@ -172,75 +172,35 @@ def _feed(uri: str, result: str, *, alone: bool) -> None:
     Path(result).write_text(json.dumps(asdict(feed)))
 
 
-class _Threads:
+class _Threads(threading.Thread):
     """Collects the CPU seconds of all threads, also of those that end before the run."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[str, float]] = {}
+        super().__init__(name="watch", daemon=True)
+        self._seen: dict[int, tuple[str, float]] = {}
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-        self._thread.start()
+        self.start()
 
-    def _run(self) -> None:
+    def run(self) -> None:
         while not self._stopped.wait(0.5):
             self._seen |= _thread_seconds()
 
-    def stop(self) -> dict[str, tuple[str, float]]:
+    def stop(self) -> dict[int, tuple[str, float]]:
         """Return name and seconds of each."""
         self._stopped.set()
-        self._thread.join()
+        self.join()
         return self._seen | _thread_seconds()
 
 
-def _thread_seconds() -> dict[str, tuple[str, float]]:
-    """Return name and CPU seconds of each thread of this process; see proc_pid_stat(5)."""
+def _thread_seconds() -> dict[int, tuple[str, float]]:
+    """Return name and CPU seconds of each thread of this process."""
+    names = {thread.native_id: thread.name for thread in threading.enumerate()}
     found = {}
-    names = {str(thread.native_id): thread.name for thread in threading.enumerate()}
-    for task in Path("/proc/self/task").iterdir():
-        try:
-            name, _, fields = (task / "stat").read_text().partition("(")[2].rpartition(")")
-        except OSError:
-            continue  # it has ended
-        used = sum(map(int, fields.split()[11:13])) / os.sysconf("SC_CLK_TCK")
-        found[task.name] = (names.get(task.name, name), used)
+    for task in psutil.Process().threads():
+        with suppress(OSError):  # it has ended
+            name = names.get(task.id) or Path(f"/proc/self/task/{task.id}/comm").read_text().strip()
+            found[task.id] = (name, task.user_time + task.system_time)
     return found
-
-
-# Sampling the GIL.
-
-
-def _sampled(arguments: list[str], environment: Mapping[str, str], root: Path) -> Counter[str]:
-    """Return how often each stack held the GIL while this module ran with the arguments."""
-    raw = root / "stacks.txt"
-    command = [str(Path(sys.executable).parent / "py-spy"), "record", "--gil", "--threads", "--format", "raw"]
-    command += ["--rate", str(RATE), "--output", str(raw), "--", sys.executable, "-m", "benchmarks.feed"]
-    subprocess.run([*command, *arguments], env=environment, check=True, capture_output=True)
-    lines = (line.rpartition(" ") for line in raw.read_text().splitlines())
-    return Counter({stack: int(count) for stack, _, count in lines})
-
-
-def _is_feeding(stack: str) -> bool:
-    """Return whether it is a thread of the stream, or listing and results in the main thread."""
-    main = "_feed (benchmarks" in stack and "connect (" not in stack
-    return main or any(kind in stack for kind in ("fetch-", "decode_", "encode-"))
-
-
-def _print_holders(stacks: Counter[str], chips: int) -> None:
-    holders: Counter[str] = Counter()
-    for stack, count in stacks.items():
-        if _is_feeding(stack):
-            frames = [frame for frame in stack.split(";") if "clay_assets" in frame]
-            holders[(frames or stack.split(";"))[-1]] += count
-    for frame, count in holders.most_common(12):
-        print(f"{1e3 * count / RATE / chips:7.3f} ms of GIL a chip  {frame}")
-
-
-def _hold_the_gil() -> None:
-    for _ in range(ROUNDS):
-        end = time.perf_counter() + HELD
-        while time.perf_counter() < end:
-            pass
-        time.sleep(PERIOD - HELD)
 
 
 # The server.
@@ -258,7 +218,7 @@ def _serving(root: Path, count: int) -> Iterator[dict[str, str]]:
             assert server.stdout  # noqa: S101 - it is a pipe
             port = int(server.stdout.readline())
             yield {
-                **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+                **clean_environment(),
                 "AWS_ENDPOINT_URL_S3": f"https://127.0.0.1:{port}",
                 "AWS_CA_BUNDLE": str(root / "authority.pem"),
                 "AWS_ACCESS_KEY_ID": "any",

@@ -8,7 +8,7 @@ Replace the defaults of the prices by yours.
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -59,17 +59,10 @@ GETS_AND_HEADS = 8.6
 """Requests per tile, measured by `cluster --measure`; a GET per chip comes on top."""
 
 
-@dataclass(frozen=True)
-class Projection:
-    """What it takes."""
-
-    lines: Sequence[tuple[str, str]]
-
-
 def project(
     rates: Mapping[str, float], *, tiles: int, chips_per_tile: int, workers: int, per_run: int
-) -> Projection:
-    """Work it out.
+) -> dict[str, str]:
+    """Return what a job takes, in words.
 
     Args:
         rates: By the names of `RATES`.
@@ -88,54 +81,38 @@ def project(
     runs = math.ceil(tiles / per_run)
     overhead_s = runs * rates["start_s"] + tiles * rates["tile_s"]
     busy_h = (chips / limits[bound] + overhead_s) / 3600
-    # The last runs do not fill all workers: half a run's time, on average.
+    # The last runs do not occupy all workers: half a run's time, on average.
     wall_h = busy_h / workers + busy_h / runs / 2 * (workers > 1)
+    puts_and_lists = tiles * (PUTS_AND_LISTS + chips_per_tile // 1000) / 1000
+    gets = (chips + tiles * GETS_AND_HEADS) / 1000
     dollars = {
         "workers": busy_h * rates["worker_dollars"],
-        "requests": (chips + tiles * GETS_AND_HEADS) / 1000 * rates["get_dollars"]
-        + tiles * (PUTS_AND_LISTS + chips_per_tile // 1000) / 1000 * rates["put_dollars"],
+        "requests": gets * rates["get_dollars"] + puts_and_lists * rates["put_dollars"],
         "egress": chips * rates["chip_mb"] / 1000 * rates["egress_dollars"],
     }
     total = sum(dollars.values())
-    tick_cpu, tick_wait = (
-        tiles * rates["tick_ms"] / 1000,
-        tiles * LOOKS * rates["latency_ms"] / 1000 / LOOKERS,
-    )
-    return Projection(
-        (
-            ("chips", f"{chips:,}, {chips * rates['chip_mb'] / 1e6:,.1f} TB to read"),
-            ("a worker does", f"{limits[bound]:,.2f} chips/s, bound by {bound}"),
-            ("of which could be", ", ".join(f"{name} {rate:,.1f}" for name, rate in limits.items())),
-            (
-                "worker hours",
-                f"{busy_h:,.1f}, {100 * overhead_s / 3600 / busy_h:.2f} % of it starts and records",
-            ),
-            ("hours from start to end", f"{wall_h:,.1f} with {workers} workers and {runs:,} runs"),
-            ("read at once", f"{workers * limits[bound] * rates['chip_mb'] / 1000:,.1f} GB/s by all workers"),
-            (
-                "dollars",
-                ", ".join(f"{name} {value:,.2f}" for name, value in dollars.items()) + f": {total:,.2f}",
-            ),
-            ("dollars per million chips", f"{total / chips * 1e6:,.2f}"),
-            ("results and files", f"{chips * rates['result_kb'] / 1e6:,.1f} GB"),
-            ("PostgreSQL", f"{tiles * rates['rows']:,.0f} rows, {tiles * rates['row_kb'] / 1e6:,.2f} GB"),
-            (
-                "beside the workers",
-                f"{tiles * rates['around_s'] / 3600:,.1f} core hours of Dagster, PostgreSQL and Ray:"
-                f" {tiles * rates['around_s'] / 3600 / wall_h:,.1f} cores to keep pace",
-            ),
-            (
-                "a tick of the schedule",
-                f"{max(tick_cpu, tick_wait):,.0f} s: {tick_cpu:,.0f} s of one core,"
-                f" {tick_wait:,.0f} s of waiting beside it; the limit is 60 s unless raised",
-            ),
-            (
-                "the sensor, every 10 minutes",
-                f"{144 * tiles * LOOKS:,} requests a day,"
-                f" {144 * tiles / 1000 * (rates['put_dollars'] + 2 * rates['get_dollars']):,.2f} $ a day",
-            ),
-        )
-    )
+    around_h = tiles * rates["around_s"] / 3600
+    tick_cpu = tiles * rates["tick_ms"] / 1000
+    tick_wait = tiles * LOOKS * rates["latency_ms"] / 1000 / LOOKERS
+    look_dollars = (rates["put_dollars"] + 2 * rates["get_dollars"]) / 1000
+    return {
+        "chips": f"{chips:,}, {chips * rates['chip_mb'] / 1e6:,.1f} TB to read",
+        "a worker does": f"{limits[bound]:,.2f} chips/s, bound by {bound}",
+        "of which could be": ", ".join(f"{name} {rate:,.1f}" for name, rate in limits.items()),
+        "worker hours": f"{busy_h:,.1f}, {100 * overhead_s / 3600 / busy_h:.2f} % of it starts and records",
+        "hours from start to end": f"{wall_h:,.1f} with {workers} workers and {runs:,} runs",
+        "read at once": f"{workers * limits[bound] * rates['chip_mb'] / 1000:,.1f} GB/s by all workers",
+        "dollars": ", ".join(f"{name} {value:,.2f}" for name, value in dollars.items()) + f": {total:,.2f}",
+        "dollars per million chips": f"{total / chips * 1e6:,.2f}",
+        "results and files": f"{chips * rates['result_kb'] / 1e6:,.1f} GB",
+        "PostgreSQL": f"{tiles * rates['rows']:,.0f} rows, {tiles * rates['row_kb'] / 1e6:,.2f} GB",
+        "beside the workers": f"{around_h:,.1f} core hours of Dagster, PostgreSQL and Ray:"
+        f" {around_h / wall_h:,.1f} cores to keep pace",
+        "a tick of the schedule": f"{max(tick_cpu, tick_wait):,.0f} s: {tick_cpu:,.0f} s of one core,"
+        f" {tick_wait:,.0f} s of waiting beside it; the limit is 60 s unless raised",
+        "the sensor, every 10 minutes": f"{144 * tiles * LOOKS:,} requests a day,"
+        f" {144 * tiles * look_dollars:,.2f} $ a day",
+    }
 
 
 def main() -> None:
@@ -155,18 +132,11 @@ def main() -> None:
     given = {name: options[name] for name in RATES if options[name] is not None}
     rates = {name: given.get(name, rate.default) for name, rate in RATES.items()}
     for name, rate in RATES.items():
-        origin = "given" if name in given else ("assumed" if rate.source.startswith("yours") else "measured")
-        if rate.source.startswith("list price") and name not in given:
-            origin = "assumed"
+        origin = "assumed" if rate.source.startswith(("yours", "list price")) else "measured"
+        origin = "given" if name in given else origin
         print(f"{origin:10} {rates[name]:10g} {rate.unit:40} {'' if name in given else rate.source}".rstrip())
-    projection = project(
-        rates,
-        tiles=options["tiles"],
-        chips_per_tile=options["chips_per_tile"],
-        workers=options["workers"],
-        per_run=options["tiles_per_run"],
-    )
-    for what, text in projection.lines:
+    sizes = {name: options[name] for name in ("tiles", "chips_per_tile", "workers")}
+    for what, text in project(rates, **sizes, per_run=options["tiles_per_run"]).items():
         print(f"projected  {what:28} {text}")
 
 

@@ -5,7 +5,7 @@ from benchmarks.scaling import RATES, project
 
 def lines(**changed: float) -> dict[str, str]:
     rates = {name: rate.default for name, rate in RATES.items()} | changed
-    return dict(project(rates, tiles=1000, chips_per_tile=100, workers=10, per_run=50).lines)
+    return project(rates, tiles=1000, chips_per_tile=100, workers=10, per_run=50)
 
 
 def test_hours_and_dollars_match_a_calculation_by_hand() -> None:
