@@ -3,14 +3,12 @@ import datetime
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
+from clay_assets_tests.model.test_embed_v0 import LONLAT, Pixels, distance
 from clay_assets_tests.recipe import chip_pixels
-from clay_model import V15, Embedder, Level
+from clay_model import V15, Embedder
 from clay_model.v15.encodings import overpass
 
-Pixels = NDArray[np.float32]
-LONLAT = [(-18.39, 69.37), (-17.33, 68.89)]
 TIMES = [datetime.datetime(2020, 6, 15, 12), datetime.datetime(2020, 2, 29, 13)]
 
 
@@ -25,11 +23,6 @@ def pixels() -> Pixels:
 @pytest.fixture(scope="module")
 def tokens(v15_encoder: Embedder, pixels: Pixels) -> Pixels:
     return v15_encoder.embed(pixels, lonlat=LONLAT, dates=TIMES)
-
-
-def distance(one: Pixels, other: Pixels) -> float:
-    """Largest relative L2 distance of any one vector."""
-    return float((np.linalg.norm(one - other, axis=-1) / np.linalg.norm(other, axis=-1)).max())
 
 
 def test_encoder_says_what_it_is(v15_encoder: Embedder) -> None:
@@ -97,12 +90,6 @@ def test_context_is_what_encode_takes(v15_encoder: Embedder, pixels: Pixels, tok
     assert np.array_equal(v15_encoder.encode(torch.tensor(pixels), places, times, "cls").numpy(), tokens)
 
 
-@pytest.mark.parametrize("level", V15.levels)
-def test_no_windows_give_no_vectors(v15_encoder: Embedder, level: Level) -> None:
-    vectors = v15_encoder.embed(np.empty((0, 10, 256, 256)), lonlat=np.empty((0, 2)), dates=[], level=level)
-    assert vectors.shape == (0, *V15.embedding_shape(level, 384))
-
-
 @pytest.mark.parametrize(
     "shape",
     [(10, 256, 256), (1, 13, 256, 256), (1, 10, 256, 128), (1, 10, 250, 250), (1, 10, 0, 0)],
@@ -115,26 +102,6 @@ def test_pixels_of_another_shape_are_refused(v15_encoder: Embedder, shape: tuple
     )
     with pytest.raises(ValueError, match=message):
         v15_encoder.embed(np.zeros(shape), lonlat=LONLAT[:1], dates=TIMES[:1])
-
-
-@pytest.mark.parametrize(
-    ("lonlat", "dates", "message"),
-    [
-        (LONLAT[:1], TIMES, "lonlat has 1 rows for 2 chips"),
-        (LONLAT, TIMES[:1], "dates has 1 rows for 2 chips"),
-        ([(0, 0), (200, 0)], TIMES, r"lonlat\[1\] has longitude 200.0, expected -180 to 180"),
-    ],
-    ids=["a place short", "a time short", "off the map"],
-)
-def test_places_and_times_that_do_not_fit_are_refused(
-    v15_encoder: Embedder,
-    pixels: Pixels,
-    lonlat: list[tuple[float, float]],
-    dates: list[datetime.datetime],
-    message: str,
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        v15_encoder.embed(pixels, lonlat=lonlat, dates=dates)
 
 
 def test_level_of_the_other_model_is_refused(v15_encoder: Embedder, pixels: Pixels) -> None:
