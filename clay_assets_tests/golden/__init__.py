@@ -1,7 +1,4 @@
-"""What the published Clay v0 code computes: the cases, their pixels, and the numbers to come to.
-
-Where they are from, and under what licence: `README.md` beside this file.
-"""
+"""Chips and the vectors that the published Clay v0 code computes for them; `README.md` tells their origin."""
 
 import datetime
 import json
@@ -23,19 +20,19 @@ MARGIN = 144
 
 @dataclass(frozen=True)
 class GoldenChip:
-    """One chip, and what the reference derived from its file.
+    """A chip, and what the reference derived from its file.
 
     Attributes:
-        name: Of a recipe chip, the name of its pixels; of a real one, its MGRS tile.
+        name: Name of a recipe chip's pixels, or MGRS tile of a real chip.
         file_name: As in the bucket.
         date: Acquisition date.
         epsg: Code of its UTM zone.
         left: Easting of the left edge, metres.
         top: Northing of the upper edge, metres.
-        place: Latitude and longitude as fed to the network.
-        timestep: Year, month and day as fed to the network.
+        place: Latitude and longitude as the network's input.
+        timestep: Year, month and day as the network's input.
         footprint: WKT polygon in OGC:CRS84.
-        real: Whether its pixels are an image of the Earth, not the recipe's.
+        real: Whether its pixels are an image of the Earth or the recipe's.
     """
 
     name: str
@@ -68,7 +65,7 @@ class GoldenChip:
 
 @cache
 def expected() -> dict[str, NDArray[np.floating]]:
-    """The reference's numbers by name; `README.md` says which are which."""
+    """The reference's arrays by name; `README.md` lists them."""
     with np.load(FOLDER / "expected.npz") as arrays:
         return dict(arrays)
 

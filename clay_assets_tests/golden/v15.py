@@ -1,4 +1,4 @@
-"""What the published Clay v1.5 encoder computes: the windows, their pixels, and the numbers to come to."""
+"""Windows and the vectors that the published Clay v1.5 encoder computes for them."""
 
 import datetime
 import json
@@ -14,15 +14,15 @@ from clay_assets_tests.recipe import chip_pixels
 
 @dataclass(frozen=True)
 class GoldenWindow:
-    """One window of a chip, and what the network was told of it.
+    """A window of a chip, and its context.
 
     Attributes:
-        pixels_of: Of a recipe chip, the name of its pixels; of a real one, its MGRS tile.
+        pixels_of: Name of a recipe chip's pixels, or MGRS tile of a real chip.
         window: Row, column, height and width in the chip, pixels.
-        moment: When it was taken, UTC; None where the network was not told.
-        lonlat: Longitude and latitude of its centre, degrees; None likewise.
-        time: Sine and cosine of week and hour as fed to the network.
-        latlon: Sine and cosine of latitude and longitude as fed to the network.
+        moment: Acquisition time, UTC; None if the network got none.
+        lonlat: Longitude and latitude of its centre, degrees; None if the network got none.
+        time: Sine and cosine of week and hour as the network's input.
+        latlon: Sine and cosine of latitude and longitude as the network's input.
     """
 
     pixels_of: str
@@ -46,7 +46,7 @@ def _chip(name: str) -> NDArray[np.float32]:
 
 @cache
 def expected() -> dict[str, NDArray[np.floating]]:
-    """The reference's numbers by name; `README.md` says which are which."""
+    """The reference's arrays by name; `README.md` lists them."""
     with np.load(FOLDER / "v15_expected.npz") as arrays:
         return dict(arrays)
 

@@ -42,7 +42,7 @@ def random_encoder(spec: ModelSpec, dimensions: Dimensions, seed: int = 0) -> En
 
 
 def shallow(spec: ModelSpec, size: str = "", depth: int = 2) -> Dimensions:
-    """So many layers of a size; by default the model's smallest."""
+    """A size with fewer layers; by default the model's smallest."""
     return dataclasses.replace(spec.sizes[size or next(iter(spec.sizes))], depth=depth)
 
 
@@ -57,7 +57,7 @@ def chips(spec: ModelSpec, count: int, seed: int = 1) -> tuple[Tensor, Tensor, T
 
 
 def finest(spec: ModelSpec) -> Level:
-    """The level that shows every patch token."""
+    """The level with every patch token."""
     return list(spec.levels)[-1]
 
 
@@ -77,7 +77,7 @@ def largest_distance(got: Tensor, wanted: Tensor) -> float:
 
 
 def attention_under_autocast(qkv: Tensor, heads: int) -> Tensor:
-    """As the original computes it in bf16: scores rounded to bf16, a softmax in float32, weights in bf16."""
+    """The original's computation in bf16: scores rounded to bf16, softmax in float32, its result in bf16."""
     query, key, value = qkv.unflatten(2, (3, heads, HEAD_DIM)).permute(2, 0, 3, 1, 4)
     scores = (query @ key.transpose(-1, -2)) * HEAD_DIM**-0.5
     return (scores.float().softmax(-1).bfloat16() @ value).transpose(1, 2).flatten(2)
@@ -175,7 +175,7 @@ def test_strided_pixels_give_the_same_vectors(precision: Precision, spec: ModelS
 
 @MODELS
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_pixels_and_weights_are_left_as_they_were(precision: Precision, spec: ModelSpec) -> None:
+def test_encoding_changes_neither_pixels_nor_weights(precision: Precision, spec: ModelSpec) -> None:
     fast, _ = both_paths(random_encoder(spec, shallow(spec)), precision)
     inputs = chips(spec, 1)
     before = [part.clone() for part in inputs]
@@ -185,7 +185,7 @@ def test_pixels_and_weights_are_left_as_they_were(precision: Precision, spec: Mo
 
 
 @pytest.mark.parametrize("gain", [8.0, 100.0], ids=["peaked softmax", "saturated softmax"])
-def test_large_scores_cost_no_more_than_they_did_the_original(gain: float) -> None:
+def test_large_scores_lose_no_more_precision_than_in_the_original(gain: float) -> None:
     encoder = random_encoder(V0, shallow(V0, depth=1))
     for name, parameter in encoder.named_parameters():
         if name.endswith("to_qkv.weight"):
@@ -228,7 +228,7 @@ def test_scores_that_share_an_offset_weigh_all_keys_alike(offset: float) -> None
     assert torch.allclose(mixed.float(), qkv[:, :, 2].mean().expand_as(mixed), rtol=1e-2)
 
 
-def test_only_the_head_that_leaves_the_range_is_done_again() -> None:
+def test_only_the_head_that_leaves_the_range_is_computed_again() -> None:
     qkv = qkv_with_scores_of(1.0).view(1, TOKENS, 3, 3, HEAD_DIM)
     wanted = headwise_attention(qkv.flatten(2), 3).unflatten(2, (3, HEAD_DIM))
     large = qkv.clone()

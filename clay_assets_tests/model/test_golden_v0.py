@@ -1,4 +1,4 @@
-"""The encoder against what the published Clay v0 code computes from the same weights and chips."""
+"""The encoder's vectors against those of the published Clay v0 code for the same weights and chips."""
 
 import functools
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ Vectors = NDArray[np.floating]
 
 
 def assert_close(got: Vectors, wanted: Vectors, bound: float) -> None:
-    """Hold each vector (last axis) to the bound, in relative L2 distance."""
+    """Check each vector (last axis): its relative L2 distance must be below the bound."""
     assert got.shape == wanted.shape
     distance = np.linalg.norm(got - wanted, axis=-1) / np.linalg.norm(wanted, axis=-1)
     assert distance.max() < bound, f"{distance.max():.2e} of {distance.size} vectors, allowed {bound:.0e}"

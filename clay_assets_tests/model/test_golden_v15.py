@@ -1,4 +1,4 @@
-"""The encoder against what the published Clay v1.5 code computes from the same weights and windows."""
+"""The encoder's vectors against those of the published Clay v1.5 code for the same weights and windows."""
 
 from pathlib import Path
 
@@ -27,7 +27,9 @@ def small(request: pytest.FixtureRequest, v15_checkpoint: Path) -> Embedder:
 
 
 def embed(encoder: Embedder, window: GoldenWindow, level: Level | None = None) -> Vectors:
-    if window.lonlat is None or window.moment is None:  # the network can be told nothing, `embed` cannot
+    if (
+        window.lonlat is None or window.moment is None
+    ):  # `embed` requires a place and a time, the network does not
         pixels = torch.from_numpy(window.pixels()[None])
         level = level or encoder.spec.default_level
         return encoder.encode(pixels, torch.zeros(1, 4), torch.zeros(1, 4), level).cpu().numpy()

@@ -1,4 +1,4 @@
-"""The package as its users' programs meet it: what it brings along, and what it leaves alone."""
+"""What importing the package loads, and what it leaves unchanged."""
 
 import json
 import subprocess
@@ -59,7 +59,7 @@ def state():
         "random numbers": hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest(),
         "NumPy's random numbers": hashlib.sha256(numpy.random.get_state()[1].tobytes()).hexdigest(),
         "NumPy's errors": numpy.geterr(),
-        "compiler imported": "torch._dynamo" in sys.modules,  # seconds, for whoever does not compile
+        "compiler imported": "torch._dynamo" in sys.modules,  # takes seconds
         "warnings": len(warnings.filters),
         "logging": (len(logging.root.handlers), logging.root.level),
         "environment": dict(os.environ),
@@ -86,13 +86,13 @@ def run(program: str, *arguments: str | Path) -> str:
     return done.stdout
 
 
-def test_importing_the_package_brings_nothing_of_dagster_gdal_or_s3() -> None:
+def test_importing_the_package_loads_nothing_of_dagster_gdal_or_s3() -> None:
     brought = json.loads(run(IMPORTED))
     assert "clay_model" in brought
     assert not set(brought) & set(FOREIGN)
 
 
-def test_importing_the_package_or_its_numbers_brings_no_torch() -> None:
+def test_importing_the_package_or_its_specs_loads_no_torch() -> None:
     program = "import sys, clay_model, clay_model.spec; clay_model.BANDS; print('torch' in sys.modules)"
     assert run(program).strip() == "False"
 

@@ -1,6 +1,6 @@
-"""Hostile archives: whatever a checkpoint's pickle asks for, nothing is imported, called or changed.
+"""Hostile archives: reading a checkpoint's pickle imports, calls and changes nothing.
 
-Each trap makes a file where it is run; that it does so is shown by opening it with PyTorch or `pickle`.
+Each trap creates a file if it is run, as opening it with PyTorch or `pickle` shows.
 """
 
 import builtins
@@ -36,7 +36,7 @@ class Calls:
 
 
 def traps(mark: Path) -> dict[str, object]:
-    """Objects that make the file `mark`, each in another way, when their pickle is opened."""
+    """Objects that create the file `mark` when their pickle is opened, each in another way."""
     write = f"open({str(mark)!r}, 'w').close()"
     return {
         "os.system": Calls(os.system, f"touch {mark}"),
@@ -60,7 +60,7 @@ def no_tensor(*_: object) -> torch.Tensor:
 
 
 def open_with_pickle(path: Path) -> None:
-    """Open a checkpoint as anyone would who trusts it."""
+    """Open a checkpoint and run its code."""
     torch.load(path, weights_only=False)
 
 
@@ -178,7 +178,7 @@ def test_keys_that_would_take_forever_to_hash_are_not_hashed() -> None:
         assert isinstance(read_pickle(b"\x80\x04" + data, no_tensor), Inert)
 
 
-# What is read all the same
+# What is read
 
 
 PLAIN: dict[object, Any] = {

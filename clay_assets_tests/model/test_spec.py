@@ -16,7 +16,7 @@ DATE = datetime.date(2020, 6, 15)
 
 
 @pytest.mark.parametrize(("spec", "size", "flops"), [(V0, "small", 353e9), (V15, "large", 723e9)])
-def test_released_sizes_cost_what_is_said_of_them(spec: ModelSpec, size: str, flops: float) -> None:
+def test_released_sizes_have_their_documented_flops(spec: ModelSpec, size: str, flops: float) -> None:
     assert spec.flops(spec.sizes[size]) == pytest.approx(flops, rel=0.005)
 
 
