@@ -23,7 +23,6 @@ import shapely
 from clay_assets import similar
 from clay_assets.publishing import write_geoparquet
 from clay_assets.reading.scan import WORKERS
-from clay_assets.tiles.bounds import BANDS
 
 ROWS_PER_TILE = 1_452
 """Chips of a full tile on three dates."""
@@ -82,7 +81,7 @@ def write_collection(folder: Path, rows: int, width: int) -> str:
         count = min(ROWS_PER_TILE, rows - start)
         own = random.standard_normal((count, width))
         vectors = ((common + 0.17 * own) * 2 / np.sqrt(width)).astype(np.float32)
-        code = f"{tile // 400 % 60 + 1:02}{BANDS[10]}{chr(65 + tile % 8)}{chr(65 + tile // 8 % 8)}"
+        code = f"{tile % 60 + 1:02}N{chr(65 + tile // 60 % 8)}{chr(65 + tile // 480 % 8)}"
         boxes = shapely.box(
             x := np.arange(count) * 0.05 % 100, y := np.arange(count) * 0.01, x + 0.05, y + 0.05
         )
@@ -96,8 +95,7 @@ def write_collection(folder: Path, rows: int, width: int) -> str:
                 "geometry": pa.array(shapely.to_wkb(boxes), pa.binary()),
             }
         )
-        path = folder / f"{tile % 60 + 1:02}N{'ABCDEFGH'[tile // 60 % 8]}{'ABCDEFGH'[tile // 480 % 8]}"
-        write_geoparquet(path.with_name(f"{path.name}_20200615_20200615_v001.gpq"), [table], (width,), SAID)
+        write_geoparquet(folder / f"{code}_20200615_20200615_v001.gpq", [table], (width,), SAID)
     return f"s3://chips/{code}/claytile_{code}_20200615_v02_0000.tif"
 
 
