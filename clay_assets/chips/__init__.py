@@ -1,9 +1,11 @@
-"""One GeoTIFF in; pixels, date and place out, or the reason why not.
+"""Reads a chip: a GeoTIFF's bytes in; pixels, date and place out, or the reason why it is refused.
 
-Here: what a chip is called (`name`), how a TIFF is read safely and fast (`geotiff`), what is refused
-(`rejection` by the header, `pixels` by the values, held against `limits`), where a chip lies (`place`,
-`antimeridian`), and all of it in order (`reading`). Everything works on bytes in
-memory. Not here: fetching those bytes (`storage`), what becomes of many chips (`stream`).
+    reading        all steps in order name           a chip's file name geotiff        header and samples of a
+    TIFF in memory; `directory` finds its blocks, `deflate` decodes them rejection      refuses files by their
+    header pixels         refuses files by their pixels; `limits` has the ranges place          centre and
+    footprint; `antimeridian` cuts footprints for publishing
+
+Not here: fetching the bytes (`storage`), processing many chips (`embedding.stream`).
 """
 
 from clay_assets.chips.limits import MAX_NODATA

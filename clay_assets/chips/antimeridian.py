@@ -1,7 +1,8 @@
-"""Footprints across the antimeridian: cut in two for those who read them, and joined bounds.
+"""Cuts footprints at the antimeridian, and computes bounds across it.
 
-`place` reprojects corners alone, so that a chip on both sides of 180 degrees gets a polygon around the Earth.
-Results keep it so, whose five corners are the chip's; what is published is cut, as RFC 7946 (3.1.9) asks.
+`place` reprojects only the corners, so a chip on both sides of 180 degrees gets a polygon around the Earth.
+Results keep that polygon, whose corners are the chip's; published files have it cut (RFC 7946, section
+3.1.9).
 """
 
 import numpy as np
@@ -9,19 +10,19 @@ import shapely
 from numpy.typing import NDArray
 
 HALF = 180.0
-"""Degrees that no chip spans: a polygon wider than this goes the other way round."""
+"""Degrees: a wider polygon crosses the antimeridian, because no chip is this wide."""
 
 
 def cut_at_antimeridian(footprints: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Cut those that cross the antimeridian there; all others stay as they are.
+    """Cut the footprints that cross the antimeridian; the others are returned unchanged.
 
     Args:
         footprints: (N,) shapely polygons in OGC:CRS84 without holes.
 
     Returns:
-        (N,): of each that crosses a MultiPolygon of its part west of 180 degrees and its part east of it,
-        both counterclockwise; a polygon, if it only touches. A polygon around a pole, which no tile reaches,
-        stays as it is.
+        (N,): for a polygon that crosses, a MultiPolygon of its parts west and east of 180 degrees, both
+        counterclockwise; a polygon if it only touches. A polygon around a pole, which no tile reaches, is
+        returned unchanged.
     """
     west, _, east, _ = shapely.bounds(footprints).T
     cut = footprints.copy()
@@ -36,14 +37,14 @@ def _cut(polygon: shapely.Polygon) -> shapely.Geometry:
     whole = shapely.polygons(ring)
     if np.ptp(ring[:, 0]) > HALF or not (whole.is_valid and whole.area):
         return polygon
-    before, behind = (shapely.clip_by_rect(whole, west, -90, west + HALF, 90) for west in (0, HALF))
-    behind = shapely.transform(behind, lambda degrees: degrees - [360, 0])
-    parts = [shapely.geometry.polygon.orient(part) for part in (before, behind) if part.area]
+    before, beyond = (shapely.clip_by_rect(whole, west, -90, west + HALF, 90) for west in (0, HALF))
+    beyond = shapely.transform(beyond, lambda degrees: degrees - [360, 0])
+    parts = [shapely.geometry.polygon.orient(part) for part in (before, beyond) if part.area]
     return shapely.MultiPolygon(parts) if len(parts) > 1 else parts[0]
 
 
 def joined_bounds(boxes: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """Bounds of many boxes as RFC 7946 (section 5) has them: west of the antimeridian > east, across it.
+    """Bounds of many boxes by RFC 7946 (section 5): west > east if they cross the antimeridian.
 
     Args:
         boxes: (N, 4) west, south, east, north, degrees; none crosses the antimeridian by itself.
@@ -53,13 +54,13 @@ def joined_bounds(boxes: NDArray[np.float64]) -> tuple[float, float, float, floa
         positive = boxes[:, 0] >= 0
         if positive.any() and (~positive).any():
             from_west, to_east = boxes[positive, 0].min(), boxes[~positive, 2].max()
-            if from_west > to_east:  # else some lie all around
+            if from_west > to_east:  # else boxes lie all around the Earth
                 west, east = from_west, to_east
     return float(west), float(south), float(east), float(north)
 
 
 def bounds_of(footprints: NDArray[np.object_]) -> tuple[float, float, float, float]:
-    """West, south, east, north of footprints in degrees; west > east where they lie across the antimeridian.
+    """West, south, east, north of footprints in degrees; west > east if they cross the antimeridian.
 
     Args:
         footprints: (N,) shapely polygons in OGC:CRS84, cut or not; at least one.

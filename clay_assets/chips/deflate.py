@@ -1,11 +1,11 @@
-"""Deflated blocks into samples, every checksum verified.
+"""Decodes deflated blocks and verifies every checksum.
 
-A block is a zlib stream, which ends with the Adler-32 of what it holds. libtiff, and so GDAL, stops when it
-has enough samples: a stream that damage made longer is never read up to its checksum. Of single flipped bits,
-15 % gave wrong pixels that way, and some of those other ones at every reading. Here all are refused.
+A block is a zlib stream, which ends with the Adler-32 of its content. libtiff, and so GDAL, stops as soon as
+it has enough samples: it never reaches the checksum of a stream that damage made longer. 15 % of single
+flipped bits gave wrong pixels that way, some of them different at every reading. Here all are refused.
 
-Strips, which is what the bucket has, take one call outside the GIL for the whole image and one more for the
-checksums of all. Tiles and predictors, of which a chip has few blocks, go block by block.
+The bucket's chips have strips: one call without the GIL decodes the whole image, and one more computes the
+checksum. Files with tiles or predictors have few blocks and are decoded block by block.
 """
 
 import sys
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from clay_assets.chips.directory import Blocks, GeoTiffError
 
 ADLER_BASE = 65521
-"""Adler-32 counts modulo the largest prime below 2^16."""
+"""Modulus of Adler-32: the largest prime below 2^16."""
 
 NATIVE = "<" if sys.byteorder == "little" else ">"
 
@@ -30,10 +30,10 @@ def inflate(data: bytes, blocks: Blocks, block: tuple[int, int], samples: NDArra
 
     Args:
         data: The whole file.
-        blocks: Where they are; none may be left out.
-        block: Rows and columns of each.
-        samples: To be filled: (planes, rows, columns, samples of a pixel), contiguous, of the file's sample
-            type in this machine's byte order. A file has one plane, or one for each band.
+        blocks: Location of all blocks; none may be omitted.
+        block: Rows and columns of a block.
+        samples: Output: (planes, rows, columns, samples of a pixel), contiguous, of the file's sample type in
+            native byte order. A file has one plane, or one for each band.
 
     Raises:
         GeoTiffError: If a block is damaged.
@@ -44,11 +44,11 @@ def inflate(data: bytes, blocks: Blocks, block: tuple[int, int], samples: NDArra
 
 
 def verify(data: bytes, blocks: Blocks, longest: int) -> None:
-    """Hold blocks that GDAL is to read against their checksums.
+    """Verify the checksums of blocks that GDAL will read.
 
     Args:
         data: The whole file.
-        blocks: Where they are; those left out are left alone.
+        blocks: Location of the blocks; omitted ones are skipped.
         longest: Most bytes that a block may hold.
 
     Raises:
@@ -67,7 +67,7 @@ def verify(data: bytes, blocks: Blocks, longest: int) -> None:
 
 
 def _inflate_strips(data: bytes, blocks: Blocks, height: int, samples: NDArray[Any]) -> bool:
-    """All strips at once; False if the outcome is not what the checksums promise."""
+    """Decode all strips at once; False if the samples do not match the checksums."""
     planes, rows, columns, width = samples.shape
     heights = np.minimum(height, rows - np.arange(0, rows, height))
     lengths = np.tile(heights, planes) * (columns * width * samples.itemsize)
@@ -75,7 +75,11 @@ def _inflate_strips(data: bytes, blocks: Blocks, height: int, samples: NDArray[A
         return False
     try:
         imagecodecs.tiff_decode(data, out=samples.reshape([size for size in samples.shape if size > 1]))
-    except (imagecodecs.TiffError, ValueError, IndexError):  # the latter two: it has no words for the damage
+    except (
+        imagecodecs.TiffError,
+        ValueError,
+        IndexError,
+    ):  # the latter two: damage that imagecodecs does not recognise
         return False
     ends = (blocks.offsets + blocks.counts)[:, None]
     checksums = np.frombuffer(data, np.uint8)[ends + np.arange(-4, 0)].view(">u4")[:, 0]
@@ -84,10 +88,10 @@ def _inflate_strips(data: bytes, blocks: Blocks, height: int, samples: NDArray[A
 
 
 def joined_adler32(checksums: NDArray[np.integer[Any]], lengths: NDArray[np.int64]) -> int:
-    """The Adler-32 of all parts in a row, from those of the parts.
+    """The Adler-32 of concatenated parts, computed from those of the parts.
 
-    Adler-32 is two sums: low, one more than that of all bytes; high, that of all lows on the way. Where a
-    part does not stand first, each of its lows is higher by the bytes before it.
+    Adler-32 has two sums: low is 1 plus the sum of all bytes, high is the sum of low after each byte. In a
+    part that is not the first, low is higher by the sum of the bytes before it.
 
     Args:
         checksums: (N,) Adler-32 of each part.
@@ -102,7 +106,7 @@ def joined_adler32(checksums: NDArray[np.integer[Any]], lengths: NDArray[np.int6
 
 
 def _inflate_blocks(data: bytes, blocks: Blocks, block: tuple[int, int], samples: NDArray[Any]) -> None:
-    """One block after the other: of any kind, and strictly."""
+    """Decode block by block: any kind of block, each verified."""
     planes, rows, columns, width = samples.shape
     height, breadth = block
     corners = [*product(range(planes), range(0, rows, height), range(0, columns, breadth))]
@@ -133,12 +137,12 @@ def _inflate_blocks(data: bytes, blocks: Blocks, block: tuple[int, int], samples
 
 
 def _put(stored: NDArray[Any], blocks: Blocks, target: NDArray[Any]) -> None:
-    """Put what a block's stream holds, less the predictor and what overhangs the image, to its place."""
+    """Copy a decoded block to its place, without the predictor and what exceeds the image."""
     if blocks.predictor == 3:
         decoded = _without_float_predictor(stored)
     else:
         decoded = stored.view(stored.dtype.newbyteorder(blocks.order))
-    if blocks.predictor == 2:  # differences between the samples' bits, whatever those stand for
+    if blocks.predictor == 2:  # differences between the samples' bits, of any type
         bits = decoded.view(f"{blocks.order}u{decoded.itemsize}")
         imagecodecs.delta_decode(bits, axis=1, out=bits)
     target[...] = decoded[: target.shape[0], : target.shape[1]]
@@ -147,7 +151,7 @@ def _put(stored: NDArray[Any], blocks: Blocks, target: NDArray[Any]) -> None:
 def _without_float_predictor(stored: NDArray[np.float32]) -> NDArray[np.float32]:
     """float32 from differences between neighbouring bytes, the most significant bytes of a row first.
 
-    Overwrites `stored`. imagecodecs has this as one function, which takes twice as long.
+    Overwrites `stored`. imagecodecs' own function for this takes twice as long.
     """
     rows, columns, width = stored.shape
     differences = stored.reshape(rows, -1).view(np.uint8).reshape(rows, 4 * columns, width)

@@ -1,7 +1,6 @@
-"""What a chip's file name says: tile, date, version, number.
+"""Parses a chip's file name: tile, date, version, number.
 
-Names are all the inventory has, before any chip is read. What the file itself says is compared in
-`rejection`.
+The inventory is made from names, before any chip is read; `rejection` compares the file's tags with its name.
 """
 
 import datetime
@@ -17,12 +16,12 @@ CHIP_NAME = re.compile(rf"claytile_({TILE_PATTERN})_([0-9]{{8}})_v([0-9]{{2,}})_
 
 @dataclass(frozen=True)
 class ChipName:
-    """What a chip's file name says.
+    """A parsed file name.
 
     Attributes:
         tile: MGRS tile, e.g. 27WXN.
         date: Day of acquisition.
-        version: Of the chips' own processing, e.g. 02.
+        version: Version of the chips' processing, e.g. 02.
         number: Position within tile and date.
     """
 
@@ -33,11 +32,11 @@ class ChipName:
 
     @classmethod
     def parse(cls, name: str, *, tile: str | None = None) -> Self:
-        """Read a chip's file name; folders before it do not matter.
+        """Parse a file name; folders before it are ignored.
 
         Args:
             name: File name or URL.
-            tile: The only tile that it may name; None: any.
+            tile: The tile that it must name; None: any.
 
         Raises:
             ChipRejected: With reason `name`.
@@ -49,10 +48,10 @@ class ChipName:
                 "name",
                 f"is named {quoted(base)}, expected claytile_{{MGRS}}_{{YYYYMMDD}}_v{{VV}}_{{NNNN}}.tif",
             )
-        named, day, version, number = match.groups()
-        if tile is not None and named != tile:
+        found, day, version, number = match.groups()
+        if tile is not None and found != tile:
             raise ChipRejected(
-                "name", f"is named {quoted(base)}, expected a chip of tile {tile}, in whose folder it lies"
+                "name", f"is named {quoted(base)}, expected a chip of tile {tile}, in whose folder it is"
             )
         try:
             date = datetime.date.fromisoformat(day)
@@ -60,4 +59,4 @@ class ChipName:
             raise ChipRejected(
                 "name", f"is named {quoted(base)}, expected a day of the calendar: {error}"
             ) from error
-        return cls(tile=named, date=date, version=version, number=int(number))
+        return cls(tile=found, date=date, version=version, number=int(number))

@@ -1,4 +1,4 @@
-"""A chip's bytes into pixels in the network's band order, with its date and place."""
+"""`read_chip`: a chip's bytes in; pixels in the network's band order, date and place out."""
 
 import datetime
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from clay_assets.chips.rejection import ChipRejected, band_order, check_header, 
 from clay_model.spec import V0, ModelSpec
 
 READER_VERSION = 1
-"""Raised when this package learns to read a file that it refused before.
+"""Increase it when this package learns to read files that it refused before.
 
-What an older reader skipped is then read again; vectors are kept. A change that makes other pixels of a file
-is not of this kind: it raises the model's `preprocessing_version`.
+Chips that an older reader skipped are then read again; vectors are kept. A change of the pixels that are read
+increases the model's `preprocessing_version` instead.
 """
 
 
@@ -30,16 +30,16 @@ class Chip:
 
     Attributes:
         pixels: (bands, side, side) within `limits`, in the order of the model's bands and in their physical
-            units; float32, or the file's own integers where they are of 8 or 16 bits: half the bytes to copy
-            to a device, which makes the same float32 of them. Any memory layout: of the bucket's files it is
-            a view of (side, side, bands), and copying it into a batch takes the bands apart.
+            units; float32, or the file's own integers if they have 8 or 16 bits: half the bytes to copy to a
+            device, which converts them to the same float32. Any memory layout: for the bucket's files a view
+            of (side, side, bands), whose bands the copy into a batch separates.
         date: Day of acquisition.
-        time: Moment of acquisition, UTC, from the tag `datetime`; None where the file has none, or the model
-            does not ask for it.
+        time: Moment of acquisition, UTC, from the tag `datetime`; None if the file has none or the model does
+            not use it.
         windows: Places of the model's windows, row by row.
-        nodata: Share of its pixels without data, 0 to 1. Those are pixels where an optical band holds the
-            file's own no-data value or one of `limits.FILLS`, or where all optical bands are 0. SAR and dem
-            do not count: there 0 is a measurement, and whatever is none is out of range.
+        nodata: Share of pixels without data, 0 to 1: an optical band holds the file's own no-data value or
+            one of `limits.FILLS`, or all optical bands are 0. SAR and dem do not count: 0 is a measurement
+            there, and fill values are out of range.
     """
 
     pixels: NDArray[Any]
@@ -57,13 +57,13 @@ def read_chip(
     tile: str | None = None,
     max_nodata: float = MAX_NODATA,
 ) -> Chip:
-    """Decode a chip. Safe from any thread, and nearly all of it outside the GIL.
+    """Decode a chip. Thread-safe; nearly all of its time is spent without the GIL.
 
     Args:
         data: The whole file.
         name: Its file name or URL.
-        spec: The model that it is for.
-        tile: MGRS code of the tile that it was listed for; None: any will do.
+        spec: The model.
+        tile: MGRS code of the tile that it was listed for; None: any.
         max_nodata: Highest share of pixels without data, 0 to 1.
 
     Raises:
@@ -83,12 +83,12 @@ def read_chip(
     order = band_order(header.descriptions, spec.bands)
     nodata = check_pixels(samples, dict(zip(spec.bands, order, strict=True)), header.nodata, max_nodata)
     pixels = samples if order == [*range(len(samples))] else samples[order]
-    small = pixels.dtype in (np.uint8, np.int16, np.uint16)  # NumPy's types that PyTorch has, too
+    small = pixels.dtype in (np.uint8, np.int16, np.uint16)  # NumPy's types that PyTorch has too
     return Chip(pixels if small else pixels.astype(np.float32, copy=False), date, time, windows, nodata)
 
 
 def _time(header: Header, date: datetime.date) -> datetime.datetime | None:
-    """Moment of acquisition by the tag `datetime`, ISO 8601, in UTC where it names no zone."""
+    """Moment of acquisition from the tag `datetime`: ISO 8601, UTC if it names no zone."""
     tag = header.tags.get("datetime")
     if tag is None:
         return None

@@ -1,7 +1,7 @@
-"""What a file's header may say against it, and the words for every refusal.
+"""Refuses files by their header, and defines the reasons of all refusals.
 
-All that can be told from the header is told at once, before a single sample is decoded: no header, however
-hostile, decides how much memory is taken. Damage and bad pixels only show later (`deflate`, `pixels`).
+The header is checked before any sample is decoded, so that no header decides how much memory is allocated;
+all its problems are reported at once. Damage and bad pixels are found later (`deflate`, `pixels`).
 """
 
 import datetime
@@ -15,46 +15,27 @@ from clay_assets.chips.geotiff import Header
 from clay_model.spec import BANDS, CHIP_SIZE, ModelSpec
 
 COMPRESSIONS = ("NONE", "DEFLATE", "LZW", "ZSTD", "PACKBITS")
-"""Codecs accepted, by GDAL's names: all lossless, and common."""
+"""Accepted codecs, by GDAL's names: lossless and common."""
 
 BLOCK_SIDE = 1024
-"""Longest side of a strip or tile in pixels, twice a chip's: 54 MB of float32 if all bands lie together."""
+"""Longest side of a strip or tile in pixels, twice a chip's: 54 MB of interleaved float32."""
 
 BLOCK_AREA = 256
 """Fewest pixels of a strip or tile: a chip in millions of tiny blocks would take minutes."""
 
 MAX_CHIP_BYTES = 64 * 2**20
-"""Of a file, in bytes. A chip of 13.6 MB of float32 pixels is not larger than twice that in any layout; an
-object that claims more would only fill memory, once for each fetcher."""
+"""Largest file, in bytes. A chip has 13.6 MB of float32 pixels, and no layout doubles that; a larger object
+would only fill memory, once for each fetcher."""
 
 Reason = Literal[
     "name", "format", "corrupt", "size", "bands", "type", "scale", "layout", "date", "crs",
     "nodata", "nonfinite", "range", "unreadable", "vector",
 ]  # fmt: skip
-"""Why a file is no chip.
-
-| reason | the file |
-|---|---|
-| name | is not called as chips are, or lies in another tile's folder |
-| format | is no TIFF |
-| corrupt | cannot be read to its end |
-| size | is not as large as the model's windows, or a whole number of them up to 512 pixels |
-| bands | has not the bands of the model |
-| type | has samples that are neither float32 nor integers |
-| scale | has samples that are to be multiplied or moved |
-| layout | has a codec or blocks that are not accepted, or more bytes than a chip |
-| date | has no date, or another than its name |
-| crs | has no place on Earth |
-| nodata | has too many pixels without data |
-| nonfinite | has pixels that are NaN or infinite |
-| range | has pixels that no instrument measures |
-| unreadable | may not be read: its permissions forbid it, or it is archived |
-| vector | gave a vector that is not finite, while other chips of the run did not |
-"""
+"""Why a file cannot be embedded; docs/chips.md explains each."""
 
 
 class ChipRejected(Exception):
-    """This file cannot be embedded: `reason` says why in a word, the message in a line."""
+    """A file cannot be embedded; `reason` is the category, the message one line of detail."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -62,7 +43,7 @@ class ChipRejected(Exception):
 
 
 def quoted(text: str, longest: int = 60) -> str:
-    """Text from a file, fit for one line of a message."""
+    """Text from a file, escaped and shortened for a message of one line."""
     return repr(text if len(text) <= longest else f"{text[: longest - 1]}…")
 
 
@@ -70,12 +51,12 @@ def check_header(header: Header, date: datetime.date, spec: ModelSpec) -> None:
     """Refuse a file by its header.
 
     Args:
-        header: What the file says of itself.
-        date: What its name says.
-        spec: The model that the chip is for.
+        header: The file's header.
+        date: Date in its name.
+        spec: The model.
 
     Raises:
-        ChipRejected: With the first reason found, and a message that names them all.
+        ChipRejected: With the first reason found, and a message with all problems.
     """
     found = [
         *_shape(header, spec),
@@ -90,10 +71,10 @@ def check_header(header: Header, date: datetime.date, spec: ModelSpec) -> None:
 
 
 def band_order(descriptions: Sequence[str | None], bands: Sequence[str]) -> list[int]:
-    """The place of each band in a file: by name where the file names its bands, by position where not.
+    """Index of each band in a file: by name if the file names its bands, else by position.
 
     Raises:
-        KeyError: If it names some, but not all of them; `check_header` has refused such a file.
+        KeyError: If the file names some of them only; `check_header` refuses such files.
     """
     if not any(descriptions):
         return [*range(len(bands))]
@@ -139,9 +120,9 @@ def _storage(header: Header) -> Iterator[tuple[Reason, str]]:
 
 
 def _scale(header: Header) -> Iterator[tuple[Reason, str]]:
-    """Refused rather than applied: what comes out need not be in the network's units.
+    """Refuse a scale or offset rather than apply it: the result need not be in the network's units.
 
-    Many Sentinel-2 files declare 0.0001 over samples that are reflectance x 10,000 already.
+    Many Sentinel-2 files declare 0.0001, although the network takes reflectance x 10,000.
     """
     scaled = sorted({*zip(header.scales, header.offsets, strict=True)} - {(1.0, 0.0)})
     if scaled:

@@ -1,1 +1,1 @@
-"""Chips become vectors: what is to do of a tile, the encoder, the stream, one tile through it."""
+"""Turns chips into vectors: plans a tile, loads the encoder, streams the chips, stores the results."""

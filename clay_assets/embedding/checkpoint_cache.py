@@ -1,7 +1,7 @@
-"""Checkpoints on this machine: one in a bucket is downloaded once, and each is hashed and described once.
+"""Downloads a checkpoint once, and hashes and describes it once.
 
-The cache is in the user's cache folder. What is in it can be deleted at any time: it is then made again. The
-description is also kept in the work store, so that a machine without the file knows what results to look for.
+The cache is in the user's cache folder and can be deleted at any time. The description is also kept in the
+work store, so that a machine without the file knows which results to look for.
 """
 
 import hashlib
@@ -17,28 +17,28 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointMissing(StorageError):
-    """There is no checkpoint at the address; no tile can be embedded."""
+    """There is no checkpoint at the address."""
 
     systemic = True
 
 
 class CheckpointChanged(StorageError):
-    """The checkpoint is no longer the one that a run was planned for."""
+    """The checkpoint was replaced after the run was planned."""
 
     systemic = True
 
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """What a checkpoint is.
+    """Description of a checkpoint.
 
     Attributes:
         url: Address.
         etag: Of the object, or a file's time and size.
-        size: In bytes.
-        sha256: Of its bytes, in hexadecimal.
+        size: Bytes.
+        sha256: Hash of its bytes, in hexadecimal.
         model: Model and size, e.g. `clay-v0-small`.
-        untrained: Whether the file says that its weights were never trained.
+        untrained: Whether the file declares that its weights were never trained.
     """
 
     url: str
@@ -51,12 +51,7 @@ class CheckpointFacts:
 
 @dataclass(frozen=True)
 class LocalCheckpoint:
-    """A checkpoint on this machine's disk.
-
-    Attributes:
-        path: Where it is.
-        facts: What it is.
-    """
+    """A checkpoint on the local disk, with its description."""
 
     path: Path
     facts: CheckpointFacts
@@ -68,18 +63,18 @@ def cache_folder() -> Path:
 
 
 def fetch_checkpoint(store: Store, cache: Path) -> LocalCheckpoint:
-    """Bring a checkpoint to this machine, unless it is there.
+    """Download a checkpoint unless it is local or cached; describe it unless its description is cached.
 
     Args:
-        store: Whose own address is the checkpoint, a local file or an object.
+        store: Its own address is the checkpoint, a local file or an object.
         cache: Folder for downloads and descriptions.
 
     Returns:
-        The file and its description. One that changed since (by ETag, or by size and time) counts as new.
+        The file and its description. A file that changed (by ETag, or by size and time) counts as new.
 
     Raises:
         CheckpointMissing: If there is none.
-        CheckpointError: If it is no checkpoint of a model that is known.
+        CheckpointError: If it is not a checkpoint of a known model.
         StorageError: If it cannot be fetched.
     """
     found = _stat(store)
@@ -89,16 +84,18 @@ def fetch_checkpoint(store: Store, cache: Path) -> LocalCheckpoint:
     if known is None or not path.is_file():
         if not store.is_local:
             store.fetch_to(found, path)
-        known = describe(path, found)
+        known = _describe(path, found)
         _keep(record, known)
     return LocalCheckpoint(path, known)
 
 
 def known_facts(store: Store, cache: Path, work: Store) -> CheckpointFacts | None:
-    """What a checkpoint is, if this machine or the work store knows; the checkpoint itself is not read.
+    """The description of a checkpoint in the cache or the work store; None if neither has it.
+
+    The checkpoint itself is not read.
 
     Args:
-        store: Whose own address is the checkpoint.
+        store: Its own address is the checkpoint.
         cache: Folder for downloads and descriptions.
         work: Store of results.
 
@@ -127,12 +124,7 @@ def publish_facts(work: Store, facts: CheckpointFacts) -> None:
         work.write(key, json.dumps(asdict(facts)).encode())
 
 
-def describe(path: Path, found: StoredObject) -> CheckpointFacts:
-    """Hash a checkpoint and tell which model it is.
-
-    Raises:
-        CheckpointError: If it is no checkpoint of a model that is known.
-    """
+def _describe(path: Path, found: StoredObject) -> CheckpointFacts:
     from clay_model.checkpoint import describe_checkpoint  # imports PyTorch
 
     seen = describe_checkpoint(path)
@@ -152,14 +144,14 @@ def _stat(store: Store) -> StoredObject:
     except (ObjectMissing, FolderMissing):
         raise CheckpointMissing(
             f"no checkpoint at {store.uri}: set CLAY_CHECKPOINT to a Lightning .ckpt of Clay v0 or v1.5,"
-            f" local or"
-            " s3:// (v0's is s3://clay-model-ckpt/v0/clay-small-70MT-1100T-10E.ckpt);"
+            f" local"
+            " or s3:// (v0's is s3://clay-model-ckpt/v0/clay-small-70MT-1100T-10E.ckpt);"
             " `make demo` makes an untrained one to try the pipeline with"
         ) from None
 
 
 def _record_key(found: StoredObject) -> str:
-    """Where the description of a checkpoint in this state is kept, below the cache and in the work store."""
+    """Key of a checkpoint's description, below the cache and in the work store."""
     key = hashlib.sha256(f"{found.url}\n{found.etag}\n{found.size}".encode()).hexdigest()[:24]
     return f"checkpoints/{key}.json"
 
@@ -174,7 +166,7 @@ def _read_facts(record: Path) -> CheckpointFacts | None:
 def _parsed(data: bytes) -> CheckpointFacts | None:
     try:
         return CheckpointFacts(**json.loads(data))
-    except (ValueError, TypeError):  # damaged, or of another version: made again
+    except (ValueError, TypeError):  # damaged, or of another version: replaced
         return None
 
 
@@ -183,6 +175,6 @@ def _keep(record: Path, facts: CheckpointFacts) -> None:
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(json.dumps(asdict(facts)))
-        partial.replace(record)  # two runs may do this at once: either record is right
-    except OSError as error:  # a folder that cannot be written costs a hash a run, and no more
+        partial.replace(record)  # two runs may do this at once: both records are right
+    except OSError as error:  # the only cost: each run hashes the file again
         log.warning("the checkpoint's hash cannot be kept in %s: %s", record.parent, error)

@@ -1,8 +1,8 @@
-"""The encoder that the settings ask for: which checkpoint, at which level and precision, on which devices.
+"""`EncoderSettings`: checkpoint, level, precision and devices of the encoder.
 
-Nothing is loaded before it is used, and then once per process: PyTorch, the checkpoint and the network cost
-seconds that a run without new chips need not spend. Not here: the network (`clay_model`), or how Dagster is
-told the settings (`dagster.resources`).
+PyTorch, the checkpoint and the network are loaded at the first use, once per process: they take seconds that
+a run without new chips need not spend. Not here: the network (`clay_model`), Dagster's resource
+(`dagster.resources`).
 """
 
 import functools
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 FREE = "free"
-"""As a device: one that no other process of this host has taken."""
+"""The device setting for a device that no other process of this host has taken."""
 
 
 class UntrainedWeights(ValueError):
@@ -45,7 +45,7 @@ class EncoderSettings:
     """A checkpoint and how to run it.
 
     Attributes:
-        checkpoint: Store whose own address is the checkpoint: a local file or an object.
+        checkpoint: Store; its own address is the checkpoint, a local file or an object.
         level: How much of a chip one vector describes; empty: the model's own default.
         precision: `auto` (bf16 where the hardware multiplies it natively), `fp32` or `bf16`.
         device: `auto` (every GPU, or the CPU), `cpu`, `cuda`, `cuda:0`, or several: `cuda:0,cuda:1`; `free`:
@@ -53,7 +53,7 @@ class EncoderSettings:
         batch_size: Chips per forward pass: `auto`, or a number from 1.
         cache: Folder for downloaded checkpoints; None: the user's cache folder.
         max_nodata: Highest share of a chip's pixels without data, 0 to 1; more is a skip.
-        allow_untrained: Whether vectors of weights that were never trained may be made.
+        allow_untrained: Whether to accept a checkpoint whose weights were never trained.
     """
 
     checkpoint: Store
@@ -74,11 +74,11 @@ class EncoderSettings:
         return fetch_checkpoint(self.checkpoint, self.cache or cache_folder())
 
     def target(self) -> Target:
-        """What vectors made now depend on; needs the checkpoint's hash and name, but loads no network.
+        """What the vectors depend on; downloads and hashes the checkpoint, but loads no network.
 
         Raises:
             StorageError: If the checkpoint cannot be fetched.
-            CheckpointError: If the file is no checkpoint of a model that is known.
+            CheckpointError: If the file is not a checkpoint of a known model.
             SettingsError: If a setting is invalid.
             UntrainedWeights: If the weights were never trained and the settings do not allow that.
         """
@@ -93,16 +93,15 @@ class EncoderSettings:
         if facts.untrained and not self.allow_untrained:
             raise UntrainedWeights(
                 f"{facts.url} holds weights that were never trained: its vectors would be random numbers."
-                f" Name a"
-                " trained checkpoint in CLAY_CHECKPOINT, or set CLAY_ALLOW_UNTRAINED=1 to try the pipeline"
+                " Set CLAY_CHECKPOINT to a trained checkpoint, or CLAY_ALLOW_UNTRAINED=1 to try the pipeline"
             )
         return self._target(facts, best)
 
     def known_target(self, work: Store) -> Target | None:
-        """The same, as far as it is known without downloading the checkpoint; None where it is not.
+        """`target` without downloading the checkpoint; None if its description is not known.
 
         Args:
-            work: Store of results, where earlier runs left the checkpoint's description.
+            work: Store of results, where earlier runs kept the checkpoint's description.
 
         Raises:
             StorageError: If a store refuses, or there is no checkpoint.
@@ -112,11 +111,11 @@ class EncoderSettings:
         return self._target(facts, "fp32") if facts else None
 
     def described_target(self) -> Target:
-        """The same, but downloads the checkpoint if its hash is not known yet.
+        """`known_target`, but downloads the checkpoint if its description is not known.
 
         Raises:
             StorageError: If the checkpoint cannot be fetched.
-            CheckpointError: If the file is no checkpoint of a model that is known.
+            CheckpointError: If the file is not a checkpoint of a known model.
             SettingsError: If a setting is invalid.
         """
         return self._target(self.local_checkpoint().facts, "fp32")
@@ -145,11 +144,11 @@ class EncoderSettings:
         """The network on each device; loaded at the first call in a process.
 
         Args:
-            wanted: Of the vectors to make, as the run was planned for.
+            wanted: Fingerprint that the run was planned for.
 
         Raises:
             CheckpointChanged: If the checkpoint was replaced since.
-            CheckpointError: If the file is no checkpoint of a model that is known.
+            CheckpointError: If the file is not a checkpoint of a known model.
             StorageError: If the checkpoint cannot be fetched.
         """
         checkpoint = self.local_checkpoint()
@@ -167,14 +166,12 @@ class EncoderSettings:
         Raises:
             SettingsError: If the setting is neither `auto` nor a number from 1.
         """
-        if self.batch_size == "auto":
-            from clay_model.accelerate import auto_batch_size
+        from clay_model.accelerate import auto_batch_size
 
-            return min(auto_batch_size(embedder) for embedder in embedders)
-        return self._batch()
+        return self._batch() or min(auto_batch_size(embedder) for embedder in embedders)
 
     def _batch(self) -> int:
-        """The number that `batch_size` is; 0 for `auto`."""
+        """`batch_size` as a number; 0 for `auto`."""
         if self.batch_size == "auto":
             return 0
         if not self.batch_size.isdecimal() or int(self.batch_size) < 1:
@@ -186,7 +183,7 @@ class EncoderSettings:
 
 @functools.lru_cache(maxsize=2)
 def _load(path: Path, sha256: str, device: str, precision: str) -> tuple["Embedder", ...]:  # noqa: ARG001
-    """The network on each device; with `sha256`, so that another file of the same name is loaded anew."""
+    """The network on each device; `sha256` is an argument so that a replaced file is loaded again."""
     from clay_assets.embedding.free_device import take_free_device
     from clay_model.device import resolve_devices
     from clay_model.embed import load_encoders
@@ -196,5 +193,5 @@ def _load(path: Path, sha256: str, device: str, precision: str) -> tuple["Embedd
 
 
 def _choice(device: str) -> str:
-    """The setting for the devices that one is taken from."""
+    """The setting that names the devices to choose from."""
     return "auto" if device == FREE else device

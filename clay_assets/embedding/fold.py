@@ -1,7 +1,7 @@
-"""Take up what a killed run left of a tile: its pieces become part of the tile's results.
+"""Merges the pieces that a killed run left of a tile into the tile's results.
 
-Belongs here: reading pieces, and rewriting the results once. Does not belong here: storing pieces
-(`results.pieces`), which of their rows are still valid (`state.comparison`), what is to embed then (`plan`).
+Does not belong here: storing pieces (`results.pieces`), deciding which rows are valid (`state.comparison`),
+planning what remains (`plan`).
 """
 
 import logging
@@ -22,12 +22,14 @@ from clay_assets.storage import Store, StoredObject
 
 log = logging.getLogger(__name__)
 
-_one_at_a_time = threading.Lock()  # each holds some row groups of 16 MB; many tiles are planned at a time
+_one_at_a_time = (
+    threading.Lock()
+)  # a merge holds some row groups of 16 MB, and many tiles are planned at once
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Results or a piece of them, and the rows to take from it."""
+    """Results or a piece of them, and the rows to take."""
 
     results: TileResults
     rows: Sequence[int]
@@ -46,15 +48,15 @@ def fold_pieces(
 ) -> None:
     """Rewrite a tile's results with the chips that its pieces hold, then remove the pieces.
 
-    Of a chip that is there more than once the last piece's rows are taken. Pieces of fingerprints that the
-    settings do not ask for stay, for a run with settings that do.
+    If several files have a chip, the rows of the last piece are taken. Pieces of other fingerprints stay, for
+    a run with those settings.
 
     Args:
         work: Store of results.
         tile: MGRS code.
         chips: Its inventory.
         target: Which results count as current.
-        pieces: Of the tile, as `find_pieces` found them.
+        pieces: The tile's pieces, found by `find_pieces`.
 
     Raises:
         StorageError: If the store refuses.
@@ -90,7 +92,7 @@ def _fold(
                 log.warning("some chips of tile %s are embedded again: %s", tile, damage)
                 usable.remove(damage.results)
     log.info(
-        "tile %s: %d finished chips are kept, some of them of a run that was killed; %d are still to embed",
+        "tile %s: %d finished chips are kept, some of a run that was killed; %d chips remain",
         tile,
         header.summary.chips,
         header.left,
@@ -100,7 +102,7 @@ def _fold(
 def _sources(
     tile: str, chips: Sequence[StoredObject], max_nodata: float, files: Sequence[TileResults]
 ) -> list[_Source]:
-    """The rows to take from each file: of a chip, those of the last file that has it."""
+    """The rows to take from each file: each chip's from the last file that has it."""
     missing = {(chip_key(chip.url, tile), chip.etag): chip for chip in chips}
     found: list[_Source] = []
     for results in reversed(files):

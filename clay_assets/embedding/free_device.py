@@ -1,9 +1,8 @@
-"""One device for each process of a host: the first that no other process has taken.
+"""Takes a device that no other process of the host has taken.
 
-Belongs here: taking it. Python's lock lets one process feed only so many chips a second, which
-docs/performance.md measures, so a host of several GPUs is best used by a run for each: `CLAY_DEVICE=free`,
-and as many slots of the pool `gpu` as there are GPUs. Does not belong here: which devices there are
-(`clay_model.device`).
+The GIL limits how many chips a second one process feeds (docs/performance.md), so a host of several GPUs is
+best used by a run for each: `CLAY_DEVICE=free`, and as many slots of the pool `gpu` as there are GPUs. Does
+not belong here: which devices exist (`clay_model.device`).
 """
 
 import fcntl
@@ -15,7 +14,7 @@ from typing import IO
 
 import torch
 
-_taken: list[IO[bytes]] = []  # open, and so locked, until this process ends, however it ends
+_taken: list[IO[bytes]] = []  # open, and so locked, until this process ends
 
 
 class NoFreeDevice(RuntimeError):
@@ -25,11 +24,11 @@ class NoFreeDevice(RuntimeError):
 
 
 def take_free_device(devices: Sequence[torch.device], folder: Path | None = None) -> torch.device:
-    """A device that no other process of this user takes before this process has ended.
+    """Take a device; no other process of this user takes it before this process ends.
 
     Args:
-        devices: To choose from.
-        folder: Of the lock files; default: one of this user's in the host's temporary folder.
+        devices: Devices to choose from.
+        folder: Folder of lock files; default: the user's own in the host's temporary folder.
 
     Raises:
         NoFreeDevice: If all are taken.

@@ -1,6 +1,6 @@
-"""What to embed of a tile: its inventory compared with the results of earlier runs.
+"""Plans a tile: reads its inventory and earlier results, and lists the chips to embed.
 
-Belongs here: reading both. Does not belong here: the comparison (`state.comparison`), embedding (`tile`).
+Does not belong here: the comparison (`state.comparison`), embedding (`tile`).
 """
 
 import logging
@@ -24,11 +24,11 @@ class TilePlan:
     Attributes:
         tile: MGRS code.
         chips: Its inventory.
-        fingerprint: Of the results that it has or gets.
+        fingerprint: Of its results.
         header: Header of the stored results; None if there are no valid ones.
         kept: Rows of those results that are still valid, in the file's order.
         todo: Chips to embed, in the order of the inventory.
-        is_current: Whether the results in the store are complete as they are.
+        is_current: Whether the stored results are complete.
     """
 
     tile: str
@@ -49,7 +49,7 @@ def plan_tile(
     force: bool = False,
     retry_skipped: bool = False,
 ) -> TilePlan:
-    """Find out what to embed of a tile.
+    """Compare a tile's inventory with its stored results.
 
     Args:
         work: Store of results.
@@ -77,7 +77,7 @@ def plan_tile(
             return TilePlan(tile, chips, fingerprint, header, is_current=True)
         try:
             rows = results.chips()
-        except DamagedFileError as error:  # its chips are embedded again
+        except DamagedFileError as error:
             log.warning("the results of tile %s are made anew: %s", tile, error)
             return TilePlan(tile, chips, fingerprint, todo=chips)
     found = compare(tile, chips, header, rows, max_nodata=limit, retry_skipped=retry_skipped)

@@ -1,4 +1,4 @@
-"""Progress while a run embeds: a bar on a terminal, a line every few seconds elsewhere; always on stderr."""
+"""Shows a run's progress on stderr: a bar on a terminal, else a line every few seconds."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from tqdm import tqdm
 from clay_assets.results.outcomes import Outcome, Skipped
 
 INTERVAL_S = 5.0
-"""Between two lines; Dagster keeps stderr as a run's compute log, where a bar would be a flood."""
+"""Seconds between two lines; Dagster keeps stderr as the run's compute log, which a bar would flood."""
 
 
 class Progress:
@@ -36,7 +36,7 @@ class Progress:
             self._say()
 
     def expect(self, chips: int) -> None:
-        """Add to the chips that the run is to embed."""
+        """Add to the number of chips that the run embeds."""
         self._total += chips
         if self._bar is not None:
             self._bar.total = self._total
@@ -45,7 +45,7 @@ class Progress:
             self._bar = tqdm(total=self._total, unit="chip", file=sys.stderr)
 
     def begin(self, tile: str) -> None:
-        """Name the tile that the next outcomes belong to."""
+        """Set the tile of the next outcomes."""
         self._tile = tile
         if self._bar is not None:
             self._bar.set_description(tile)

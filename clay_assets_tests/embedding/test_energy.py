@@ -1,11 +1,11 @@
-"""Energy from a folder laid out as the kernel's, read as the kernel's would be."""
+"""Energy read from a folder laid out as the kernel's."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from clay_assets.embedding.energy import EnergyMeter, Rapl, counter_of
+from clay_assets.embedding.energy import EnergyMeter, counter_of, cpu_counter
 from clay_assets_tests.stac.schemas import load
 
 
@@ -17,7 +17,7 @@ def zone(root: Path, name: str, microjoules: int, most: int = 65_532_610_987) ->
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two packages; a part of one and a second way to the other, which would count twice."""
+    """Two packages, and two folders that would count one of them twice."""
     for name in ("intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0", "intel-rapl-mmio:0"):
         zone(tmp_path, name, 1_000_000_000)
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Processor\n")
@@ -28,8 +28,8 @@ def clock(*times: float) -> Iterator[float]:
     yield from times
 
 
-def test_block_is_charged_what_the_packages_used(root: Path) -> None:
-    counter = Rapl.find(root, root / "cpuinfo")
+def test_record_has_the_energy_of_all_packages(root: Path) -> None:
+    counter = cpu_counter(root, root / "cpuinfo")
     ticks = clock(5.0, 25.0)
 
     with EnergyMeter(counter, lambda: next(ticks)) as meter:
@@ -49,22 +49,22 @@ def test_block_is_charged_what_the_packages_used(root: Path) -> None:
     )
 
 
-def test_counter_that_begins_again_is_followed_over_its_end(tmp_path: Path) -> None:
+def test_counter_may_wrap_around_once(tmp_path: Path) -> None:
     zone(tmp_path, "intel-rapl:0", 9_000_000, most=10_000_000)
     ticks = clock(0.0, 1.0)
 
-    with EnergyMeter(Rapl.find(tmp_path, tmp_path), lambda: next(ticks)) as meter:
+    with EnergyMeter(cpu_counter(tmp_path, tmp_path), lambda: next(ticks)) as meter:
         zone(tmp_path, "intel-rapl:0", 2_000_000, most=10_000_000)
 
     assert meter.record is not None
     assert meter.record["avg_power_w"] == pytest.approx(3.0)
 
 
-def test_nothing_is_said_where_nothing_can_be_measured(tmp_path: Path, root: Path) -> None:
+def test_no_record_without_a_readable_counter(tmp_path: Path, root: Path) -> None:
     (root / "intel-rapl:1" / "energy_uj").unlink()
 
-    assert Rapl.find(tmp_path / "nowhere") is None
-    assert Rapl.find(root) is None
+    assert cpu_counter(tmp_path / "nowhere") is None
+    assert cpu_counter(root) is None
     assert counter_of("cuda:99") is None
     assert counter_of("mps") is None
     with EnergyMeter(None) as meter:
@@ -72,13 +72,13 @@ def test_nothing_is_said_where_nothing_can_be_measured(tmp_path: Path, root: Pat
     assert meter.record is None
 
 
-def test_counter_that_goes_away_takes_only_the_record_along(root: Path) -> None:
-    with EnergyMeter(Rapl.find(root)) as meter:
+def test_counter_that_disappears_leaves_no_record_and_raises_nothing(root: Path) -> None:
+    with EnergyMeter(cpu_counter(root)) as meter:
         (root / "intel-rapl:0" / "energy_uj").unlink()
 
     assert meter.record is None
 
 
-def test_error_of_the_block_is_passed_on(root: Path) -> None:
-    with pytest.raises(KeyError, match="of the block"), EnergyMeter(Rapl.find(root)):
+def test_error_of_the_block_is_raised(root: Path) -> None:
+    with pytest.raises(KeyError, match="of the block"), EnergyMeter(cpu_counter(root)):
         raise KeyError("of the block")

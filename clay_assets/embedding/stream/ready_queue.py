@@ -1,12 +1,11 @@
-"""Decoded chips between the fetchers, which bring them one by one, and the devices, which take batches.
+"""Queue of decoded chips: fetchers add them one by one, devices take batches.
 
-Belongs here: who waits for whom. Does not belong here: how many chips there may be (`chip_stream.py`).
+Does not belong here: the bound on their number (`chip_stream.py`).
 """
 
 import datetime
 import threading
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -22,16 +21,16 @@ class ReadyChip:
     """A decoded chip on its way to a device.
 
     Attributes:
-        tile: MGRS code of the tile it is embedded for.
-        source: The object it was read from.
-        pixels: (W, bands, side, side) of its W windows, float32 or the file's integers; in pinned memory
-            where a GPU will fetch them.
+        tile: MGRS code of the tile that it is embedded for.
+        source: The object that it was read from.
+        pixels: (W, bands, side, side) of its W windows, float32 or the file's integers; in pinned memory for
+            a GPU.
         windows: Places of the windows.
         date: Acquisition date.
-        time: Moment of acquisition, UTC; None where it is not known or not needed.
+        time: Moment of acquisition, UTC; None if not known or not needed.
         thumbnails: Of the windows, by `results.picture.chip_thumbnail`.
         nodata: Share of its pixels without data, 0 to 1.
-        outcome: Where the consumer waits for it.
+        outcome: What the consumer waits for.
     """
 
     tile: str
@@ -46,7 +45,7 @@ class ReadyChip:
 
 
 class ReadyQueue:
-    """Chips that are ready, and the knowledge of whether more are on their way. Safe from any thread."""
+    """Decoded chips, and the number of those announced but not decoded yet. Safe from any thread."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -57,12 +56,12 @@ class ReadyQueue:
         self._error: Exception | None = None
 
     def announce(self) -> None:
-        """Say that a chip is on its way."""
+        """Count a chip that is about to be fetched."""
         with self._changed:
             self._on_their_way += 1
 
     def arrive(self, chip: ReadyChip | None) -> None:
-        """Bring a chip that was announced; None if nothing came of it."""
+        """Add a chip that was announced; None if it could not be used."""
         with self._changed:
             self._on_their_way -= 1
             error = self._error
@@ -73,7 +72,7 @@ class ReadyQueue:
             chip.outcome.set_exception(error)
 
     def all_announced(self) -> None:
-        """Say that no more chips will be announced."""
+        """Declare that no more chips will be announced."""
         with self._changed:
             self._all_announced = True
             self._changed.notify_all()
@@ -86,47 +85,41 @@ class ReadyQueue:
             wait: Whether to wait for a batch.
 
         Returns:
-            Chips with as many windows, or a few more; fewer once no chip is on its way, because the consumer
-            may wait for just these before it adds more, or they hold all slots; none at the end, or instead
-            of a wait.
+            Chips with at least as many windows. Fewer if no chip is on its way, because the consumer may wait
+            for just these before it adds more, or they hold all slots. None at the end, or instead of a wait.
         """
         with self._changed:
             while not self._closed:
                 enough = sum(len(chip.windows) for chip in self._ready) >= size
                 if enough or (self._ready and not self._on_their_way):
-                    return self._pop(size)
+                    batch: list[ReadyChip] = []
+                    while self._ready and size > 0:
+                        batch.append(self._ready.popleft())
+                        size -= len(batch[-1].windows)
+                    return batch
                 if not wait or (self._all_announced and not self._on_their_way and not self._ready):
                     return []
                 self._changed.wait()
         return []
 
-    def _pop(self, windows: int) -> list[ReadyChip]:
-        batch: list[ReadyChip] = []
-        while self._ready and windows > 0:
-            batch.append(self._ready.popleft())
-            windows -= len(batch[-1].windows)
-        return batch
-
-    def discard(self, abandoned: Callable[[ReadyChip], bool]) -> list[ReadyChip]:
-        """Remove and return the chips for which `abandoned` is true."""
+    def discard(self, tile: str) -> list[ReadyChip]:
+        """Remove and return the chips of a tile."""
         with self._changed:
-            out = [chip for chip in self._ready if abandoned(chip)]
-            self._ready = deque(chip for chip in self._ready if not abandoned(chip))
-            return out
+            discarded = [chip for chip in self._ready if chip.tile == tile]
+            self._ready = deque(chip for chip in self._ready if chip.tile != tile)
+            return discarded
 
     def fail(self, error: Exception) -> None:
-        """Close, and give each chip that is ready or on its way this error as its outcome."""
+        """Close, and set this error as the outcome of each chip that is ready or on its way."""
         with self._changed:
             self._error = error
-            self._closed = True
             lost = list(self._ready)
-            self._ready.clear()
-            self._changed.notify_all()
+            self.close()
         for chip in lost:
             chip.outcome.set_exception(error)
 
     def close(self) -> None:
-        """Give out no more batches: a device that waits for one gets an empty one."""
+        """Hand out no more batches: a device that waits for one gets an empty one."""
         with self._changed:
             self._closed = True
             self._ready.clear()
