@@ -1,7 +1,7 @@
-"""`EmbeddingRun`: what the tiles of one run share, the streams of their chips and the networks behind these.
+"""`EmbeddingRun`: the streams and networks that the tiles of one run share.
 
-Belongs here: when a network is loaded, and how vectors are made. Does not belong here: one tile's outcomes
-(`tile`), how chips become vectors (`stream`).
+Belongs here: when a network is loaded, the provenance of vectors. Does not belong here: one tile's outcomes
+(`tile`), turning chips into vectors (`stream`).
 """
 
 import importlib.metadata
@@ -26,7 +26,7 @@ from clay_assets.storage import Store
 from clay_model import Embedder
 
 SOFTWARE = ("torch", "rasterio", "imagecodecs", "numpy", "pyarrow")
-"""Packages that decide what a vector is, named in what is made."""
+"""Packages that influence the vectors; results and files name their versions."""
 
 
 class EmbeddingRun:
@@ -36,23 +36,23 @@ class EmbeddingRun:
     fingerprint: one, unless under precision `auto` some tiles have results of the other precision.
 
     Attributes:
-        ahead: Chips added that the consumer did not come to yet.
+        ahead: Chips added of tiles that have not begun.
         progress: Counts the chips.
     """
 
     def __init__(self, chips: Store, encoder: EncoderSettings, progress: Progress) -> None:
-        """Describe the run; nothing starts yet.
+        """Prepare the run; nothing starts yet.
 
         Args:
             chips: Store of chips.
-            encoder: Gives the network, one copy a device.
+            encoder: Loads the network, one copy a device.
             progress: Counts the chips.
         """
         self.ahead = 0
         self.progress = progress
         self._chips = chips
         self._encoder = encoder
-        self._added: dict[str, float] = {}  # when, for each tile that was not embedded yet
+        self._added: dict[str, float] = {}  # time at which each tile that is not embedded yet was added
         self._last_ended = 0.0
         self._streams: dict[Fingerprint, ChipStream] = {}
         self._counters: dict[Fingerprint, Counter | None] = {}
@@ -73,10 +73,10 @@ class EmbeddingRun:
         return bool(self._streams) and self.ahead > sum(stream.capacity for stream in self._streams.values())
 
     def add(self, plan: TilePlan) -> None:
-        """Queue what is to embed of a tile.
+        """Queue the chips of a tile.
 
         Raises:
-            CheckpointError: If the file is no checkpoint of a model that is known.
+            CheckpointError: If the file is not a checkpoint of a known model.
             StorageError: If the checkpoint cannot be fetched, or was replaced since the plans were made.
             SettingsError: If a setting is invalid.
         """
@@ -90,22 +90,22 @@ class EmbeddingRun:
         self.progress.expect(len(plan.todo))
 
     def finish(self) -> None:
-        """Say that no more tiles follow."""
+        """Declare that no more tiles follow."""
         for stream in self._streams.values():
             stream.finish()
 
     def begin(self, plan: TilePlan) -> float:
-        """Come to a tile; returns when its time began, in seconds of `time.perf_counter`.
+        """Begin a tile; returns when its time began, in seconds of `time.perf_counter`.
 
-        Its first chips may have been embedded before the tile before it ended: a run's tiles do not overlap,
-        so that their seconds add up to the time in which there was something to embed.
+        Its first chips may have been embedded before the previous tile ended. The times of a run's tiles do
+        not overlap, so that they add up to the time in which there was something to embed.
         """
         self.ahead -= len(plan.todo)
         self.progress.begin(plan.tile)
         return max(self._added.pop(plan.tile, time.perf_counter()), self._last_ended)
 
     def end(self) -> float:
-        """Come to the end of a tile; returns the time of it."""
+        """End a tile; returns the time."""
         self._last_ended = time.perf_counter()
         return self._last_ended
 
@@ -114,11 +114,11 @@ class EmbeddingRun:
         return self._streams[plan.fingerprint]
 
     def counter(self, plan: TilePlan) -> Counter | None:
-        """The energy counter of the device that embeds a tile; None of several, or where none counts."""
+        """The energy counter of the device that embeds a tile; None with several devices or no counter."""
         return self._counters.get(plan.fingerprint) if plan.todo else None
 
     def making(self, plan: TilePlan) -> Making:
-        """How a tile's vectors are made; of a tile with nothing to embed, how they were."""
+        """Provenance of a tile's vectors; of a tile with nothing to embed, that of its stored results."""
         made = self._makings.get(plan.fingerprint) if plan.todo else None
         if made is not None:
             return made
@@ -127,7 +127,7 @@ class EmbeddingRun:
         return replace(plan.header.making, reader=READER_VERSION, max_nodata=limit)
 
     def in_words(self) -> str:
-        """What the run's encoders did, in one line for each network."""
+        """Batches and times of the run's encoders, one line for each network."""
         if not self._streams:
             return "no chip was to embed: no network was loaded"
         return "; ".join(self._described(fingerprint) for fingerprint in self._streams)

@@ -1,7 +1,7 @@
-"""Embed one tile: its chips' outcomes out of the run's stream, into the work store.
+"""Embeds one tile: takes its chips' outcomes from the run's stream and stores its results.
 
-Belongs here: keeping what is finished however a tile ends. Does not belong here: what is to do of a tile
-(`plan`), how chips become vectors (`stream`), the order of the steps (`pipeline`).
+Belongs here: storing the finished chips, however a tile ends. Does not belong here: planning a tile (`plan`),
+turning chips into vectors (`stream`), the order of the steps (`pipeline`).
 """
 
 import logging
@@ -31,7 +31,7 @@ PIECE_LIMITS = PieceLimits()
 
 
 class ResultsChanged(RuntimeError):
-    """The results of a tile are no longer those that its plan was made for."""
+    """The results of a tile changed after its plan was made."""
 
 
 def embed_planned(
@@ -41,28 +41,28 @@ def embed_planned(
     on_chip: Callable[[], None] = lambda: None,
     limits: PieceLimits = PIECE_LIMITS,
 ) -> ResultsHeader:
-    """Finish one tile and store its results.
+    """Embed one tile and store its results.
 
-    However the tile ends, by an error or by an interrupt, the finished chips are stored, so that the next run
-    continues from there; unless earlier results that are still valid account for more of them. Of a process
-    that is killed, pieces remain, for `fold_pieces`.
+    If the tile ends by an error or an interrupt, the finished chips are stored, and the next run continues
+    from there; unless earlier results are valid for more chips. A process that is killed leaves pieces, which
+    `fold_pieces` merges.
 
     Args:
-        plan: What is to embed of the tile; tiles come in the order in which they were added to the run.
+        plan: The tile's plan; tiles come in the order in which they were added to the run.
         run: Has the tile's chips in its stream.
         work: Store of results.
         on_chip: Called after each chip.
         limits: When the chips finished so far are stored as a piece.
 
     Returns:
-        What the stored results say of themselves.
+        Header of the stored results.
 
     Raises:
-        NoUsableChips: If each chip was skipped; the skips are stored all the same. StorageError: If a chip
-        could not be fetched, none of them may be read, or the results not be stored. EncodingFailed: If the
-        network could not embed a chip. ResultsChanged: If another run replaced the tile's results since the
-        plan was made, or they are damaged
-            where the plan did not look.
+        NoUsableChips: If each chip was skipped; the skips are stored.
+        StorageError: If a chip could not be fetched, no chip may be read, or the results could not be stored.
+        EncodingFailed: If the network could not embed a chip.
+        ResultsChanged: If another run replaced the tile's results since the plan was made, or their vectors
+            are damaged.
     """
     header = plan.header
     if header is None or not plan.is_current:
@@ -72,23 +72,23 @@ def embed_planned(
             header = _finished_by_another(plan, run, work)
             if header is None:
                 raise
-            log.info("tile %s: taken as another run finished it meanwhile (%s)", plan.tile, changed)
+            log.info("tile %s: another run finished it meanwhile (%s)", plan.tile, changed)
     if not header.summary.embedded:
         raise NoUsableChips(f"tile {plan.tile}: {_skips_in_words(header.summary)}")
     return header
 
 
 def _finished_by_another(plan: TilePlan, run: EmbeddingRun, work: Store) -> ResultsHeader | None:
-    """What the results say that another run stored since the plan was made; None if they are not complete."""
+    """Header of results that another run stored since the plan was made; None if they are not complete."""
 
-    def look() -> ResultsHeader | None:
+    def read() -> ResultsHeader | None:
         results = TileResults.open(work, plan.tile, plan.fingerprint)
         if results is None:
             return None
         with results:
             return results.header
 
-    header = again_if_replaced(look)
+    header = again_if_replaced(read)
     if header is None:
         return None
     limit = run.making(plan).max_nodata
@@ -130,7 +130,7 @@ def _embed(
                         tally.count(outcome)
                         run.progress.count(outcome)
                         on_chip()
-        except BaseException:  # an interrupt too: what is finished stays finished
+        except BaseException:  # also an interrupt: finished chips are stored
             if tally.read and _store_partial(writer, work, plan, lambda: header(time.perf_counter())):
                 pieces.remove()
             raise
@@ -144,7 +144,7 @@ def _embed(
 
 
 def _require_readable(plan: TilePlan, header: ResultsHeader) -> None:
-    """Tell one chip that may not be read, a skip, from a store that may not: that is not kept as skips."""
+    """Raise if no chip may be read: the store is at fault, and its chips are not stored as skips."""
     if {skip["reason"] for skip in header.summary.skipped} == {"unreadable"} and not header.summary.embedded:
         raise AccessDenied(
             f"none of the {len(plan.chips)} chips of tile {plan.tile} may be read:"
@@ -166,7 +166,7 @@ def _reopened(plan: TilePlan, work: Store) -> TileResults:
 def _kept(results: TileResults, plan: TilePlan) -> Iterator[pa.Table]:
     try:
         yield from results.take(plan.kept)
-    except DamagedFileError as error:  # the plan counted on them: their chips are not in the stream
+    except DamagedFileError as error:  # their chips are not in the stream, because the plan kept the rows
         raise ResultsChanged(
             f"the vectors in the results of tile {plan.tile} are damaged: embed it again with force"
         ) from error
@@ -177,17 +177,17 @@ def _kept(results: TileResults, plan: TilePlan) -> Iterator[pa.Table]:
 def _store_partial(
     writer: ResultsWriter, work: Store, plan: TilePlan, header: Callable[[], ResultsHeader]
 ) -> bool:
-    """Store what is finished; returns whether the store holds all of it that is worth keeping."""
+    """Store the finished chips unless the store has better results; returns whether one of both is stored."""
     tile = plan.tile
     try:
         partial = header()
-        at_hand = _at_hand(work, plan)
-        if at_hand > partial.summary.chips:  # every chip was to be embedded again
+        valid = _valid_chips(work, plan)
+        if valid > partial.summary.chips:  # a forced run embedded every chip again
             log.warning(
                 "tile %s: the earlier results stay, as they are valid for %d of its chips, and the run that"
                 " broke finished %d",
                 tile,
-                at_hand,
+                valid,
                 partial.summary.chips,
             )
             return True
@@ -199,10 +199,10 @@ def _store_partial(
     return True
 
 
-def _at_hand(work: Store, plan: TilePlan) -> int:
-    """Chips of the inventory that the results in the store account for as this run would."""
+def _valid_chips(work: Store, plan: TilePlan) -> int:
+    """Number of the inventory's chips for which the stored results are valid."""
 
-    def look() -> set[tuple[str, str]]:
+    def read() -> set[tuple[str, str]]:
         results = TileResults.open(work, plan.tile, plan.fingerprint)
         if results is None:
             return set()
@@ -212,7 +212,7 @@ def _at_hand(work: Store, plan: TilePlan) -> int:
             except DamagedFileError:
                 return set()
 
-    found = again_if_replaced(look)
+    found = again_if_replaced(read)
     return sum((chip_key(chip.url, plan.tile), chip.etag) in found for chip in plan.chips)
 
 

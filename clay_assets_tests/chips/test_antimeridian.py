@@ -61,7 +61,7 @@ def test_a_footprint_across_the_antimeridian_is_cut_into_its_two_sides(tile: str
     assert overhang(tile, np.array([cut])) == pytest.approx(overhang(tile, np.array([whole])), abs=1e-3)
 
 
-def test_footprints_elsewhere_and_those_that_only_touch_stay_one_polygon() -> None:
+def test_footprints_elsewhere_or_touching_the_antimeridian_stay_one_polygon() -> None:
     elsewhere = footprint("EPSG:32627", (600_000, 7_700_040), "27WXN")
     touching = shapely.Polygon([(-180, 60), (-180, 61), (179.9, 61), (179.9, 60)])
     behind = shapely.Polygon([(-179.9, 60), (-179.9, 61), (180, 61), (180, 60)])
@@ -82,7 +82,7 @@ def test_footprints_elsewhere_and_those_that_only_touch_stay_one_polygon() -> No
         pytest.param([(-170, 0, -1, 1), (-2, 2, 170, 3)], (-170, 0, 170, 3), id="all around"),
     ],
 )
-def test_bounds_are_west_to_east_also_across_the_antimeridian(
+def test_bounds_across_the_antimeridian_have_west_greater_than_east(
     boxes: list[tuple[float, float, float, float]], bounds: tuple[float, float, float, float]
 ) -> None:
     assert bounds_of(np.array([shapely.box(*box) for box in boxes])) == bounds

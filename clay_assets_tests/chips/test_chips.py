@@ -121,7 +121,7 @@ def test_predictors_of_float32_are_undone(layout: str, endianness: str, predicto
     assert np.array_equal(read_chip(data, chip_name()).pixels, noise)
 
 
-def test_blocks_that_a_file_leaves_out_are_zero() -> None:
+def test_omitted_blocks_are_zero() -> None:
     pixels = chip_pixels()
     pixels[:, 100:200] = 0
     data = chip_bytes(pixels, layout="sparse")
@@ -213,7 +213,7 @@ def test_a_bad_chip_is_refused_with_its_reason(kind: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
-def test_everything_wrong_with_a_header_is_said_at_once() -> None:
+def test_all_problems_of_a_header_are_reported_at_once() -> None:
     data = chip_bytes(chip_pixels("float64", size=256, bands=2), crs=None, date="2021-06-15")
     with pytest.raises(ChipRejected) as refusal:
         read_chip(data, chip_name())
@@ -221,7 +221,7 @@ def test_everything_wrong_with_a_header_is_said_at_once() -> None:
         assert phrase in str(refusal.value)
 
 
-def test_a_chip_name_is_taken_apart() -> None:
+def test_a_chip_name_is_parsed() -> None:
     name = ChipName.parse("s3://clay-tiles-02/02/27WXN/2020-06-15/claytile_27WXN_20200615_v02_0120.tif")
     assert name == ChipName("27WXN", datetime.date(2020, 6, 15), "02", 120)
 
@@ -253,7 +253,7 @@ def test_a_chip_named_for_another_tile_is_refused() -> None:
     assert read_chip(good_chip(), chip_name(), tile="27WXN").date == datetime.date(2020, 6, 15)
 
 
-def test_the_date_of_the_file_name_decides_which_tag_is_right() -> None:
+def test_the_date_tag_must_match_the_file_name() -> None:
     with pytest.raises(ChipRejected, match="'2020-06-15' as its tag `date`, expected 2020-06-16") as refusal:
         read_chip(good_chip(), chip_name(date="2020-06-16"))
     assert refusal.value.reason == "date"

@@ -25,7 +25,7 @@ from clay_assets_tests.geotiffs import chip_bytes, chip_name, chip_pixels, good_
 MUTANTS = 5_000
 
 
-def test_no_mutant_crashes_hangs_prints_or_takes_memory_and_none_is_embedded_against_its_checksum() -> None:
+def test_mutants_do_not_crash_hang_print_or_fill_memory_and_respect_checksums() -> None:
     found = fuzz(range(MUTANTS))
 
     assert found.failures == []
@@ -190,7 +190,7 @@ def disguised(canary: Canary) -> dict[str, bytes]:
     }
 
 
-def test_files_in_disguise_open_no_other_file_and_no_connection(canary: Canary) -> None:
+def test_disguised_files_open_no_other_file_and_no_connection(canary: Canary) -> None:
     files = disguised(canary)
     canary.take_touched()  # of making them
     touched, refused = {}, set()
@@ -206,7 +206,7 @@ def test_files_in_disguise_open_no_other_file_and_no_connection(canary: Canary) 
     assert {kind for kind in files if not kind.startswith(("TIFF,", "TIFF w", "chip"))} <= refused
 
 
-def test_the_canary_sees_what_gdal_opens_where_it_is_let(canary: Canary) -> None:
+def test_the_canary_detects_what_gdal_opens_without_restrictions(canary: Canary) -> None:
     files = disguised(canary)
     canary.take_touched()
     with MemoryFile(files["VRT"]) as file, file.open() as dataset:  # any driver

@@ -51,7 +51,7 @@ def read_or_refuse(data: bytes) -> np.ndarray | None:
 @pytest.mark.parametrize(
     "layout", ["as the bucket has them", "tiles with a predictor", "BigTIFF", "big-endian"]
 )
-def test_a_file_that_lost_its_end_is_refused_wherever_it_was_cut(layout: str) -> None:
+def test_a_truncated_file_is_refused_wherever_it_was_cut(layout: str) -> None:
     data = chip_bytes(layout=layout)
     cuts = {*range(0, 32), *range(32, len(data), len(data) // 40), *range(len(data) - 32, len(data))}
     for cut in cuts:
@@ -86,7 +86,7 @@ def test_a_flipped_bit_that_still_inflates_is_caught_by_its_checksum(layout: str
         read_chip(bytes(data), chip_name())
 
 
-def test_damage_that_gdal_takes_for_pixels_is_refused() -> None:
+def test_damage_that_gdal_reads_as_pixels_is_refused() -> None:
     """If GDAL takes none of it any more, there is less for `deflate` to do."""
     chance, taken = np.random.default_rng(0), 0
     for _ in range(60):
@@ -101,7 +101,7 @@ def test_damage_that_gdal_takes_for_pixels_is_refused() -> None:
     assert taken > 0
 
 
-def test_strips_whose_streams_have_something_behind_them_are_read() -> None:
+def test_strips_with_trailing_bytes_are_read() -> None:
     """Their checksum is then not where it is looked for first."""
     data = bytearray(good_chip())
     place = data.index(np.asarray(first_values(good_chip(), STRIP_BYTE_COUNTS), "<u4").tobytes())
@@ -115,7 +115,7 @@ def test_strips_whose_streams_have_something_behind_them_are_read() -> None:
 
 
 @pytest.mark.parametrize("parts", [1, 2, 700])
-def test_the_checksum_of_parts_joined_is_the_checksum_of_the_whole(parts: int) -> None:
+def test_the_joined_checksum_of_parts_is_that_of_the_whole(parts: int) -> None:
     generator = np.random.default_rng(parts)
     blocks = [generator.bytes(int(size)) for size in generator.integers(1, 90_000, parts)]
     checksums = np.array([zlib.adler32(block) for block in blocks], np.uint32)
@@ -123,7 +123,7 @@ def test_the_checksum_of_parts_joined_is_the_checksum_of_the_whole(parts: int) -
     assert joined_adler32(checksums, lengths) == zlib.adler32(b"".join(blocks))
 
 
-def test_directories_that_go_round_in_a_circle_are_not_followed() -> None:
+def test_cyclic_directories_are_not_followed() -> None:
     assert np.array_equal(read_chip(with_cyclic_directories(good_chip()), chip_name()).pixels, chip_pixels())
 
 
@@ -177,7 +177,7 @@ print(peak() - usual)
 """
 
 
-def test_hostile_headers_and_bombs_are_refused_in_the_memory_of_a_chip(tmp_path: Path) -> None:
+def test_hostile_headers_and_bombs_are_refused_within_a_chip_s_memory(tmp_path: Path) -> None:
     paths = [tmp_path / "good.tif", *(tmp_path / f"{number}.tif" for number in range(len(HOSTILE)))]
     for path, data in zip(paths, [good_chip(), *(make() for make in HOSTILE.values())], strict=True):
         path.write_bytes(data)

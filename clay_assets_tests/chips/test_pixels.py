@@ -45,7 +45,7 @@ def test_the_share_of_declared_no_data_is_what_rasterio_masks(layout: str, dtype
     assert np.array_equal(chip.pixels, pixels.astype(np.float32))  # embedded as they are
 
 
-def test_fill_that_no_file_declares_is_counted_where_all_optical_bands_have_it() -> None:
+def test_undeclared_fill_is_counted_where_all_optical_bands_have_it() -> None:
     pixels = filled_pixels(0, rows=128)
     assert read_chip(chip_bytes(pixels), chip_name()).nodata == 0.25
     pixels[4, :64] = 1
@@ -59,7 +59,7 @@ def test_a_height_or_a_power_of_0_is_data() -> None:
 
 
 @pytest.mark.parametrize("value", FILLS)
-def test_a_fill_is_counted_before_it_is_found_out_of_range(value: float) -> None:
+def test_the_share_of_fill_is_checked_before_the_range(value: float) -> None:
     data = chip_bytes(filled_pixels(value, rows=256))
     with pytest.raises(
         ChipRejected, match=r"50.0% of pixels without data, expected at most 49.0%"
@@ -82,7 +82,7 @@ def test_the_limit_on_no_data_is_a_setting() -> None:
         assert refusal.value.reason == "nodata"
 
 
-def test_bands_are_held_against_their_own_limits_wherever_they_stand() -> None:
+def test_bands_have_their_own_limits_in_any_order() -> None:
     pixels = chip_pixels()
     pixels[SWAPPED.index("vv"), 5, 5] = 999_999  # a power, but no reflectance and no height
     assert read_chip(chip_bytes(pixels, bands=SWAPPED), chip_name()).pixels.max() == 999_999
@@ -93,7 +93,7 @@ def test_bands_are_held_against_their_own_limits_wherever_they_stand() -> None:
 
 @pytest.mark.parametrize("band", BANDS)
 @pytest.mark.parametrize("end", [0, 1])
-def test_the_limits_belong_to_the_range_and_what_lies_beyond_does_not(band: str, end: int) -> None:
+def test_the_limits_are_inclusive(band: str, end: int) -> None:
     pixels, index = chip_pixels(), BANDS.index(band)
     pixels[index, 511, 511] = LIMITS[band][end]
     assert np.array_equal(read_chip(chip_bytes(pixels), chip_name()).pixels, pixels)
@@ -103,7 +103,7 @@ def test_the_limits_belong_to_the_range_and_what_lies_beyond_does_not(band: str,
     assert refusal.value.reason == "range"
 
 
-def test_limits_are_far_from_every_real_chip_and_from_the_statistics_of_training() -> None:
+def test_real_chips_and_training_statistics_are_well_within_the_limits() -> None:
     assert set(V15.bands) < set(LIMITS)
     for (lowest, highest), mean, deviation in zip(
         (LIMITS[band] for band in BANDS), V0.mean, V0.deviation, strict=True

@@ -55,7 +55,7 @@ def test_bands_are_taken_by_name_or_by_place_from_files_of_ten_and_of_thirteen(
     assert len(chip.windows) == 1
 
 
-def test_what_the_model_does_not_take_may_hold_anything() -> None:
+def test_bands_that_the_model_does_not_use_are_not_checked() -> None:
     pixels = chip_pixels(size=256)
     pixels[BANDS.index("dem")] = np.nan
     pixels[BANDS.index("vv")] = -12.5
@@ -73,15 +73,13 @@ def test_what_the_model_does_not_take_may_hold_anything() -> None:
         (256, 12, "bands", "12 bands, expected 10 or 13"),
     ],
 )
-def test_other_chips_are_refused_with_what_is_expected(
-    size: int, bands: int, reason: str, phrase: str
-) -> None:
+def test_other_sizes_and_band_counts_are_refused(size: int, bands: int, reason: str, phrase: str) -> None:
     with pytest.raises(ChipRejected, match=phrase) as refusal:
         read_chip(chip_bytes(chip_pixels("uint8", size=size, bands=bands)), chip_name(), spec=V15)
     assert refusal.value.reason == reason
 
 
-def test_a_chip_of_ten_bands_names_the_one_that_is_missing() -> None:
+def test_a_missing_band_of_ten_is_named() -> None:
     names = ("B01", *V15.bands[1:])
     with pytest.raises(ChipRejected, match="no band named B02 among") as refusal:
         read_chip(chip_bytes(chip_pixels(size=256, bands=10), bands=names), chip_name(), spec=V15)
@@ -100,7 +98,7 @@ def test_a_chip_of_ten_bands_names_the_one_that_is_missing() -> None:
         (None, None, None),
     ],
 )
-def test_the_moment_of_acquisition_is_the_tag_s_in_utc(
+def test_the_time_of_acquisition_is_the_tag_in_utc(
     tag: str | None, hour: int | None, minute: int | None
 ) -> None:
     time = read_chip(chip_bytes(chip_pixels(size=256), time=tag), chip_name(), spec=V15).time
@@ -111,11 +109,11 @@ def test_the_moment_of_acquisition_is_the_tag_s_in_utc(
     "tag",
     ["noon", "12:34:56", "2020-06-16T12:00:00Z", "2020-06-15T23:30:00-02:00", "2020-06-15T25:00:00"],
 )
-def test_a_moment_that_is_none_or_on_another_day_is_refused(tag: str) -> None:
+def test_an_invalid_time_or_one_of_another_day_is_refused(tag: str) -> None:
     with pytest.raises(ChipRejected, match="as its tag `datetime`, expected") as refusal:
         read_chip(chip_bytes(chip_pixels(size=256), time=tag), chip_name(), spec=V15)
     assert refusal.value.reason == "date"
 
 
-def test_a_model_that_is_not_told_the_hour_does_not_look_at_the_tag() -> None:
+def test_the_time_tag_is_ignored_for_a_model_without_time_of_day() -> None:
     assert read_chip(chip_bytes(time="noon"), chip_name(), spec=V0).time is None

@@ -65,7 +65,7 @@ def test_checkpoint_on_s3_is_downloaded_and_hashed_once(bucket: S3Bucket, tmp_pa
     assert (first.facts.model, first.facts.untrained) == ("clay-v0-custom-32x1", False)
 
 
-def test_checkpoint_that_changes_on_s3_is_fetched_anew(bucket: S3Bucket, tmp_path: Path) -> None:
+def test_checkpoint_that_changes_on_s3_is_downloaded_again(bucket: S3Bucket, tmp_path: Path) -> None:
     bucket.store().write("models/clay.ckpt", WEIGHTS)
     store = on_s3(bucket)
     first = fetch_checkpoint(store, tmp_path)
@@ -79,14 +79,14 @@ def test_checkpoint_that_changes_on_s3_is_fetched_anew(bucket: S3Bucket, tmp_pat
     assert first.path.read_bytes() == WEIGHTS, "a run that still reads it must not see another"
 
 
-def test_download_that_was_deleted_is_made_again(bucket: S3Bucket, tmp_path: Path) -> None:
+def test_deleted_download_is_repeated(bucket: S3Bucket, tmp_path: Path) -> None:
     bucket.store().write("models/clay.ckpt", WEIGHTS)
     fetch_checkpoint(on_s3(bucket), tmp_path).path.unlink()
 
     assert fetch_checkpoint(on_s3(bucket), tmp_path).path.read_bytes() == WEIGHTS
 
 
-def test_local_checkpoint_is_used_where_it_lies_and_hashed_again_when_it_changes(tmp_path: Path) -> None:
+def test_local_checkpoint_is_not_copied_and_hashed_again_when_it_changes(tmp_path: Path) -> None:
     file = tmp_path / "clay.ckpt"
     file.write_bytes(WEIGHTS)
     first = fetch_checkpoint(Store(file), tmp_path / "cache")
@@ -98,7 +98,7 @@ def test_local_checkpoint_is_used_where_it_lies_and_hashed_again_when_it_changes
     assert not list(tmp_path.glob("cache/**/*.ckpt"))
 
 
-def test_hash_of_a_local_checkpoint_is_not_worked_out_twice(tmp_path: Path) -> None:
+def test_local_checkpoint_is_hashed_once(tmp_path: Path) -> None:
     file = tmp_path / "clay.ckpt"
     file.write_bytes(WEIGHTS)
     fetch_checkpoint(Store(file), tmp_path / "cache")
@@ -124,7 +124,7 @@ def test_damaged_record_is_written_again(tmp_path: Path, content: str) -> None:
     assert known.sha256 == sha256(WEIGHTS)
 
 
-def test_local_checkpoint_needs_no_cache_that_can_be_written(
+def test_local_checkpoint_works_without_a_writable_cache(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "clay.ckpt"
@@ -155,14 +155,12 @@ def test_missing_checkpoint_says_what_to_set(where: str, bucket: S3Bucket, tmp_p
         known_facts(places[where], tmp_path / "cache", Store(tmp_path / "work"))
 
 
-def test_missing_bucket_is_named_as_such(bucket: S3Bucket, tmp_path: Path) -> None:
+def test_missing_bucket_is_an_error_of_its_own(bucket: S3Bucket, tmp_path: Path) -> None:
     with pytest.raises(BucketMissing):
         fetch_checkpoint(Store("s3://no-such-bucket/clay.ckpt", bucket.options), tmp_path)
 
 
-def test_facts_are_known_only_after_they_were_worked_out_here_or_left_in_the_work_store(
-    bucket: S3Bucket, tmp_path: Path
-) -> None:
+def test_facts_are_known_from_the_cache_or_the_work_store(bucket: S3Bucket, tmp_path: Path) -> None:
     bucket.store().write("models/clay.ckpt", WEIGHTS)
     store, work = on_s3(bucket), Store(tmp_path / "work")
 
@@ -178,7 +176,7 @@ def test_facts_are_known_only_after_they_were_worked_out_here_or_left_in_the_wor
     assert known_facts(store, tmp_path / "another machine", work) is None
 
 
-def test_a_checkpoint_is_described_by_its_own_weights(tmp_path: Path) -> None:
+def test_a_checkpoint_is_described_by_its_weights(tmp_path: Path) -> None:
     def facts(content: object) -> CheckpointFacts:
         path = write_checkpoint(tmp_path / "clay.ckpt", content)
         return fetch_checkpoint(Store(path), tmp_path / "cache").facts
@@ -193,7 +191,7 @@ def test_a_checkpoint_is_described_by_its_own_weights(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_that_is_no_checkpoint_is_refused_and_not_remembered(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused_and_not_cached(tmp_path: Path) -> None:
     (tmp_path / "clay.ckpt").write_bytes(b"<html>Not Found</html>")
 
     for _ in range(2):
@@ -201,7 +199,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_not_remembered(tmp_path: Pa
             fetch_checkpoint(Store(tmp_path / "clay.ckpt"), tmp_path / "cache")
 
 
-def test_cache_lies_in_the_user_s_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_is_in_the_user_s_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "clay-assets"
 

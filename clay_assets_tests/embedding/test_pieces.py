@@ -75,7 +75,7 @@ def fold(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("level", ["mean", "group"])
-def test_a_killed_run_loses_at_most_the_piece_in_hand_and_the_next_publishes_the_same_bytes(
+def test_a_killed_run_loses_at_most_one_piece_and_the_next_publishes_the_same_bytes(
     scene: Scene, tmp_path: Path, level: str
 ) -> None:
     scene.put(TILE, {number: number for number in range(1, 25)} | {7: BROKEN})
@@ -134,7 +134,7 @@ def test_a_piece_is_stored_at_each_limit_and_removed_at_the_end_of_the_tile(scen
     assert pieces_of(scene) == []
 
 
-def test_a_slow_tile_stores_a_piece_when_its_time_is_over(scene: Scene) -> None:
+def test_a_slow_tile_stores_a_piece_at_the_time_limit(scene: Scene) -> None:
     scene.put(TILE, dict.fromkeys(range(1, 6), 5))
     seen: list[str] = []
     keep_puts(scene, seen)
@@ -142,7 +142,7 @@ def test_a_slow_tile_stores_a_piece_when_its_time_is_over(scene: Scene) -> None:
     assert len([key for key in seen if key.startswith("chip_pieces/")]) == 5
 
 
-def test_pieces_go_with_the_partial_results_of_a_tile_that_fails(scene: Scene) -> None:
+def test_pieces_are_removed_once_partial_results_are_stored(scene: Scene) -> None:
     scene.put(TILE, dict.fromkeys(range(1, 8), 5))
 
     def fail(chip: StoredObject) -> None:
@@ -156,7 +156,7 @@ def test_pieces_go_with_the_partial_results_of_a_tile_that_fails(scene: Scene) -
     assert sorted(scene.values()) == [1, 2, 3, 4, 5]
 
 
-def test_folding_joins_the_pieces_with_earlier_results(scene: Scene) -> None:
+def test_folding_merges_pieces_with_earlier_results(scene: Scene) -> None:
     scene.put(TILE, {1: 11, 2: 12})
     scene.embed()
     scene.put(TILE, {3: 13, 4: 14, 5: BROKEN, 6: 16})
@@ -168,7 +168,7 @@ def test_folding_joins_the_pieces_with_earlier_results(scene: Scene) -> None:
     assert pieces_of(scene) == []
 
 
-def test_the_piece_of_a_chip_wins_over_earlier_results(scene: Scene) -> None:
+def test_a_piece_takes_precedence_over_earlier_results(scene: Scene) -> None:
     scene.put(TILE, {1: BROKEN, 2: 12, 3: 13})
     scene.embed()
     with scene.results() as results:
@@ -191,7 +191,7 @@ def test_the_piece_of_a_chip_wins_over_earlier_results(scene: Scene) -> None:
     ],
     ids=["cut short", "empty", "of another fingerprint", "not ours"],
 )
-def test_a_piece_that_cannot_be_used_is_passed_over_with_a_line_in_the_log(
+def test_an_unusable_piece_is_ignored_with_a_warning(
     scene: Scene, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes], told: str
 ) -> None:
     scene.put(TILE, {number: 10 + number for number in range(1, 7)})
@@ -207,9 +207,7 @@ def test_a_piece_that_cannot_be_used_is_passed_over_with_a_line_in_the_log(
     assert pieces_of(scene) == []
 
 
-def test_a_piece_copied_from_another_tile_is_passed_over(
-    scene: Scene, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_piece_copied_from_another_tile_is_ignored(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     scene.put(TILE, {1: 11, 2: 12, 3: 13})
     leave_pieces(scene, upto=3)
     (piece,) = pieces_of(scene)
@@ -222,7 +220,7 @@ def test_a_piece_copied_from_another_tile_is_passed_over(
     assert target.results(scene.work, "27WXP") is None
 
 
-def test_a_piece_with_damaged_vectors_is_passed_over_and_the_others_are_kept(
+def test_a_piece_with_damaged_vectors_is_ignored_and_the_others_are_kept(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     scene.put(TILE, {number: 10 + number for number in range(1, 7)})
@@ -239,7 +237,7 @@ def test_a_piece_with_damaged_vectors_is_passed_over_and_the_others_are_kept(
     assert scene.values() == {3: 13, 4: 14}
 
 
-def test_pieces_of_other_settings_stay_for_a_run_with_these(scene: Scene) -> None:
+def test_pieces_of_other_settings_are_kept(scene: Scene) -> None:
     scene.put(TILE, {1: 11, 2: 12, 3: 13})
     leave_pieces(scene, upto=3)
     (piece,) = pieces_of(scene)
@@ -247,7 +245,7 @@ def test_pieces_of_other_settings_stay_for_a_run_with_these(scene: Scene) -> Non
     assert pieces_of(scene) == [piece]
 
 
-def test_force_takes_no_piece_up(scene: Scene) -> None:
+def test_force_ignores_and_removes_pieces(scene: Scene) -> None:
     scene.put(TILE, {1: 11, 2: 12, 3: 13})
     leave_pieces(scene, upto=3)
     scene.chips.take_reads()
@@ -256,14 +254,14 @@ def test_force_takes_no_piece_up(scene: Scene) -> None:
     assert pieces_of(scene) == []
 
 
-def test_a_survey_sees_a_tile_with_pieces_alone_as_new(scene: Scene) -> None:
+def test_a_survey_reports_a_tile_with_only_pieces_as_new(scene: Scene) -> None:
     scene.put(TILE, {1: 11, 2: 12, 3: 13})
     leave_pieces(scene, upto=3)
     (state,) = survey(scene.stores, [TILE], scene.encoder().target(), version=1)
     assert (state.state, state.todo) == ("new", 3)
 
 
-def test_a_run_asks_once_for_the_pieces_of_all_its_tiles(scene: Scene) -> None:
+def test_a_run_lists_the_pieces_of_all_its_tiles_once(scene: Scene) -> None:
     scene.put(TILE, {1: 11})
     scene.put("27WXP", {1: 11})
     listed: list[str] = []

@@ -46,7 +46,7 @@ def test_tile_whose_results_account_for_its_chips_is_current(stores: TileStores)
     assert current.header.summary.embedded == 3
 
 
-def test_tile_without_results_is_to_embed(stores: TileStores) -> None:
+def test_tile_without_results_is_embedded(stores: TileStores) -> None:
     chips = read_inventory(stores.work, TILE)
 
     other = plan_tile(stores.work, "27WXP", chips, target_of())
@@ -54,7 +54,7 @@ def test_tile_without_results_is_to_embed(stores: TileStores) -> None:
     assert (other.is_current, other.header, todo(other)) == (False, None, [1, 2, 3])
 
 
-def test_unfinished_results_are_not_current_even_if_the_chips_they_lack_are_gone(stores: TileStores) -> None:
+def test_unfinished_results_are_not_current_even_if_the_missing_chips_are_gone(stores: TileStores) -> None:
     MadeUp(left=2).store(stores, TILE)
 
     unfinished = plan(stores)
@@ -63,7 +63,7 @@ def test_unfinished_results_are_not_current_even_if_the_chips_they_lack_are_gone
 
 
 @pytest.mark.parametrize("reason", ["force", "level", "damaged"])
-def test_results_that_are_of_no_use_leave_every_chip_to_embed(stores: TileStores, reason: str) -> None:
+def test_without_usable_results_every_chip_is_embedded(stores: TileStores, reason: str) -> None:
     if reason == "level":
         stores.work.delete(results_key(TILE, FINGERPRINT))
         MadeUp(fingerprint=embedded_at_level("patch")).store(stores, TILE)
@@ -78,7 +78,7 @@ def test_results_that_are_of_no_use_leave_every_chip_to_embed(stores: TileStores
     assert (stale.is_current, stale.header, todo(stale), list(stale.kept)) == (False, None, listed, [])
 
 
-def test_chips_that_changed_are_to_embed_and_the_rows_of_the_others_are_kept(stores: TileStores) -> None:
+def test_changed_chips_are_embedded_and_the_rows_of_the_others_are_kept(stores: TileStores) -> None:
     put_chips(stores, TILE, [2], content=b"processed once more")
     put_chips(stores, TILE, [4])
     stores.chips.delete(f"{TILE}/2020-06-15/{chip_name(3)}")

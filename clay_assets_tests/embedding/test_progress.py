@@ -37,7 +37,7 @@ def test_log_gets_one_line_every_few_seconds_and_one_at_the_end(
     ]
 
 
-def test_run_without_chips_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_without_chips_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress() as told:
         told.expect(0)
 

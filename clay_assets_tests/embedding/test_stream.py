@@ -94,7 +94,7 @@ def pixels_in_memory() -> list[Tensor]:
     return [thing for thing in objects if tuple(thing.shape) == (1, 13, 512, 512)]
 
 
-def test_outcomes_come_in_the_order_of_the_chips_whatever_the_network_does() -> None:
+def test_outcomes_come_in_the_order_of_the_chips_however_long_transfers_take() -> None:
     dice = np.random.default_rng(1)
 
     def read(chip: StoredObject) -> bytes:
@@ -138,7 +138,7 @@ def test_a_chip_that_cannot_be_used_is_skipped_with_its_reason_and_the_others_go
     assert "expected a TIFF" in second.detail
 
 
-def test_an_object_far_too_large_for_a_chip_is_skipped_without_being_fetched() -> None:
+def test_an_oversized_object_is_skipped_without_being_fetched() -> None:
     huge = StoredObject("s3://chips/27WXN/claytile_27WXN_20200615_v02_0001.tif", 100 * 2**30, "etag")
 
     def read(_: StoredObject) -> bytes:
@@ -153,7 +153,7 @@ def test_an_object_far_too_large_for_a_chip_is_skipped_without_being_fetched() -
     assert "107,374,182,400 bytes, expected at most 67,108,864" in outcome.detail
 
 
-def test_no_more_chips_are_begun_ahead_of_whoever_takes_them_than_was_said() -> None:
+def test_chips_started_ahead_of_the_consumer_are_bounded() -> None:
     started, taken, most = 0, 0, 0
     lock = threading.Lock()
 
@@ -232,7 +232,7 @@ def test_no_pixels_are_kept_while_the_encoder_waits() -> None:
     assert kept == 0
 
 
-def test_a_failed_transfer_fails_its_tile_and_leaves_the_neighbours_alone() -> None:
+def test_a_failed_transfer_fails_only_its_tile() -> None:
     def read(chip: StoredObject) -> bytes:
         if "27WXP" in chip.url and number_of(chip) == 2:
             raise TransferFailed(f"{chip.url} broke")
@@ -271,7 +271,7 @@ def test_tiles_that_fail_lose_no_slot(failing: int) -> None:
     assert within(PATIENCE, work) == 40
 
 
-def test_whoever_stops_early_gives_up_the_rest_of_the_tile() -> None:
+def test_stopping_early_abandons_the_rest_of_the_tile() -> None:
     read: list[StoredObject] = []
 
     def count(chip: StoredObject) -> bytes:
@@ -290,7 +290,7 @@ def test_whoever_stops_early_gives_up_the_rest_of_the_tile() -> None:
 
 
 @pytest.mark.parametrize("asked_for", [True, False], ids=["asked for, never begun", "never asked for"])
-def test_a_tile_that_nobody_takes_does_not_hold_up_the_next(asked_for: bool) -> None:
+def test_a_tile_that_is_not_taken_does_not_block_the_next(asked_for: bool) -> None:
     def work() -> list[float]:
         with stream_of({"27WXN": 40, "27WXP": 3}, by_number) as stream:
             if asked_for:
@@ -300,7 +300,7 @@ def test_a_tile_that_nobody_takes_does_not_hold_up_the_next(asked_for: bool) -> 
     assert within(PATIENCE, work) == [0, 1, 2]
 
 
-def test_leaving_in_the_middle_stops_every_thread_and_begins_no_other_chip() -> None:
+def test_leaving_early_stops_every_thread_and_starts_no_other_chip() -> None:
     before = set(threading.enumerate())
     read: list[StoredObject] = []
 
@@ -323,7 +323,7 @@ def test_leaving_in_the_middle_stops_every_thread_and_begins_no_other_chip() -> 
     assert len(read) == reads < 50
 
 
-def test_a_stream_that_nobody_reads_from_can_be_left() -> None:
+def test_a_stream_that_is_never_read_can_be_closed() -> None:
     def work() -> None:
         with stream_of({"27WXN": 100}, lambda _: BROKEN):
             time.sleep(0.05)
@@ -383,7 +383,7 @@ def test_tile_is_added_once_and_before_the_end() -> None:
             stream.add("27WXP", sources("27WXP", 1))
 
 
-def test_the_encoder_goes_on_while_nobody_takes_what_it_did() -> None:
+def test_the_encoder_continues_while_the_consumer_is_busy() -> None:
     embedder = MeanEmbedder()
 
     def work() -> list[float]:
@@ -401,7 +401,7 @@ def test_the_encoder_goes_on_while_nobody_takes_what_it_did() -> None:
     assert 20 <= encoded_meanwhile[0] <= 1 + 2 + 1 + 3 + BATCHES_AHEAD
 
 
-def test_outcomes_that_are_large_are_not_made_far_ahead() -> None:
+def test_large_outcomes_are_not_computed_far_ahead() -> None:
     class Wide(MeanEmbedder):
         @property
         def dimensions(self) -> Dimensions:
@@ -416,7 +416,7 @@ def test_outcomes_that_are_large_are_not_made_far_ahead() -> None:
     assert encoded <= 1 + 2 + 1 + 3
 
 
-def test_only_tiles_that_are_left_can_be_asked_for() -> None:
+def test_only_remaining_tiles_can_be_taken() -> None:
     with stream_of({"27WXN": 1, "27WXP": 1}, by_number) as stream:
         assert len(list(stream.results("27WXP"))) == 1
         with pytest.raises(
@@ -439,7 +439,7 @@ def test_a_batch_is_halved_until_it_fits_the_memory(caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3])
-def test_memory_that_the_batches_under_way_hold_is_waited_for(ahead: int) -> None:
+def test_memory_held_by_batches_in_progress_is_waited_for(ahead: int) -> None:
     class Crowded(MeanEmbedder):
         """Has no memory for the third batch until others are done, said as the CPU's allocator says it."""
 
@@ -470,7 +470,7 @@ def test_memory_that_the_batches_under_way_hold_is_waited_for(ahead: int) -> Non
     assert refused == [1]
 
 
-def test_too_little_memory_for_a_single_chip_is_an_error_for_all_tiles() -> None:
+def test_too_little_memory_for_one_chip_is_a_systemic_error() -> None:
     def work() -> None:
         with stream_of({"27WXN": 3}, by_number, MeanEmbedder(most=0)) as stream:
             list(stream.results("27WXN"))
@@ -483,7 +483,7 @@ def test_too_little_memory_for_a_single_chip_is_an_error_for_all_tiles() -> None
     assert caught.value.systemic
 
 
-def test_an_error_of_the_network_reaches_the_one_who_waits() -> None:
+def test_an_error_of_the_network_reaches_the_consumer() -> None:
     lost = MeanEmbedder(error=RuntimeError("device-side assert triggered"))
 
     def work() -> None:
@@ -495,7 +495,7 @@ def test_an_error_of_the_network_reaches_the_one_who_waits() -> None:
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_a_device_thread_that_ends_unexpectedly_fails_every_chip_that_waits_for_it(devices: int) -> None:
+def test_a_device_thread_that_ends_unexpectedly_fails_all_waiting_chips(devices: int) -> None:
     class Panic(BaseException):
         """As a native library raises it: no `Exception`, so no step expects it."""
 
@@ -525,7 +525,7 @@ def test_a_device_thread_that_ends_unexpectedly_fails_every_chip_that_waits_for_
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_vector_that_is_not_finite_among_others_is_the_skip_of_its_chip(bad: float) -> None:
+def test_a_chip_with_a_nonfinite_vector_among_finite_ones_is_skipped(bad: float) -> None:
     class Damaged(MeanEmbedder):
         def encode(self, pixels: Tensor, places: Tensor, dates: Tensor, level: Level) -> Tensor:
             vectors = super().encode(pixels, places, dates, level)
@@ -560,7 +560,7 @@ class Overflowing(MeanEmbedder):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
-def test_a_checkpoint_is_to_blame_where_the_first_chips_of_a_run_all_give_no_finite_vector(
+def test_nonfinite_vectors_of_all_first_chips_fail_the_run(
     batch_size: int,
 ) -> None:
     def take(below: int) -> list[Outcome]:
@@ -611,7 +611,7 @@ def test_two_devices_share_the_work_and_give_the_same_vectors(tiny_checkpoint: P
     np.testing.assert_allclose(shared, alone, rtol=1e-5, atol=1e-6)
 
 
-def test_the_clock_tells_encoding_from_waiting() -> None:
+def test_the_clock_separates_encoding_from_waiting() -> None:
     # The second chip is read only once the first one's outcome was taken: the device waits for it.
     first_taken = threading.Event()
 
@@ -652,7 +652,7 @@ def vectors_of(embedder: Embedder, read: Callable[[StoredObject], bytes], batch_
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 @pytest.mark.parametrize("layout", ["as the bucket has them", "bands apart in one tile each"])
-def test_a_gpu_gives_each_chip_the_vector_that_a_cpu_gives_it(
+def test_a_gpu_gives_the_vectors_of_a_cpu(
     on_gpu: Embedder, tiny_checkpoint: Path, layout: str, batch_size: int
 ) -> None:
     def read(chip: StoredObject) -> bytes:
@@ -665,7 +665,7 @@ def test_a_gpu_gives_each_chip_the_vector_that_a_cpu_gives_it(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_that_runs_out_of_memory_goes_on_with_smaller_batches(
+def test_a_gpu_that_runs_out_of_memory_continues_with_smaller_batches(
     on_gpu: Embedder, caplog: pytest.LogCaptureFixture
 ) -> None:
     wanted = within(PATIENCE, lambda: vectors_of(on_gpu, by_number, 1))

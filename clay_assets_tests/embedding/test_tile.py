@@ -51,7 +51,7 @@ def test_every_chip_of_a_new_tile_is_embedded_or_skipped_with_its_reason(scene: 
     assert (header.making.shape, header.making.device, header.left) == ((4,), "cpu", 0)
 
 
-def test_a_file_too_large_for_a_chip_is_skipped_and_its_bytes_are_not_counted_as_read(scene: Scene) -> None:
+def test_bytes_of_an_oversized_file_are_not_counted_as_read(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: BROKEN})
     with (scene.root / "chips" / "27WXN" / "2020-06-15" / chip_name(2)).open("r+b") as file:
         file.truncate((64 << 20) + 1)  # sparse: it takes no room
@@ -114,7 +114,7 @@ def test_a_removed_chip_is_dropped_without_loading_the_network(scene: Scene) -> 
 
 
 @pytest.mark.parametrize("other", ["level", "precision", "checkpoint", "model"])
-def test_results_of_other_settings_stand_apart_and_going_back_embeds_nothing(
+def test_results_of_other_settings_are_separate_and_going_back_embeds_nothing(
     scene: Scene, other: str
 ) -> None:
     scene.put("27WXN", {1: 10, 2: BROKEN})
@@ -152,7 +152,7 @@ def test_force_embeds_every_chip_again(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("level", ["mean", "patch", "group"])
-def test_results_of_every_level_go_on_where_they_stood(scene: Scene, level: str) -> None:
+def test_results_of_every_level_are_continued(scene: Scene, level: str) -> None:
     scene.put("27WXN", {1: 10, 2: BROKEN})
     scene.embed(encoder=scene.encoder(level=level))
     scene.put("27WXN", {3: 30, 4: 40, 5: 250})
@@ -171,7 +171,7 @@ def test_results_of_every_level_go_on_where_they_stood(scene: Scene, level: str)
 
 
 @pytest.mark.parametrize("error", [TransferFailed, KeyboardInterrupt])
-def test_what_was_finished_when_a_run_broke_is_not_done_again(
+def test_finished_chips_of_a_broken_run_are_not_embedded_again(
     scene: Scene, error: type[BaseException]
 ) -> None:
     scene.put("27WXN", {number: 10 * number for number in range(1, 9)} | {2: BROKEN})
@@ -199,7 +199,7 @@ def test_what_was_finished_when_a_run_broke_is_not_done_again(
 
 
 @pytest.mark.parametrize("error", [TransferFailed, KeyboardInterrupt])
-def test_complete_results_stay_when_doing_them_all_again_breaks(
+def test_complete_results_stay_when_a_forced_run_breaks(
     scene: Scene, error: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
     scene.put("27WXN", {number: 10 * number for number in range(1, 6)})
@@ -220,7 +220,7 @@ def test_complete_results_stay_when_doing_them_all_again_breaks(
     assert "earlier results stay, as they are valid for 5 of its chips" in caplog.text
 
 
-def test_results_that_hold_no_longer_give_way_to_what_a_broken_run_finished(scene: Scene) -> None:
+def test_outdated_results_are_replaced_by_those_of_a_broken_run(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: 20, 3: 30})
     scene.embed()
     scene.put("27WXN", {1: 11, 2: 22, 3: 33})
@@ -253,7 +253,7 @@ def test_unfinished_results_are_not_published(scene: Scene) -> None:
         publish_tile(scene.work, scene.output, "27WXN", version=1, target=scene.encoder().target())
 
 
-def test_a_full_disk_does_not_hide_the_interrupt_that_came_first(scene: Scene) -> None:
+def test_a_full_disk_does_not_hide_an_earlier_interrupt(scene: Scene) -> None:
     class FullStore(Store):
         def put(self, target: str, path: Any) -> None:  # noqa: ANN401, ARG002
             raise OSError(28, "No space left on device")
@@ -295,7 +295,7 @@ def test_a_tile_whose_chips_become_usable_is_embedded(scene: Scene) -> None:
     assert scene.values() == {1: 10.0}
 
 
-def test_results_that_another_run_replaced_fail_their_tile_and_hold_up_no_other(scene: Scene) -> None:
+def test_results_that_another_run_replaced_fail_only_their_tile(scene: Scene) -> None:
     for tile in ("27WXN", "27WXP"):
         scene.put(tile, {1: 10})
         scene.embed(tile)
@@ -313,7 +313,7 @@ def test_results_that_another_run_replaced_fail_their_tile_and_hold_up_no_other(
     assert within(PATIENCE, work).summary.chips == 99
 
 
-def test_results_that_another_run_finished_are_taken_as_they_are(scene: Scene) -> None:
+def test_results_that_another_run_finished_are_used(scene: Scene) -> None:
     scene.put("27WXN", {1: 10})
     scene.embed("27WXN")
     scene.put("27WXN", {2: 20, 3: BROKEN})
@@ -334,7 +334,7 @@ def test_damaged_results_are_made_again(scene: Scene) -> None:
     assert scene.values() == {1: 10.0}
 
 
-def test_pages_damaged_under_a_whole_footer_are_made_again_and_hold_up_no_other_tile(scene: Scene) -> None:
+def test_results_with_damaged_pages_are_made_again_and_block_no_other_tile(scene: Scene) -> None:
     for tile in ("27WXN", "27WXP"):
         scene.put(tile, {1: 10, 2: 20})
         scene.embed(tile)
@@ -348,7 +348,7 @@ def test_pages_damaged_under_a_whole_footer_are_made_again_and_hold_up_no_other_
     assert scene.values() == {1: 10.0, 2: 20.0, 3: 30.0}
 
 
-def test_damaged_vectors_fail_their_tile_with_what_to_do(scene: Scene) -> None:
+def test_damaged_vectors_fail_their_tile_with_a_remedy(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: 20})
     scene.embed()
     scene.put("27WXN", {3: 30})
@@ -361,7 +361,7 @@ def test_damaged_vectors_fail_their_tile_with_what_to_do(scene: Scene) -> None:
     assert scene.values() == {1: 10.0, 2: 20.0, 3: 30.0}
 
 
-def test_a_missing_bucket_of_results_is_an_error_of_every_tile(bucket: S3Bucket, scene: Scene) -> None:
+def test_a_missing_bucket_of_results_is_a_systemic_error(bucket: S3Bucket, scene: Scene) -> None:
     work = Store("s3://no-such-bucket/work", bucket.options)
 
     with pytest.raises(BucketMissing) as caught:
@@ -396,7 +396,7 @@ def test_a_tile_s_chips_are_fetched_while_the_one_before_is_stored(scene: Scene)
     assert within(PATIENCE, work) == [2, 2]
 
 
-def test_the_run_says_what_it_did_in_one_line(scene: Scene) -> None:
+def test_a_run_summarises_its_batches_in_one_line(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: 20, 3: 30})
     plan = scene.plan()
     with scene.run(plan) as run:
@@ -409,7 +409,7 @@ def test_the_run_says_what_it_did_in_one_line(scene: Scene) -> None:
     assert nothing == "no chip was to embed: no network was loaded"
 
 
-def test_the_run_says_why_auto_chose_fp32(scene: Scene) -> None:
+def test_a_run_explains_why_auto_chose_fp32(scene: Scene) -> None:
     scene.put("27WXN", {1: 10})
     scene.embed()  # at fp32
     scene.put("27WXN", {2: 20})
@@ -468,7 +468,7 @@ def test_seconds_of_a_tile_leave_out_the_time_before_it_was_added(scene: Scene) 
     assert 0 < seconds <= most
 
 
-def test_vectors_in_the_results_are_those_of_the_chips_they_stand_beside(scene: Scene) -> None:
+def test_results_have_each_vector_beside_its_chip(scene: Scene) -> None:
     values = {
         number: int(value) for number, value in enumerate(np.random.default_rng(0).integers(0, 250, 30))
     }

@@ -112,7 +112,7 @@ def test_chips_become_rows_by_date_number_and_window_each_with_its_own_place_and
     [("cls", (64,)), ("mean", (64,)), ("patch", (32, 32, 64))],
     ids=["cls", "mean", "patch"],
 )
-def test_each_level_of_the_model_is_embedded_as_the_model_gives_it(
+def test_each_level_gives_the_vectors_of_the_model(
     scene: Scene, quick_checkpoint: Path, level: Level, shape: tuple[int, ...]
 ) -> None:
     data = chip_bytes(30 * chip_pixels("uint16", size=256))
@@ -127,7 +127,7 @@ def test_each_level_of_the_model_is_embedded_as_the_model_gives_it(
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_the_hour_of_acquisition_is_in_the_vector_and_a_chip_of_another_day_is_skipped(
+def test_the_hour_changes_the_vector_and_a_time_of_another_day_is_skipped(
     scene: Scene, quick_checkpoint: Path
 ) -> None:
     pixels = chip_pixels("uint8", size=256)
@@ -187,9 +187,7 @@ def test_a_changed_chip_is_embedded_with_all_its_windows_and_the_others_keep_the
 
 
 @pytest.mark.parametrize("batch_size", ["1", "3", "8"])
-def test_of_a_chip_in_progress_no_window_is_kept_and_of_a_finished_one_all_are(
-    scene: Scene, batch_size: str
-) -> None:
+def test_a_broken_run_keeps_all_windows_of_finished_chips_only(scene: Scene, batch_size: str) -> None:
     put(scene, {chip_name(number): quartered(10 * number) for number in range(1, 6)})
     encoder = scene.encoder(embedder=MeanEmbedder(spec=V15), batch_size=batch_size)
 
@@ -217,7 +215,7 @@ def test_of_a_chip_in_progress_no_window_is_kept_and_of_a_finished_one_all_are(
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5])
-def test_a_device_without_memory_for_a_chip_s_windows_takes_fewer_at_a_time(
+def test_a_device_with_too_little_memory_encodes_a_chip_s_windows_in_parts(
     scene: Scene, most: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(scene, {chip_name(number): quartered(10 * number) for number in range(1, 4)})
@@ -234,7 +232,7 @@ def test_a_device_without_memory_for_a_chip_s_windows_takes_fewer_at_a_time(
     assert any("out of memory on cpu: on with batches of" in message for message in caplog.messages)
 
 
-def test_each_window_is_told_its_own_place(scene: Scene) -> None:
+def test_each_window_is_encoded_with_its_own_place(scene: Scene) -> None:
     put(scene, {chip_name(1): quartered(10)})
     embedder = MeanEmbedder(spec=V15)
 
@@ -247,7 +245,7 @@ def test_each_window_is_told_its_own_place(scene: Scene) -> None:
     np.testing.assert_allclose(places.numpy(), wanted, atol=1e-6)
 
 
-def test_both_models_stand_side_by_side_in_one_work_store_and_one_output(
+def test_both_models_share_one_work_store_and_one_output(
     scene: Scene, tmp_path: Path, quick_checkpoint: Path
 ) -> None:
     v0 = settings(scene, write_checkpoint(tmp_path / "v0.ckpt", lightning_checkpoint("custom")))
