@@ -1,8 +1,12 @@
 """`clay verify` over many tiles on loopback S3: must stay under a minute for 10,000.
 
-Fills a bucket with chips of a few bytes (a listing is all that is looked at) and published files that are as
-the settings say, then runs the command in a process of its own. The server is rclone's, or moto's, which
-is the slower of the two: `--server moto --tiles 1000`.
+Fills a bucket with chips of a few bytes (only their listing is read) and published files that match the
+settings, then runs the command in a process of its own. The server is rclone's, or moto's, which is slower:
+`--server moto --tiles 1000`.
+
+`--deep` reads every row as well: `--tiles 100 --chips 484 --deep`. `--recompute N` embeds N chips again, so
+that it fills the bucket with real chips, embedded by an untrained `small` network:
+`--tiles 2 --chips 8 --recompute 8`. Either is timed beside the plain command.
 """
 
 import argparse
@@ -16,16 +20,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.measure import measure
+from clay_assets import embed_tile
+from clay_assets.demo.checkpoint import write_untrained_checkpoint
 from clay_assets.publishing import read_provenance, write_geoparquet
 from clay_assets.publishing.publish import inputs_word
 from clay_assets.results.fingerprint import chips_digest
 from clay_assets.state import TileStores
 from clay_assets.storage import Store
 from clay_assets.tiles.inventory import list_chips
+from clay_assets_tests.geotiffs import chip_bytes, chip_name, chip_pixels
 from clay_assets_tests.s3_server import S3Bucket, client, serving
 from clay_assets_tests.storage.servers import rclone
 from clay_assets_tests.tile_scene import DATE, FINGERPRINT, finish, know_checkpoint, put_chips
@@ -47,35 +55,49 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, default=10_000)
     parser.add_argument("--chips", type=int, default=2, help="of a tile")
     parser.add_argument("--server", choices=("rclone", "moto", "folder"), default="rclone")
+    parser.add_argument("--deep", action="store_true", help="time `clay verify --deep` as well")
+    parser.add_argument("--recompute", type=int, metavar="N", help="time `clay verify --recompute N` as well")
     arguments = parser.parse_args()
     tiles = TILES[: arguments.tiles]
+    runs: list[list[str]] = [[]]
+    runs += [["--deep"]] if arguments.deep else []
+    runs += [["--recompute", str(arguments.recompute)]] if arguments.recompute else []
     with tempfile.TemporaryDirectory(prefix="clay-verify-") as folder, _places(arguments.server) as variables:
         root = Path(folder)
         os.environ.update(variables)
         where = variables.get("ROOT", f"{root}/data")
         stores = TileStores(*(Store(f"{where}/{name}") for name in ("chips", "work", "embeddings")))
-        _fill(stores, root, tiles, arguments.chips)
+        started = time.perf_counter()
+        (root / "tiles.txt").write_text("\n".join(tiles))
+        fill = _embed if arguments.recompute else _fill
+        fill(stores, root, tiles, arguments.chips)
+        print(f"filled in {time.perf_counter() - started:.0f} s", file=sys.stderr)
         environment = {
             **os.environ,
             "CLAY_CHIPS_URI": stores.chips.uri,
             "CLAY_WORK_URI": stores.work.uri,
             "CLAY_OUTPUT_URI": stores.output.uri,
             "CLAY_CHECKPOINT": str(root / "clay.ckpt"),
+            "CLAY_ALLOW_UNTRAINED": "1",
             "XDG_CACHE_HOME": str(root / "cache"),
         }
-        done = measure([sys.executable, "-m", "clay_assets", "verify"], cwd=root, environment=environment)
-    print(done.output)
-    row = {
-        "benchmark": "verify",
-        "server": arguments.server,
-        "tiles": len(tiles),
-        "chips": arguments.chips * len(tiles),
-        "wall_s": round(done.wall, 1),
-        "cpu_s": round(done.cpu, 1),
-        "tiles_per_s": round(len(tiles) / done.wall),
-        "peak_mb": round(done.peak_mb),
-    }
-    print(json.dumps(row))
+        published = sum(file.size for file in stores.output.list())
+        for options in runs:
+            command = [sys.executable, "-m", "clay_assets", "verify", *options]
+            done = measure(command, cwd=root, environment=environment)
+            print(done.output)
+            row = {
+                "benchmark": " ".join(["verify", *options]),
+                "server": arguments.server,
+                "tiles": len(tiles),
+                "chips": arguments.chips * len(tiles),
+                "published_gb": round(published / 1e9, 3),
+                "wall_s": round(done.wall, 1),
+                "cpu_s": round(done.cpu, 1),
+                "tiles_per_s": round(len(tiles) / done.wall),
+                "peak_mb": round(done.peak_mb),
+            }
+            print(json.dumps(row))
 
 
 @contextmanager
@@ -91,11 +113,9 @@ def _places(server: str) -> Iterator[dict[str, str]]:
 
 
 def _fill(stores: TileStores, root: Path, tiles: list[str], chips: int) -> None:
-    """Chips and published files of all tiles, and a description of the checkpoint."""
-    started = time.perf_counter()
+    """Write chips of a few bytes, published files of all tiles, and a description of the checkpoint."""
     (root / "clay.ckpt").write_bytes(b"weights")
     know_checkpoint(stores.work, Store(root / "clay.ckpt"))
-    (root / "tiles.txt").write_text("\n".join(tiles))
     sample = TileStores(*(Store(root / f"sample/{name}") for name in ("chips", "work", "embeddings")))
     finish(sample, "27WXN", chips=chips)
     (made,) = sample.output.list()
@@ -119,7 +139,23 @@ def _fill(stores: TileStores, root: Path, tiles: list[str], chips: int) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(put, tiles))
-    print(f"filled in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+
+
+def _embed(stores: TileStores, root: Path, tiles: list[str], chips: int) -> None:
+    """Write real chips, and embed and publish each tile with an untrained network."""
+    write_untrained_checkpoint(root / "clay.ckpt")
+    for tile in tiles:
+        for number in range(1, chips + 1):
+            pixels = np.roll(chip_pixels(), 37 * number, axis=1)
+            stores.chips.write(f"{tile}/{DATE}/{chip_name(number, tile=tile)}", chip_bytes(pixels))
+        embed_tile(
+            tile,
+            chips=stores.chips.uri,
+            checkpoint=root / "clay.ckpt",
+            output=stores.output.uri,
+            work=stores.work.uri,
+            allow_untrained=True,
+        )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from dotenv import dotenv_values
 
+from clay_assets.cli_options import add_tiles
 from clay_assets.export import command as export_command
 from clay_assets.search import command as similar_command
 from clay_assets.settings import Settings, SettingsError
@@ -102,9 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Say how many tiles are in which state, what is left to embed, and how long that takes at"
         " the rate of earlier runs. CLAY_* and AWS_* variables, or .env, say where everything lies.",
     )
-    estimate.add_argument(
-        "--tiles", type=Path, metavar="FILE", help="manifest to look at instead of the one CLAY_TILES names"
-    )
+    add_tiles(estimate)
     prune = commands.add_parser(
         "prune",
         help="name the published files of tiles that have no chips any more, or are not in the manifest",

@@ -32,20 +32,28 @@ BOX = shapely.box(-18.75, 64.9, -18.6, 65.05)
 EXAMPLE = "claytile_27WXM_20200615_v02_0003.tif"
 
 
-@pytest.fixture
-def there(tmp_path: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch, no_settings: None) -> Path:  # noqa: ARG001
-    """A working directory with the document's files, and the same files in a bucket."""
-    folder = write_collection(tmp_path / "data" / "embeddings")
-    write_catalog(Store(folder), Store(tmp_path / "data" / "stac"), version=1)
-    export(folder, Store(tmp_path / "data" / "shared"), dtype="uint8")
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> tuple[Path, S3Bucket]:
+    """A folder with the files that the document names, and a bucket with the same embeddings."""
+    root = tmp_path_factory.mktemp("using")
+    folder = write_collection(root / "data" / "embeddings")
+    write_catalog(Store(folder), Store(root / "data" / "stac"), version=1)
+    export(folder, Store(root / "data" / "shared"), dtype="uint8")
     bucket = S3Bucket(s3_server, "my-embeddings")
     client(s3_server).create_bucket(Bucket=bucket.name)
     for path in folder.iterdir():
         bucket.store("clay").put(path.name, path)
+    return root, bucket
+
+
+@pytest.fixture
+def there(files: tuple[Path, S3Bucket], monkeypatch: pytest.MonkeyPatch, no_settings: None) -> Path:  # noqa: ARG001
+    """The folder as the working directory, and an environment that reaches the bucket."""
+    root, bucket = files
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    monkeypatch.chdir(root)
+    return root
 
 
 def stacked(frame: Any) -> Any:  # noqa: ANN401 - a frame of one library or another

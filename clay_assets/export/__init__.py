@@ -1,13 +1,12 @@
-"""One dataset of all tiles, for those who share embeddings: `clay export`.
+"""`clay export`: one dataset of all tiles, for sharing embeddings.
 
 GeoParquet 1.1 with a bbox column, rows along a Hilbert curve, partitioned by grid zone and year; vectors as
-they are or as bytes, and what the bytes cost, measured. Reading is `reading`'s; published files are not
-changed.
+float32, or as bytes with their measured loss. Published files stay as they are.
 
-    layout.py        which row goes where: zone, year, Hilbert order, row groups
-    gathering.py     rows of many files in that order, in bounded memory
-    quantization.py  float32 ↔ uint8, and the recall that is left
+    layout.py        zone, year and place on the curve of each row; rows of many files in that order
+    quantization.py  float32 ↔ uint8, and the recall that remains
     writer.py        one partition's file
-    dataset.py       `export`: all of it in order, and the report beside it
+    stac_item.py     the dataset as a STAC Item
+    dataset.py       `export`: all steps in order, and the report beside the data
     command.py       `clay export`
 """

@@ -1,40 +1,30 @@
-"""`export`: published files into one dataset, `grid_zone=27W/year=2020/embeddings.parquet`, and its report.
+"""`export`: published files as one dataset, `grid_zone=27W/year=2020/embeddings.parquet`, and its report.
 
-`_report.json` beside the folders says what was written and what the bytes cost; `_item.json` is a STAC Item
-of the whole. Readers of a folder pass over names that begin with an underscore.
+`_report.json` beside the folders holds counts and the recall; `_item.json` is a STAC Item of the dataset.
+Readers of a folder ignore names that begin with an underscore.
 """
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clay_assets.chips.antimeridian import joined_bounds
-from clay_assets.export.gathering import Gatherer
-from clay_assets.export.layout import place_rows, row_groups
-from clay_assets.export.quantization import (
-    SAMPLE_ROWS,
-    SEED,
-    Recall,
-    calibrate,
-    dequantize,
-    quantize,
-    recall,
-)
+from clay_assets.export.layout import Gatherer, place_rows, row_groups
+from clay_assets.export.quantization import SAMPLE_ROWS, SEED, Recall, calibrate, dequantize, quantize, recall
 from clay_assets.export.stac_item import export_item
 from clay_assets.export.writer import Partition, write_partition
 from clay_assets.publishing.schema import Bounds
 from clay_assets.reading.embeddings import chosen_files
-from clay_assets.reading.facts import Facts, Quantization
+from clay_assets.reading.facts import Facts
 from clay_assets.reading.files import NothingToRead, Where
 from clay_assets.reading.selection import Selection, boxes_of
 from clay_assets.search.similarity import collection_mean
+from clay_assets.stac.parts import as_bytes
 from clay_assets.storage import S3Options, Store
 
 Stored = Literal["float32", "uint8"]
@@ -44,19 +34,19 @@ NAME = "embeddings.parquet"
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """Result of an export.
 
     Attributes:
-        url: Of the dataset's folder.
-        rows: In it.
-        files: Partitions.
-        bytes: Of all files.
-        dtype: Of the vectors as stored.
+        url: URL of the dataset's folder.
+        rows: Number of rows.
+        files: Number of partitions.
+        bytes: Size of all files.
+        dtype: Stored type of the vectors.
         first: Earliest acquisition.
         last: Latest acquisition.
         bbox: Of all rows, degrees in OGC:CRS84.
-        recall: What the copy costs; None for float32, which costs nothing, and for a handful of rows.
-        provenance: What all files share.
+        recall: Loss by quantization; None for float32, or for too few rows.
+        provenance: What all files have in common.
     """
 
     url: str
@@ -79,60 +69,67 @@ def export(
     version: int | None = None,
     options: S3Options | None = None,
 ) -> Exported:
-    """Write one dataset of all published files at an address; an earlier one at `target` is replaced.
+    """Writes one dataset of all published files; replaces an earlier one at `target`.
 
-    Files appear one by one: read a dataset that is being replaced when it is done.
+    Files appear one by one: read a dataset that is being replaced only when the export has ended.
 
     Args:
         where: A folder, a file, or a list of either.
-        target: Folder or prefix of the dataset's own.
-        dtype: Of the vectors as stored; `uint8` takes about a quarter of the bytes.
-        version: Of the published files, where a folder has several.
-        options: How to reach S3; the AWS SDK's own variables and files where None.
+        target: Folder or prefix that holds the dataset alone.
+        dtype: Stored type of the vectors; `uint8` takes about a quarter of the bytes.
+        version: Version of the published files, if a folder has several.
+        options: How to reach S3; None for the AWS SDK's own variables and files.
 
     Raises:
         MixedEmbeddings, NothingToRead, DamagedFileError, StorageError: As `read_embeddings`.
-        NoGridZone: A file's name says no tile.
-        ValueError: The level has several vectors a row, or the target holds what is exported.
+        NoGridZone: A file's name has no tile.
+        ValueError: The level has several vectors a row, or the target holds the published files.
     """
     files, facts = chosen_files(where, Selection(version=version), options)
     _refuse(facts, [file.url for file in files], target)
     placed = place_rows(files, facts)
-    gatherer = Gatherer(files, facts, placed)
-    how = calibrate(files, facts) if dtype == "uint8" else None
-    said = _shared([fact.provenance for fact in facts])
-    width = gatherer.take(np.arange(1)).vectors.shape[1]
-    written: dict[str, int] = {}
+    gatherer = Gatherer(files, facts)
+    quantization = calibrate(files, facts) if dtype == "uint8" else None
+    provenance = _common([fact.provenance for fact in facts])
+    width = gatherer.take(placed[:1]).vectors.shape[1]
+    sizes: dict[str, int] = {}
     parts: list[Partition] = []
     with tempfile.TemporaryDirectory(prefix="clay-export-") as folder:
-        for zone, year, rows in placed.partitions():
-            path = Path(folder) / NAME
+        path = Path(folder) / NAME
+        for (zone, year), rows in placed.groupby(["zone", "year"], observed=True):
             groups = (gatherer.take(group) for group in row_groups(rows))
-            parts.append(write_partition(path, groups, width, said, how))
+            parts.append(write_partition(path, groups, width, provenance, quantization))
             key = f"grid_zone={zone}/year={year}/{NAME}"
             target.put(key, path)
-            written[key] = path.stat().st_size
-    _remove_others(target, set(written))
-    boxes = [box for part in parts for box in boxes_of(part.bounds)]
+            sizes[target.url(key)] = path.stat().st_size
+    for earlier in target.list("grid_zone="):
+        if earlier.url not in sizes:
+            target.delete(earlier)
+    measured = None
+    if quantization is not None:
+        exact = gatherer.take(placed.sample(min(len(placed), SAMPLE_ROWS), random_state=SEED)).vectors
+        copy = dequantize(quantize(exact, quantization), quantization)
+        measured = recall(exact, copy, collection_mean(files, facts, width))
     done = Exported(
         url=target.uri,
-        rows=len(placed.row),
-        files=len(written),
-        bytes=sum(written.values()),
+        rows=len(placed),
+        files=len(sizes),
+        bytes=sum(sizes.values()),
         dtype=dtype,
         first=min(part.first for part in parts),
         last=max(part.last for part in parts),
-        bbox=joined_bounds(np.array(boxes)),
-        recall=_cost(gatherer, len(placed.row), how, collection_mean(files, facts, width)) if how else None,
-        provenance=said,
+        bbox=joined_bounds(np.array([box for part in parts for box in boxes_of(part.bounds)])),
+        recall=measured,
+        provenance=provenance,
     )
-    target.write("_report.json", _json(asdict(done)))
-    target.write("_item.json", _json(export_item(done, width, how, datetime.now(UTC))))
+    days = {"first": str(done.first), "last": str(done.last)}
+    target.write("_report.json", as_bytes(asdict(done) | days))
+    target.write("_item.json", as_bytes(export_item(done, width, quantization, datetime.now(UTC))))
     return done
 
 
 def _refuse(facts: Sequence[Facts], urls: Sequence[str], target: Store) -> None:
-    if not facts or not sum(fact.rows for fact in facts):
+    if not sum(fact.rows for fact in facts):
         raise NothingToRead("got no rows to export; expected published embeddings of this version")
     shapes = {fact.shape for fact in facts if len(fact.shape) > 1}
     if shapes:
@@ -140,42 +137,25 @@ def _refuse(facts: Sequence[Facts], urls: Sequence[str], target: Store) -> None:
             f"got embeddings of shape {shapes.pop()}; expected one vector a row. Embed at level mean, or the"
             " model's own, to export"
         )
-    # A reader of the one would take the other's files along.
-    nested = [url for url in urls if f"{target.uri}/".startswith(f"{url.rpartition('/')[0]}/")]
-    nested += [url for url in urls if url.startswith(f"{target.uri}/")]
+    # Readers of either folder would read the other's files too.
+    nested = [
+        url
+        for url in urls
+        if f"{target.uri}/".startswith(f"{url.rpartition('/')[0]}/") or url.startswith(f"{target.uri}/")
+    ]
     if nested:
         raise ValueError(
             f"got the target {target.uri}, in one folder with {nested[0]}; expected a folder of its own"
         )
 
 
-def _cost(gatherer: Gatherer, rows: int, how: Quantization, mean: NDArray[np.float64]) -> Recall | None:
-    drawn = np.random.default_rng(SEED).choice(rows, min(rows, SAMPLE_ROWS), replace=False)
-    # Taken in the files' order, so that each is decoded once, and compared in the order drawn.
-    order = np.argsort(drawn)
-    exact = gatherer.take(drawn[order]).vectors[np.argsort(order)]
-    return recall(exact, dequantize(quantize(exact, how), how), mean)
-
-
-def _shared(provenances: Sequence[dict[str, str]]) -> dict[str, str]:
-    """What all files say alike; counts added up."""
-    first = provenances[0]
-    said = {name: text for name, text in first.items() if all(p.get(name) == text for p in provenances)}
-    said.pop("inputs", None)
+def _common(provenances: Sequence[dict[str, str]]) -> dict[str, str]:
+    """Returns what all files say alike, without `inputs`; counts are added up."""
+    first, *others = provenances
+    common = {name: text for name, text in first.items() if all(one.get(name) == text for one in others)}
+    common.pop("inputs", None)
     for name in ("chips", "skipped"):
-        counts = [p.get(name, "") for p in provenances]
+        counts = [one.get(name, "") for one in provenances]
         if all(count.isdecimal() for count in counts):
-            said[name] = str(sum(map(int, counts)))
-    return said
-
-
-def _remove_others(target: Store, keys: set[str]) -> None:
-    """Remove partitions of an earlier export that this one has no rows for."""
-    kept = {target.url(key) for key in keys}
-    for found in target.list("grid_zone="):
-        if found.url not in kept:
-            target.delete(found)
-
-
-def _json(document: dict[str, Any]) -> bytes:
-    return (json.dumps(document, indent=2, default=str) + "\n").encode()
+            common[name] = str(sum(map(int, counts)))
+    return common

@@ -1,70 +1,48 @@
-"""Which row goes where: its grid zone and year, and its place along a Hilbert curve.
+"""The order of an export: each row's grid zone, year and place along a Hilbert curve; rows in that order."""
 
-Only dates and outlines are read. What is held of a row are 26 bytes.
-"""
-
+import functools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import geopandas
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
 from clay_assets.publishing import parse_published_name
 from clay_assets.publishing.schema import CRS
+from clay_assets.reading.embeddings import ALONGSIDE
 from clay_assets.reading.facts import Facts
 from clay_assets.reading.files import SourceFile
-from clay_assets.reading.scan import at_once, blocks, tasks
+from clay_assets.reading.scan import Block, at_once, blocks, tasks
 
 ROWS = 10_000
-"""Rows of a row group, about; between half as many and as many again; readers skip by their bounds."""
+"""Rows of a row group, about: between half and one and a half times as many. Readers skip by their bounds."""
 
 WORLD = (-180.0, -90.0, 180.0, 90.0)
 LEVEL = 16
 """Of the Hilbert curve: cells of 0.0055 degrees of longitude, an eighth of a chip at the equator."""
 
+HELD_BYTES = 256 * 2**20
+"""Decoded files kept in memory: neighbours on the curve come from the same few tiles."""
+
 
 class NoGridZone(ValueError):
-    """A file's name says no tile, so that its rows have no grid zone."""
+    """A file's name has no tile, so that the grid zone of its rows is unknown."""
 
 
-@dataclass(frozen=True, eq=False)
-class Placed:
-    """All rows of a collection by where they go.
+def place_rows(files: Sequence[SourceFile], facts: Sequence[Facts]) -> pd.DataFrame:
+    """Reads every row's date and outline.
 
-    Attributes:
-        zones: Grid zones that occur, such as `27W`.
-        zone: (N,) index into `zones`.
-        year: (N,) of acquisition.
-        curve: (N,) distance along the Hilbert curve.
-        file: (N,) index of the row's file.
-        row: (N,) the row within its file.
-    """
-
-    zones: list[str]
-    zone: NDArray[np.int32]
-    year: NDArray[np.int16]
-    curve: NDArray[np.int64]
-    file: NDArray[np.int32]
-    row: NDArray[np.int32]
-
-    def partitions(self) -> Iterator[tuple[str, int, NDArray[np.int64]]]:
-        """Each zone and year with its rows, as indices in Hilbert order, then the files'."""
-        order = np.lexsort((self.row, self.file, self.curve, self.year, self.zone))
-        changes = np.diff(self.zone[order]) | np.diff(self.year[order])
-        for part in np.split(order, np.flatnonzero(changes) + 1):
-            if len(part):
-                yield self.zones[self.zone[part[0]]], int(self.year[part[0]]), part
-
-
-def place_rows(files: Sequence[SourceFile], facts: Sequence[Facts]) -> Placed:
-    """Look at every row's date and outline.
+    Returns:
+        Sorted by its columns: `zone` (such as `27W`), `year`, `curve` (distance along the Hilbert curve),
+        `file` (index into `files`) and `row` (within its file); 20 bytes a row.
 
     Raises:
-        NoGridZone: A file's name says no tile.
+        NoGridZone: A file's name has no tile.
     """
     names = [parse_published_name(file.name) for file in files]
     nameless = [file.name for file, name in zip(files, names, strict=True) if name is None]
@@ -73,30 +51,64 @@ def place_rows(files: Sequence[SourceFile], facts: Sequence[Facts]) -> Placed:
             f"got {len(nameless)} files such as {nameless[0]}; expected published names such as"
             " 27WXN_20200101_20231231_v001.gpq, which say the grid zone"
         )
-    zone_of = [name.tile[:3] for name in names if name is not None]
-    zones = sorted(set(zone_of))
 
-    def look(index: int) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
+    zones = [name.tile[:3] for name in names if name is not None]
+    category = pd.CategoricalDtype(sorted(set(zones)))
+
+    def read(index: int) -> pd.DataFrame:
         years, curves = [np.empty(0, np.int16)], [np.empty(0, np.int64)]
         for task in tasks([files[index]], [facts[index]]):
             for block in blocks(task, ["date", "geometry"], vectors=False):
                 years.append(pc.year(block.rows["date"]).to_numpy().astype(np.int16))
                 outlines = geopandas.GeoSeries(shapely.from_wkb(block.rows["geometry"].to_numpy()), crs=CRS)
                 curves.append(outlines.hilbert_distance(WORLD, LEVEL).to_numpy().astype(np.int64))
-        return np.concatenate(years), np.concatenate(curves)
+        year = np.concatenate(years)
+        return pd.DataFrame(
+            {
+                "zone": zones[index],
+                "year": year,
+                "curve": np.concatenate(curves),
+                "file": np.full(len(year), index, np.int32),
+                "row": np.arange(len(year), dtype=np.int32),
+            }
+        ).astype({"zone": category})
 
-    found = list(at_once(look, range(len(files))))
-    lengths = [len(years) for years, _ in found]
-    return Placed(
-        zones=zones,
-        zone=np.repeat(np.array([zones.index(zone) for zone in zone_of], np.int32), lengths),
-        year=np.concatenate([years for years, _ in found]),
-        curve=np.concatenate([curve for _, curve in found]),
-        file=np.repeat(np.arange(len(files), dtype=np.int32), lengths),
-        row=np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
-    )
+    placed = pd.concat(at_once(read, range(len(files))), ignore_index=True)
+    return placed.sort_values(["zone", "year", "curve", "file", "row"], ignore_index=True)
 
 
-def row_groups(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Cut a partition into groups of about `ROWS`, alike in size; one group, if it has fewer."""
-    return np.array_split(rows, max(1, math.floor(len(rows) / ROWS + 0.5)))
+def row_groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Cuts a partition into groups of about `ROWS`, equal within one row; a smaller one stays whole."""
+    cuts = np.array_split(np.arange(len(rows)), max(1, math.floor(len(rows) / ROWS + 0.5)))
+    return [rows.iloc[cut[0] : cut[-1] + 1] for cut in cuts]
+
+
+class Gatherer:
+    """Takes rows of a collection in any order; keeps only a few files decoded."""
+
+    def __init__(self, files: Sequence[SourceFile], facts: Sequence[Facts]) -> None:
+        self._files, self._facts = files, facts
+        largest = max(fact.rows * (4 * fact.width + 256) for fact in facts)  # 256: URL, outline, date
+        self._file = functools.lru_cache(max(2, HELD_BYTES // largest))(self._read)
+
+    def take(self, rows: pd.DataFrame) -> Block:
+        """Returns rows in the given order.
+
+        Args:
+            rows: Rows of `place_rows`.
+        """
+        files, places = rows["file"].to_numpy(), rows["row"].to_numpy()
+        pieces, vectors = [], []
+        for index in np.unique(files):
+            block, local = self._file(int(index)), places[files == index]
+            pieces.append(block.rows.take(pa.array(local)))
+            vectors.append(block.vectors[local])
+        order = np.argsort(np.argsort(files, kind="stable"))
+        table = pa.concat_tables(pieces, promote_options="permissive").take(pa.array(order))
+        return Block(table, np.concatenate(vectors)[order])
+
+    def _read(self, index: int) -> Block:
+        parts = tasks([self._files[index]], [self._facts[index]])
+        found = [block for part in parts for block in blocks(part, ALONGSIDE)]
+        vectors: NDArray[np.float32] = np.concatenate([block.vectors for block in found])
+        return Block(pa.concat_tables([block.rows for block in found]), vectors)

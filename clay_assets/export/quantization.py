@@ -1,7 +1,7 @@
-"""Vectors as bytes: an affine map for each dimension, the same for the whole collection; and what it costs.
+"""Vectors as bytes: an affine map for each dimension, the same for the whole collection; and its loss.
 
-Each dimension's smallest value becomes 0, its largest 255. Recall says how many of the ten nearest neighbours
-are still the ten nearest after the way there and back.
+Each dimension's smallest value becomes 0, its largest 255. Recall is the share of the ten nearest neighbours
+that are the ten nearest after quantization too.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from clay_assets.reading.scan import Task, at_once, blocks, tasks
 STEPS = 255
 NEIGHBOURS = 10
 SAMPLE_ROWS = 20_000
-"""Rows among which neighbours are looked for: 61 MB of 768 float32."""
+"""Rows among which neighbours are searched: 61 MB of 768 float32."""
 
 QUERIES = 1_000
 SEED = 0
@@ -26,42 +26,16 @@ SEED = 0
 Vectors = NDArray[np.float32]
 
 
-def calibrate(files: Sequence[SourceFile], facts: Sequence[Facts]) -> Quantization:
-    """Find each dimension's range over the whole collection, in one pass."""
-
-    def look(task: Task) -> tuple[Vectors, Vectors]:
-        low, high = [], []
-        for block in blocks(task, []):
-            low.append(block.vectors.min(axis=0))
-            high.append(block.vectors.max(axis=0))
-        return np.min(low, axis=0), np.max(high, axis=0)
-
-    ranges = list(at_once(look, [task for task in tasks(files, facts) if task.facts.rows]))
-    low = np.min([pair[0] for pair in ranges], axis=0)
-    span = np.max([pair[1] for pair in ranges], axis=0) - low
-    return Quantization(np.where(span > 0, span / np.float32(STEPS), np.float32(1)), low)
-
-
-def quantize(vectors: Vectors, how: Quantization) -> NDArray[np.uint8]:
-    """(N, D) float32 to bytes, to the nearest step."""
-    return np.clip(np.rint((vectors - how.offset) / how.scale), 0, STEPS).astype(np.uint8)
-
-
-def dequantize(stored: NDArray[np.uint8], how: Quantization) -> Vectors:
-    """(N, D) bytes to float32; off by at most half a step."""
-    return stored.astype(np.float32) * how.scale + how.offset
-
-
 @dataclass(frozen=True)
 class Recall:
-    """How many of the nearest neighbours are found again.
+    """Share of nearest neighbours that are found again.
 
     Attributes:
-        raw: Of vectors as they are, 0 to 1.
+        raw: With vectors as they are, 0 to 1.
         centred: With the mean subtracted.
         neighbours: Compared for each query.
-        queries: Rows looked from.
-        among: Rows looked among, drawn from the collection by a fixed seed.
+        queries: Rows whose neighbours are compared.
+        among: Rows searched, a sample of the collection.
     """
 
     raw: float
@@ -71,16 +45,40 @@ class Recall:
     among: int
 
 
+def calibrate(files: Sequence[SourceFile], facts: Sequence[Facts]) -> Quantization:
+    """Finds each dimension's range over the whole collection, in one pass."""
+
+    def extremes(task: Task) -> tuple[Vectors, Vectors]:
+        found = [(block.vectors.min(axis=0), block.vectors.max(axis=0)) for block in blocks(task, [])]
+        return np.min([low for low, _ in found], axis=0), np.max([high for _, high in found], axis=0)
+
+    ranges = list(at_once(extremes, [task for task in tasks(files, facts) if task.facts.rows]))
+    low = np.min([low for low, _ in ranges], axis=0)
+    span = np.max([high for _, high in ranges], axis=0) - low
+    return Quantization(np.where(span > 0, span / np.float32(STEPS), np.float32(1)), low)
+
+
+def quantize(vectors: Vectors, quantization: Quantization) -> NDArray[np.uint8]:
+    """Returns (N, D) float32 as bytes, rounded to the nearest step."""
+    steps = np.rint((vectors - quantization.offset) / quantization.scale)
+    return np.clip(steps, 0, STEPS).astype(np.uint8)
+
+
+def dequantize(stored: NDArray[np.uint8], quantization: Quantization) -> Vectors:
+    """Returns (N, D) bytes as float32, within half a step of the original."""
+    return stored.astype(np.float32) * quantization.scale + quantization.offset
+
+
 def recall(exact: Vectors, copy: Vectors, mean: NDArray[Any]) -> Recall | None:
-    """Compare the nearest neighbours, by cosine, before and after.
+    """Compares the nearest neighbours, by cosine, before and after quantization.
 
     Args:
-        exact: (N, D) a sample of the collection, in random order.
-        copy: (N, D) the same rows as a reader of the copy has them.
+        exact: (N, D), a sample of the collection in random order.
+        copy: (N, D), the same rows as readers of the copy see them.
         mean: (D,) of the collection.
 
     Returns:
-        None for fewer rows than a query has neighbours.
+        None if there are no more rows than a query has neighbours.
     """
     if len(exact) <= NEIGHBOURS:
         return None
@@ -94,7 +92,7 @@ def recall(exact: Vectors, copy: Vectors, mean: NDArray[Any]) -> Recall | None:
 
 
 def _nearest(vectors: NDArray[Any], queries: int) -> NDArray[np.int64]:
-    """Rows nearest to each of the first `queries` rows, without themselves."""
+    """Returns the rows nearest to each of the first `queries` rows, without these themselves."""
     units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
     nearest = np.empty((queries, NEIGHBOURS), np.int64)
     for start in range(0, queries, 100):  # 16 MB of cosines at a time

@@ -1,13 +1,11 @@
-"""Find places like this one: the nearest embeddings by cosine, by brute force in bounded memory.
+"""Finds similar places: the nearest embeddings by cosine, compared one by one in bounded memory, no index.
 
-Every vector is read once and compared; no index is built. Belongs here: examples, the comparison, the table,
-the picture of what was found, and the command `clay similar`. Opening files and walking through them is
-`reading`'s. Imports neither PyTorch nor Dagster, and itself nothing: the command line should not wait for
-geopandas when it is asked for something else.
+Imports neither PyTorch nor Dagster. This file imports nothing, so that other commands do not wait for
+geopandas.
 
-    similar.py    `similar`: all of it in order
-    examples.py   chips by URL, by place and by date → the rows that are searched for
-    similarity.py the collection's mean, cosine, the k best of a stream
-    picture.py    the chips found, in true colour
-    command.py    `clay similar`
+    similar.py     `similar`: all steps in order
+    examples.py    chips named by URL or by place and date → their rows and vectors
+    similarity.py  the collection's mean, the cosine, the k best of a stream
+    picture.py     the chips found, in true colour
+    command.py     `clay similar`
 """

@@ -1,15 +1,13 @@
-"""Draw chips that were found, in true colour, each with its place, date and similarity.
+"""Draws the chips found in true colour, each with its place, date and similarity.
 
-The chips are read again from their `source_url`s. One that can't be had any more is drawn as a grey square
-that says so.
+Reads the chips again from their `source_url`s. A chip that can't be read is drawn as a grey square that says
+so.
 """
 
 import io
 import math
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date
 
 import geopandas
 import numpy as np
@@ -22,7 +20,7 @@ from clay_assets.results.picture import WHITE
 from clay_assets.search.examples import middle_of
 from clay_assets.storage import S3Options, StorageError, Store
 from clay_model.model_spec import ModelSpec
-from clay_model.spec import BANDS, V0, model_of
+from clay_model.spec import BANDS, MODELS, V0
 
 SIDE = 192
 """Pixels along a chip's side in the picture."""
@@ -44,32 +42,23 @@ class Shown:
 
     Attributes:
         url: To read it from.
-        date: Of acquisition.
         place: Longitude and latitude of its middle, degrees.
-        said: What it is: its similarity, or an example.
+        caption: Two lines: place; date, and similarity or `example`.
     """
 
     url: str
-    date: date
     place: tuple[float, float]
-    said: str
-
-    @property
-    def caption(self) -> str:
-        """Two lines: place; date and similarity."""
-        lon, lat = self.place
-        north, east = "N" if lat >= 0 else "S", "E" if lon >= 0 else "W"
-        return f"{abs(lat):.3f}° {north} {abs(lon):.3f}° {east}\n{self.date}  {self.said}"
+    caption: str
 
 
 def picture_of(
     found: geopandas.GeoDataFrame, examples: geopandas.GeoDataFrame, options: S3Options | None = None
 ) -> tuple[bytes, list[str]]:
-    """Draw the examples in the first row, what was found below.
+    """Draws the examples in the first row, the rows found below.
 
     Args:
         found: As `similar` returns it.
-        examples: `source_url`, `date`, `geometry` and `wanted` of the examples and counter-examples.
+        examples: As `search` returns it.
         options: How to reach chips on S3.
 
     Returns:
@@ -78,9 +67,10 @@ def picture_of(
     first, others = shown_chips(examples), shown_chips(found)
     chips = [*first, *others]
     with ThreadPoolExecutor(READERS) as pool:
-        spec = _spec(found.attrs.get("clay", {}).get("model", ""))
+        model = found.attrs.get("clay", {}).get("model", "")
+        spec = next((spec for spec in MODELS if model.startswith(f"{spec.name}-")), V0)
         drawn = list(pool.map(lambda chip: _true_colour(chip, spec, options), chips))
-    # The examples begin a row, and so does what was found.
+    # The examples begin a row, and so do the rows found.
     starts = [*range(0, len(first), ACROSS), *range(len(first), len(chips), ACROSS)]
     rows = [range(at, end) for at, end in zip(starts, [*starts[1:], len(chips)], strict=True)]
     width = GAP + max(map(len, rows)) * (SIDE + GAP)
@@ -104,11 +94,11 @@ def picture_of(
 def true_colour(
     pixels: NDArray[np.float32], bands: tuple[str, ...] = BANDS, side: int = SIDE
 ) -> NDArray[np.uint8]:
-    """True colour of a chip; a square root lifts dark land.
+    """Returns a chip in true colour; a square root brightens dark land.
 
     Args:
         pixels: (bands, H, W), reflectance x 10,000.
-        bands: Their names, B02, B03 and B04 among them.
+        bands: Their names, including B02, B03 and B04.
         side: Pixels along the picture's side.
 
     Returns:
@@ -120,21 +110,21 @@ def true_colour(
     return np.asarray(image.resize((side, side), Image.Resampling.BOX))
 
 
-def shown_chips(frame: geopandas.GeoDataFrame) -> Sequence[Shown]:
-    """What is drawn of examples, or of what was found."""
-    middles = [middle_of(outline) for outline in frame.geometry]
-    if "similarity" in frame:
-        said = [f"{similarity:.3f}" for similarity in frame["similarity"]]
-    else:
-        said = ["example" if wanted else "to avoid" for wanted in frame["wanted"]]
-    return [
-        Shown(url, day, (middle.x, middle.y), what)
-        for url, day, middle, what in zip(frame["source_url"], frame["date"], middles, said, strict=True)
-    ]
+def shown_chips(frame: geopandas.GeoDataFrame) -> list[Shown]:
+    """Returns the chips of examples, or of rows found."""
+    shown = []
+    for row in frame.itertuples():
+        middle = middle_of(row.geometry)
+        north, east = "N" if middle.y >= 0 else "S", "E" if middle.x >= 0 else "W"
+        found = "similarity" in frame
+        role = f"{row.similarity:.3f}" if found else "example" if row.wanted else "to avoid"
+        caption = f"{abs(middle.y):.3f}° {north} {abs(middle.x):.3f}° {east}\n{row.date}  {role}"
+        shown.append(Shown(row.source_url, (middle.x, middle.y), caption))
+    return shown
 
 
 def _true_colour(shown: Shown, spec: ModelSpec, options: S3Options | None) -> NDArray[np.uint8] | str:
-    """The picture of a chip, or of the window of it that the row is of; or why there is none."""
+    """Returns the picture of a chip, or of the window that the row describes; or why there is none."""
     folder, _, name = shown.url.rpartition("/")
     try:
         chip = read_chip(Store(folder, options).read(name), name, spec=spec)
@@ -146,11 +136,3 @@ def _true_colour(shown: Shown, spec: ModelSpec, options: S3Options | None) -> ND
     side = chip.pixels.shape[1] // across
     row, column = (side * part for part in divmod(int(np.argmin(distances)), across))
     return true_colour(chip.pixels[:, row : row + side, column : column + side], spec.bands)
-
-
-def _spec(model: str) -> ModelSpec:
-    """Of the model that the chips were embedded with; Clay v0's where files do not say one of ours."""
-    try:
-        return model_of(model)[0]
-    except ValueError:
-        return V0

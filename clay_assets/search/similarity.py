@@ -1,10 +1,10 @@
-"""The arithmetic of a search: the mean of a collection, cosine, and the k best of a stream of blocks.
+"""The arithmetic of a search: the mean of a collection, the cosine, and the k best of a stream of blocks.
 
 Vectors of one network share a large common part: between any two of a published file the cosine is about
-0.97, whatever they show. With the collection's mean subtracted, what is left tells places apart.
+0.97, whatever they show. What remains after the collection's mean is subtracted tells places apart.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ class Hits:
     """The best rows so far, the most similar first.
 
     Attributes:
-        rows: Of the hits.
+        rows: Their columns.
         similarity: (k,) float32, -1 to 1.
     """
 
@@ -33,17 +33,26 @@ class Hits:
     similarity: NDArray[np.float32]
 
 
-def collection_mean(files: Sequence[SourceFile], facts: Sequence[Facts], dim: int) -> NDArray[np.float64]:
-    """The mean vector of all rows, from the footers; only files whose footer has none are read.
+def best(pieces: Sequence[Hits], k: int) -> Hits:
+    """Returns the k most similar rows of several pieces; among equals, the earlier ones."""
+    rows = pa.concat_tables([piece.rows for piece in pieces], promote_options="permissive")
+    similarity = np.concatenate([piece.similarity for piece in pieces])
+    order = np.argsort(-similarity, kind="stable")[:k]
+    return Hits(rows.take(pa.array(order)), similarity[order])
 
-    Returns:
-        (D,).
-    """
+
+def collection_mean(files: Sequence[SourceFile], facts: Sequence[Facts], dim: int) -> NDArray[np.float64]:
+    """Returns the mean vector (D,) of all rows, from the footers; reads only files whose footer has none."""
     total = np.zeros(dim)
     for fact in facts:
         if fact.mean is not None:
             total += fact.rows * fact.mean
-    unknown = [pair for pair in zip(files, facts, strict=True) if pair[1].mean is None]
+    without = [
+        task
+        for file, fact in zip(files, facts, strict=True)
+        if fact.mean is None
+        for task in tasks([file], [fact])
+    ]
 
     def add_up(task: Task) -> NDArray[np.float64]:
         sums = np.zeros(dim)
@@ -51,26 +60,23 @@ def collection_mean(files: Sequence[SourceFile], facts: Sequence[Facts], dim: in
             sums += place_means(block.vectors, dim).sum(axis=0, dtype=np.float64)
         return sums
 
-    for sums in at_once(add_up, tasks(*zip(*unknown, strict=True)) if unknown else []):
+    for sums in at_once(add_up, without):
         total += sums
     mean: NDArray[np.float64] = total / max(1, sum(fact.rows for fact in facts))
     return mean
 
 
 def query_direction(
-    vectors: NDArray[np.float32], wanted: int, mean: NDArray[np.float64]
+    vectors: NDArray[np.float32], positive: int, mean: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """One direction for several examples: the mean of their directions less that of the counter-examples'.
+    """Returns one direction (D,) of length 1: the mean of the examples' minus that of the counter-examples'.
 
-    With one example alone it is that example's own, and similarity is the plain cosine to it.
+    Similarity to a single example is thus the plain cosine.
 
     Args:
         vectors: (N, D), examples first.
-        wanted: How many are examples.
-        mean: (D,) that is subtracted.
-
-    Returns:
-        (D,) of length 1.
+        positive: Number of examples.
+        mean: (D,), subtracted from each vector.
 
     Raises:
         ValueError: Nothing remains: an example is a counter-example too, or equals the mean.
@@ -78,14 +84,14 @@ def query_direction(
     centred = vectors.astype(np.float64) - mean
     units = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), TINY)
     direction = np.zeros(len(mean))
-    if wanted:
-        direction += units[:wanted].mean(axis=0)
-    if wanted < len(units):
-        direction -= units[wanted:].mean(axis=0)
+    if positive:
+        direction += units[:positive].mean(axis=0)
+    if positive < len(units):
+        direction -= units[positive:].mean(axis=0)
     length = np.linalg.norm(direction)
     if length < 1e-6:  # float32 vectors that cancel out leave about 1e-7
         raise ValueError(
-            "got examples that point nowhere: those to find and those to avoid cancel out, or equal the"
+            "got examples without a direction: those to find and those to avoid cancel out, or equal the"
             " collection's mean; expected examples that differ"
         )
     unit: NDArray[np.float32] = (direction / length).astype(np.float32)
@@ -95,17 +101,14 @@ def query_direction(
 def cosines(
     vectors: NDArray[np.float32], direction: NDArray[np.float32], mean: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Cosine of each centred vector with a direction of length 1.
+    """Returns the cosine (N,) of each centred vector with a direction of length 1.
 
-    In float32: within 1e-6 of float64, at a third of its time.
+    In float32: within 1e-6 of float64, in a third of its time.
 
     Args:
         vectors: (N, D).
         direction: (D,).
-        mean: (D,) that is subtracted; zeros for the raw cosine.
-
-    Returns:
-        (N,) float32.
+        mean: (D,), subtracted from each vector; zeros for the raw cosine.
     """
     centred = vectors - mean
     lengths = np.sqrt(np.einsum("nd,nd->n", centred, centred))
@@ -113,14 +116,3 @@ def cosines(
     products = np.einsum("nd,d->n", centred, direction)
     similarity: NDArray[np.float32] = products / np.maximum(lengths, np.float32(TINY))
     return similarity
-
-
-def best(pieces: Iterable[Hits], k: int) -> Hits | None:
-    """The k most similar of several pieces; of equal ones, the earlier. None without pieces."""
-    held = list(pieces)
-    if not held:
-        return None
-    rows = pa.concat_tables([piece.rows for piece in held], promote_options="permissive")
-    similarity = np.concatenate([piece.similarity for piece in held])
-    order = np.argsort(-similarity, kind="stable")[:k]
-    return Hits(rows.take(pa.array(order)), similarity[order])

@@ -1,15 +1,15 @@
-"""What was made, described so that it can be found: STAC Items, one Collection, and the model.
+"""The published files described in STAC: Items, one Collection per version, and the model.
 
-STAC 1.0.0 with the embeddings extension 0.0.1, which asks for that version. Plain dictionaries, made by
-functions of a file's footer and rows; nothing is embedded or published here. The catalog is not below the
-embeddings: readers of a folder take every file there for Parquet.
+STAC 1.0.0 with the embeddings extension 0.0.1, which asks for that version. Plain dictionaries, made from a
+file's footer and rows. The catalog is not below the embeddings: readers of a folder read every file there as
+Parquet.
 
-    described.py    a published file's footer and rows, as an Item needs them
-    item.py         → an Item
+    parts.py        what Items, Collection and model share
+    item.py         a published file as an Item
     model.py        the network as a static MLM Item
-    collection.py   Items → the Collection
-    mirror.py       Items → one table, `items.parquet`
-    catalog.py      where all of it is in a store: publish_item, write_collection
+    collection.py   Items as a Collection
+    mirror.py       Items as one table, `items.parquet`
+    catalog.py      the catalog in a store: publish_item, write_collection
 
 https://github.com/geo-embeddings/embeddings-stac-specification
 """

@@ -1,4 +1,4 @@
-"""The catalog of a version in a store: `v001/collection.json`, `v001/items/…`, and what mends it.
+"""The catalog of a version in a store.
 
     v001/collection.json   the Collection, with a link to each Item
     v001/model.json        the network
@@ -6,7 +6,7 @@
     v001/mean.json         the collection's mean vector, for centred similarity
     v001/items/27WXN_20200615_20200908_v001.json, .png
 
-The file is published first, its Item after: an interrupted run leaves a file without an Item, which the next
+The Item is written after its file: an interrupted run leaves a file without an Item, which the next
 `publish_item` or `write_collection` adds.
 """
 
@@ -14,52 +14,44 @@ import base64
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-import shapely
 from PIL import Image
 
-from clay_assets.publishing import PublishedName, parse_published_name
-from clay_assets.reading.facts import Facts
+from clay_assets.publishing.publish import published_files
 from clay_assets.reading.files import SourceFile
 from clay_assets.reading.scan import at_once, footers
-from clay_assets.reading.selection import boxes_of
 from clay_assets.search.similarity import collection_mean
 from clay_assets.stac.collection import collection
-from clay_assets.stac.described import common_folder, describe
-from clay_assets.stac.item import Json, item
+from clay_assets.stac.item import file_item, parsed_name
 from clay_assets.stac.mirror import items_table
 from clay_assets.stac.model import model_item
-from clay_assets.storage import FolderMissing, ObjectMissing, Store
+from clay_assets.stac.parts import Json, as_bytes
+from clay_assets.storage import ObjectMissing, Store
 
 JPEG = "data:image/jpeg;base64,"
 
 
 @dataclass(frozen=True)
 class Catalogued:
-    """What `write_collection` wrote.
+    """Result of `write_collection`.
 
     Attributes:
-        url: Of the Collection.
-        items: In it.
-        rows: Embeddings that they describe.
-        added: Names of files whose Item was missing and is there now.
+        url: URL of the Collection.
+        items: Number of Items.
+        rows: Number of embeddings.
+        added: Names of files whose Item was missing and was added.
     """
 
     url: str
     items: int
     rows: int
     added: list[str]
-
-
-def collection_id(version: int) -> str:
-    """Of a version's Collection."""
-    return f"clay-embeddings-v{version:03}"
 
 
 def publish_item(
@@ -71,47 +63,43 @@ def publish_item(
     energy: Mapping[str, Any] | None = None,
     made: datetime | None = None,
 ) -> str:
-    """Write the Item of a published file, unless it is there and describes this very file.
+    """Writes the Item of a published file, unless the Item exists and describes this very file.
 
-    Items of earlier files of the same tile and version, which have other dates, are removed.
+    Removes Items of earlier files of the same tile and version, which have other dates in their names.
 
     Args:
-        output: Where published files are.
-        stac: Where the catalog is.
-        name: Of the file.
-        picture: The tile's picture as Markdown with a JPEG in it, as its results have it; becomes a PNG.
-        energy: `emb:energy`, where it was measured.
-        made: When the embeddings were made; now where None.
+        output: Store of published files.
+        stac: Store of the catalog.
+        name: Name of the file.
+        picture: The tile's picture as Markdown with a JPEG in it, as in its results; written as a PNG.
+        energy: `emb:energy`; None if it was not measured.
+        made: When the embeddings were made; None for now.
 
     Returns:
         The Item's URL.
 
     Raises:
-        ValueError, DamagedFileError, StorageError: As `describe`.
+        ValueError, DamagedFileError, StorageError: As `file_item`.
     """
-    parsed = parse_published_name(name)
-    if parsed is None:
-        raise ValueError(f"got the file {name!r}; expected a name such as 27WXN_20200101_20231231_v001.gpq")
-    key = _item_key(parsed)
-    earlier = _read_item(stac, key)
-    size = output.stat(name).size
-    current = earlier is not None and earlier["assets"]["embeddings"]["file:size"] == size
-    drawn = key.removesuffix(".json") + ".png"
-    if not (current and _made_from(earlier) == _inputs(output, name) and (not picture or stac.exists(drawn))):
-        file = describe(output, name)
-        if picture:
-            stac.write(drawn, thumbnail(picture))
-        there = picture or stac.exists(drawn)
-        described = item(
-            file,
-            collection=collection_id(parsed.version),
+    parsed = parsed_name(name)
+    stem = name.removesuffix(".gpq")
+    key = _item_key(name)
+    thumbnail = f"{stem}.png"
+    thumbnail_key = str(PurePosixPath(key).with_name(thumbnail))
+    drawn = stac.exists(thumbnail_key)
+    if not _is_current(stac, key, SourceFile(output, output.stat(name))) or (picture and not drawn):
+        item = file_item(
+            output,
+            name,
             href=_href(output.url(name), stac.url(key)),
             made=made or datetime.now(UTC),
-            thumbnail=PurePosixPath(drawn).name if there else "",
+            thumbnail=thumbnail if picture or drawn else "",
             energy=energy,
         )
-        stac.write(key, _json(described))
-    _remove_others(stac, parsed, key)
+        if picture:
+            stac.write(thumbnail_key, as_png(picture))
+        stac.write(key, as_bytes(item))
+    _keep_only(stac, f"{PurePosixPath(key).parent}/{parsed.tile}_", {stem})
     return stac.url(key)
 
 
@@ -124,54 +112,55 @@ def write_collection(
     description: str = "",
     checkpoint: str = "",
 ) -> Catalogued:
-    """Write a version's Collection, its table of Items, the model and the mean vector.
+    """Writes a version's Collection, its table of Items, the model and the mean vector.
 
-    From footers and Items alone; only a file without an Item is read. Items of files that are gone go.
+    Reads footers and Items, and whole files only if they have no Item. Removes Items of removed files.
 
     Args:
-        output: Where published files are.
-        stac: Where the catalog is.
-        version: Of the published data.
+        output: Store of published files.
+        stac: Store of the catalog.
+        version: Version of the published files.
         license: SPDX identifier, `proprietary` or `various`.
         description: Of the Collection, in Markdown.
-        checkpoint: URL of the weights, if they may be had.
+        checkpoint: URL of the weights, if others may have them.
 
     Raises:
         ValueError: No file of this version is published.
         MixedEmbeddings: The files are of several models or levels.
         StorageError: A store refuses.
     """
-    files = _published(output, version)
-    names = [file.name for file in files]
-    keys = [_item_key(parsed) for name in names if (parsed := parse_published_name(name))]
-    added = [name for name, key in zip(names, keys, strict=True) if not stac.exists(key)]
+    found = published_files(output, version)
+    files = [SourceFile(output, file) for tile in sorted(found) for file in found[tile]]
+    if not files:
+        raise ValueError(f"{output.uri} has no published file of version {version}; publish a tile first")
+    keys = [_item_key(file.name) for file in files]
+    added = [file.name for file, key in zip(files, keys, strict=True) if not stac.exists(key)]
     for name in added:
         publish_item(output, stac, name)
     items: list[Json] = [json.loads(data) for data in at_once(stac.read, keys)]
     facts = footers(files)
-    sources = [link["href"] for one in items for link in one["links"] if link["rel"] == "emb:source-data"]
     root = f"v{version:03}"
-    made = collection(
-        items,
-        id=collection_id(version),
-        license=license,
-        source=common_folder(sources) or "not said",
-        description=description,
-        hrefs=[key.removeprefix(f"{root}/") for key in keys],
-    )
-    stac.write(f"{root}/items.parquet", items_table(items, made))
-    stac.write(f"{root}/mean.json", _json(_mean(files, facts)))
-    stac.write(f"{root}/model.json", _json(model_item(facts[0], extent=_extent(made), checkpoint=checkpoint)))
-    stac.write(f"{root}/collection.json", _json(made))
-    for found in stac.list(f"{root}/items/"):
-        if PurePosixPath(found.url).stem not in {name.removesuffix(".gpq") for name in names}:
-            stac.delete(found)
+    hrefs = [key.removeprefix(f"{root}/") for key in keys]
+    described = collection(items, hrefs, license=license, description=description)
     rows = sum(fact.rows for fact in facts)
+    mean = collection_mean(files, facts, facts[0].shape[-1]).astype(np.float32)
+    numbers = [float(str(number)) for number in mean]
+    model = model_item(
+        facts[0],
+        bbox=described["extent"]["spatial"]["bbox"][0],
+        interval=described["extent"]["temporal"]["interval"][0],
+        checkpoint=checkpoint,
+    )
+    stac.write(f"{root}/items.parquet", items_table(items, described))
+    stac.write(f"{root}/mean.json", as_bytes({"rows": rows, "dimensions": len(numbers), "mean": numbers}))
+    stac.write(f"{root}/model.json", as_bytes(model))
+    stac.write(f"{root}/collection.json", as_bytes(described))
+    _keep_only(stac, f"{root}/items/", {PurePosixPath(key).stem for key in keys})
     return Catalogued(stac.url(f"{root}/collection.json"), len(items), rows, added)
 
 
-def thumbnail(picture: str) -> bytes:
-    """The picture within Markdown as a PNG.
+def as_png(picture: str) -> bytes:
+    """Returns the JPEG within Markdown as a PNG.
 
     Raises:
         ValueError: There is no JPEG in it.
@@ -184,65 +173,29 @@ def thumbnail(picture: str) -> bytes:
     return buffer.getvalue()
 
 
-def _published(output: Store, version: int) -> list[SourceFile]:
+def _item_key(name: str) -> str:
+    return f"v{parsed_name(name).version:03}/items/{name.removesuffix('.gpq')}.json"
+
+
+def _is_current(stac: Store, key: str, file: SourceFile) -> bool:
+    """Whether the Item exists and describes this very file, by its size and its footer."""
     try:
-        listed = [SourceFile(output, found) for found in output.list() if found.url.endswith(".gpq")]
-    except FolderMissing:
-        listed = []
-    names = [(file, parse_published_name(file.name)) for file in listed]
-    files = [file for file, name in names if name is not None and name.version == version]
-    if not files:
-        raise ValueError(f"{output.uri} has no published file of version {version}; publish a tile first")
-    return files
+        item = json.loads(stac.read(key))
+        size, inputs = item["assets"]["embeddings"]["file:size"], item["properties"].get("clay:inputs")
+    except (ObjectMissing, ValueError, KeyError, TypeError):  # not an Item of ours: overwritten
+        return False
+    return bool(size == file.object.size and inputs == footers([file])[0].provenance.get("inputs"))
 
 
-def _mean(files: Sequence[SourceFile], facts: Sequence[Facts]) -> Json:
-    mean = collection_mean(files, facts, facts[0].shape[-1])
-    numbers = [float(str(value)) for value in mean.astype(np.float32)]
-    return {"rows": sum(fact.rows for fact in facts), "dimensions": len(numbers), "mean": numbers}
-
-
-def _extent(made: Json) -> Json:
-    box = made["extent"]["spatial"]["bbox"][0]
-    start, end = made["extent"]["temporal"]["interval"][0]
-    parts = [shapely.box(*part) for part in boxes_of(tuple(box))]
-    outline = json.loads(shapely.to_geojson(shapely.union_all(parts)))
-    return {"geometry": outline, "bbox": box, "start_datetime": start, "end_datetime": end}
-
-
-def _item_key(name: PublishedName) -> str:
-    return f"v{name.version:03}/items/{str(name).removesuffix('.gpq')}.json"
-
-
-def _read_item(stac: Store, key: str) -> Json | None:
-    try:
-        found: Json = json.loads(stac.read(key))
-        found["assets"]["embeddings"]["file:size"], found["properties"]
-    except (ObjectMissing, ValueError, KeyError, TypeError):  # what is no Item of ours is written over
-        return None
-    return found
-
-
-def _made_from(described: Json | None) -> str | None:
-    return described["properties"].get("clay:inputs") if described else None
-
-
-def _inputs(output: Store, name: str) -> str | None:
-    return footers([SourceFile(output, output.stat(name))])[0].provenance.get("inputs")
-
-
-def _remove_others(stac: Store, name: PublishedName, key: str) -> None:
-    for found in stac.list(f"v{name.version:03}/items/{name.tile}_"):
-        if PurePosixPath(found.url).stem != PurePosixPath(key).stem:
+def _keep_only(stac: Store, prefix: str, stems: Collection[str]) -> None:
+    """Removes objects whose name without its ending is not among `stems`."""
+    for found in stac.list(prefix):
+        if PurePosixPath(found.url).stem not in stems:
             stac.delete(found)
 
 
 def _href(file: str, item: str) -> str:
-    """The file as seen from its Item: relative where both are local, so that a copied disk keeps working."""
+    """The file seen from its Item: relative if both are local, so that a copied disk keeps working."""
     if "://" in file or "://" in item:
         return file
     return os.path.relpath(file, os.path.dirname(item))  # noqa: PTH120 - os.path has the other half of it too
-
-
-def _json(described: Json) -> bytes:
-    return (json.dumps(described, indent=2, ensure_ascii=False) + "\n").encode()

@@ -4,81 +4,122 @@ The embeddings extension allows `emb:` keys only among an Item's properties, and
 dimensions: these describe the Collection.
 """
 
-import json
-from collections.abc import Mapping
-from datetime import UTC, date, datetime, time
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from datetime import datetime
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
+import pyproj
 import shapely
+from numpy.typing import NDArray
 
-from clay_assets.stac.described import PIXEL, Described
+from clay_assets.chips.antimeridian import bounds_of
+from clay_assets.publishing import PublishedName, parse_published_name
+from clay_assets.publishing.schema import CRS
+from clay_assets.reading.facts import facts_of
+from clay_assets.reading.files import SourceFile
+from clay_assets.reading.scan import opened
+from clay_assets.stac.parts import (
+    EMBEDDINGS,
+    EXTENSIONS,
+    GEOJSON,
+    PARQUET,
+    PROCESSING,
+    TABLE,
+    Json,
+    feature,
+    file_properties,
+    link,
+)
+from clay_assets.storage import Store
+from clay_assets.tiles.bounds import utm_zone
 
-STAC_VERSION = "1.0.0"
-"""The embeddings extension refers to the schemas of this version and refuses later ones."""
+PIECE = 8 * 2**20
+"""Bytes hashed at a time."""
 
-EXTENSIONS = "https://stac-extensions.github.io"
-EMBEDDINGS = f"{EXTENSIONS}/embeddings/v0.0.1/schema.json"
+PIXEL = 10.0
+"""Size of a pixel on the ground, metres, in every chip this package reads."""
+
 ITEM_EXTENSIONS = [
     EMBEDDINGS,
-    f"{EXTENSIONS}/processing/v1.2.0/schema.json",
+    PROCESSING,
     f"{EXTENSIONS}/file/v2.1.0/schema.json",
     f"{EXTENSIONS}/grid/v1.1.0/schema.json",
-    f"{EXTENSIONS}/table/v1.2.0/schema.json",
+    TABLE,
 ]
 
-PARQUET = "application/vnd.apache.parquet"
 
-RUNTIME = ("level", "precision", "preprocessing", "checkpoint_sha256")
-"""Provenance that says how the encoder was run."""
+def parsed_name(name: str) -> PublishedName:
+    """Parses the name of a published file.
 
-Json = dict[str, Any]
+    Raises:
+        ValueError: It is not such a name.
+    """
+    parsed = parse_published_name(name)
+    if parsed is None:
+        raise ValueError(f"got the file {name!r}; expected a name such as 27WXN_20200101_20231231_v001.gpq")
+    return parsed
 
 
-def item(
-    file: Described,
+def collection_id(version: int) -> str:
+    """Returns the id of a version's Collection."""
+    return f"clay-embeddings-v{version:03}"
+
+
+def file_item(
+    output: Store,
+    name: str,
     *,
-    collection: str,
     href: str,
     made: datetime,
     thumbnail: str = "",
     energy: Mapping[str, Any] | None = None,
 ) -> Json:
-    """Describe a published file.
+    """Describes a published file.
+
+    Reads the footer and the rows without their vectors, and all bytes once to hash them. The Collection is
+    `../collection.json`, the model `../model.json`, seen from the Item.
 
     Args:
-        file: As `describe` sees it.
-        collection: Id of the Collection, `../collection.json` beside it, and the model `../model.json`.
-        href: Of the file, as seen from the Item.
+        output: Store of published files.
+        name: Name of the file.
+        href: Address of the file, seen from the Item.
         made: When the embeddings were made.
-        thumbnail: Href of a picture; none where empty.
-        energy: `emb:energy`, as `EnergyMeter` measured it; left out where it could not.
+        thumbnail: Address of a picture; "" for none.
+        energy: `emb:energy`, as `EnergyMeter` measured it; None if it was not measured.
 
-    Returns:
-        The Item.
+    Raises:
+        ValueError: The name is not that of a published file, or the file has no embeddings.
+        DamagedFileError: The file can't be read as Parquet.
+        StorageError: The store refuses.
     """
-    said = file.facts.provenance
+    parsed = parsed_name(name)
+    file = SourceFile(output, output.stat(name))
+    with opened(file) as parquet:
+        facts, schema = facts_of(parquet), parquet.schema_arrow
+        if not facts.shape:
+            raise ValueError(f"{file.url} has lists as embeddings; expected tensors, as published files have")
+        rows = parquet.read(columns=["source_url", "date", "geometry"])
+    outlines = shapely.from_wkb(rows["geometry"].to_numpy())
+    days = pc.min_max(rows["date"]).as_py()
+    said = facts.provenance
     properties: Json = {
-        "datetime": None,
-        "start_datetime": midnight(file.first),
-        "end_datetime": midnight(file.last, time(23, 59, 59)),
         "gsd": PIXEL,
-        "grid:code": f"MGRS-{file.name.tile}",
-        "processing:datetime": made.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        "processing:software": software(said.get("software", "")),
-        "table:columns": [{"name": name, "type": kind} for name, kind in file.columns],
-        "table:row_count": file.facts.rows,
-        "table:primary_geometry": "geometry",
-        "emb:runtime_parameters": {name: said[name] for name in RUNTIME if name in said},
-        # Our accounting, which no extension has words for.
-        **{f"clay:{name}": value for name, value in said.items() if name not in ("software",)},
-        "clay:version": file.name.version,
-        "clay:shape": list(file.facts.shape),
+        "grid:code": f"MGRS-{parsed.tile}",
+        **file_properties(said, schema, facts.rows, (days["min"], days["max"]), made),
+        # Counts for which no extension has a name.
+        **{f"clay:{key}": value for key, value in said.items() if key != "software"},
+        "clay:version": parsed.version,
+        "clay:shape": list(facts.shape),
     }
     for count in ("clay:chips", "clay:skipped", "clay:preprocessing"):
         if str(properties.get(count, "")).isdecimal():
             properties[count] = int(properties[count])
-    if file.chip_pixels is not None:
-        properties["clay:chip_pixels"] = file.chip_pixels
+    if side := _chip_pixels(parsed.tile, outlines):
+        properties["clay:chip_pixels"] = side
     if energy:
         properties["emb:energy"] = dict(energy)
     assets: Json = {
@@ -86,47 +127,61 @@ def item(
             "href": href,
             "type": PARQUET,
             "roles": ["data"],
-            "title": f"Embeddings of tile {file.name.tile}, one row each",
-            "file:size": file.size,
-            "file:checksum": file.checksum,
+            "title": f"Embeddings of tile {parsed.tile}, one row each",
+            "file:size": file.object.size,
+            "file:checksum": _checksum(file),
         }
     }
     if thumbnail:
         assets["thumbnail"] = {"href": thumbnail, "type": "image/png", "roles": ["thumbnail"]}
-    return {
-        "type": "Feature",
-        "stac_version": STAC_VERSION,
-        "stac_extensions": ITEM_EXTENSIONS,
-        "id": file.id,
-        "collection": collection,
-        "geometry": json.loads(shapely.to_geojson(file.outline)),
-        "bbox": list(file.bounds),
-        "properties": properties,
-        "links": [
-            link("root", "../collection.json"),
-            link("parent", "../collection.json"),
-            link("collection", "../collection.json"),
-            link("emb:model", "../model.json", "application/geo+json", "The model"),
-            *([link("emb:source-data", file.source, title="The chips")] if file.source else []),
-        ],
-        "assets": assets,
-    }
-
-
-def link(rel: str, href: str, kind: str = "application/json", title: str = "") -> Json:
-    """A STAC link."""
-    known = href.endswith(".json")
-    return (
-        {"rel": rel, "href": href} | ({"type": kind} if known else {}) | ({"title": title} if title else {})
+    links = [link(rel, "../collection.json") for rel in ("root", "parent", "collection")]
+    links.append(link("emb:model", "../model.json", GEOJSON, "The model"))
+    if source := common_folder(rows["source_url"].to_pylist()):
+        links.append(link("emb:source-data", source, title="The chips"))
+    made_item = feature(
+        id=name.removesuffix(".gpq"),
+        geometry=_hull(outlines),
+        bbox=bounds_of(outlines),
+        extensions=ITEM_EXTENSIONS,
+        properties=properties,
+        links=links,
+        assets=assets,
     )
+    return made_item | {"collection": collection_id(parsed.version)}
 
 
-def midnight(day: date, at: time = time(0)) -> str:
-    """A day's beginning, or another time of it, in UTC as STAC writes it."""
-    return f"{datetime.combine(day, at).isoformat()}Z"
+def common_folder(urls: Sequence[str]) -> str:
+    """Returns the deepest folder that holds all URLs, with its slash."""
+    low, high = min(urls), max(urls)
+    shared = next(
+        (at for at, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), len(low)
+    )
+    return low[: low.rfind("/", 0, shared) + 1]
 
 
-def software(text: str) -> dict[str, str]:
-    """`torch/2.13.0 python/3.11.0` as `processing:software`; a word without a version keeps an empty one."""
-    pairs = (word.partition("/") for word in text.split())
-    return {name: version for name, _, version in pairs}
+def _hull(outlines: NDArray[np.object_]) -> shapely.Geometry:
+    """Returns the convex hull of outlines; one on either side of the antimeridian."""
+    parts = shapely.get_parts(outlines)
+    west, _, east, _ = bounds_of(outlines)
+    if west <= east:
+        return shapely.orient_polygons(shapely.convex_hull(shapely.multipolygons(parts)))
+    positive = shapely.bounds(parts)[:, 0] >= 0
+    hulls = [shapely.convex_hull(shapely.multipolygons(parts[side])) for side in (positive, ~positive)]
+    return shapely.orient_polygons(shapely.multipolygons(hulls))
+
+
+def _checksum(file: SourceFile) -> str:
+    """Returns the SHA-256 of a file as a multihash in hexadecimal."""
+    digest = hashlib.sha256()
+    with closing(file.store.open(file.object)) as source:
+        while piece := source.read(PIECE):
+            digest.update(piece)
+    return f"1220{digest.hexdigest()}"  # 12: SHA-256; 20: its 32 bytes
+
+
+def _chip_pixels(tile: str, outlines: NDArray[np.object_]) -> int | None:
+    """Returns the pixels along a chip's side from the median area, in UTM; None if it is no whole number."""
+    to_metres = pyproj.Transformer.from_crs(CRS, utm_zone(tile), always_xy=True)
+    flat = shapely.transform(outlines, lambda xy: np.stack(to_metres.transform(*xy.T), axis=1))
+    side = float(np.median(np.sqrt(shapely.area(flat)) / PIXEL))
+    return round(side) if np.isfinite(side) and side >= 1 and abs(side - round(side)) < 0.01 * side else None

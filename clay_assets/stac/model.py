@@ -1,48 +1,49 @@
-"""The network as a STAC Item of the machine-learning-model extension: what goes in, what comes out.
+"""The network as a STAC Item of the machine-learning-model extension: its inputs and outputs.
 
 The bands, their statistics and the window come from `clay_model.spec`; shape and level from the files.
 https://github.com/stac-extensions/mlm/tree/v1.4.0
 """
 
+from clay_assets.publishing.schema import Bounds
 from clay_assets.reading.facts import Facts
-from clay_assets.stac.item import EXTENSIONS, STAC_VERSION, Json, link
+from clay_assets.stac.parts import EXTENSIONS, Json, box, feature, link
 from clay_model.model_spec import ModelSpec
-from clay_model.spec import model_of
+from clay_model.spec import MODELS
 
-MODEL_EXTENSIONS = [f"{EXTENSIONS}/mlm/v1.4.0/schema.json", f"{EXTENSIONS}/eo/v1.1.0/schema.json"]
+AXES = ["groups", "patch_rows", "patch_columns", "dimensions"]
+"""Axes of an embedding at the finest level; coarser levels have the last ones."""
 
 
-def model_item(facts: Facts, *, extent: Json, checkpoint: str = "") -> Json:
-    """Describe the network that made some files.
+def model_item(facts: Facts, *, bbox: Bounds, interval: tuple[str, str], checkpoint: str = "") -> Json:
+    """Describes the network that made some files.
 
     Args:
-        facts: Of one of them.
-        extent: `geometry`, `bbox`, `start_datetime`, `end_datetime` of the imagery it was applied to; an Item
-            needs a place and a time.
-        checkpoint: URL of the weights; no asset where empty.
+        facts: Facts of one of the files.
+        bbox: Of the imagery, degrees; an Item needs a place and a time.
+        interval: First and last time of the imagery, ISO 8601.
+        checkpoint: URL of the weights; "" for no asset.
     """
     said = facts.provenance
     name = said.get("model", "not said")
-    dim = facts.shape[-1] if facts.shape else 0
-    spec = _spec(name)
+    spec = next((spec for spec in MODELS if name.startswith(f"{spec.name}-")), None)
+    task = ["similarity-search"]
     properties: Json = {
-        "datetime": None,
-        "start_datetime": extent["start_datetime"],
-        "end_datetime": extent["end_datetime"],
+        "start_datetime": interval[0],
+        "end_datetime": interval[1],
         "description": f"{name}, a vision transformer for satellite imagery, used as an encoder",
         "mlm:name": name,
         "mlm:architecture": "ViT",
         "mlm:framework": "pytorch",
-        "mlm:tasks": ["similarity-search"],
+        "mlm:tasks": task,
         "mlm:pretrained": not said.get("weights", "").startswith("untrained"),
         "mlm:input": [_input(spec)] if spec else [],
         "mlm:output": [
             {
                 "name": f"embedding at level {said.get('level', 'not said')}",
-                "tasks": ["similarity-search"],
+                "tasks": task,
                 "result": {
                     "shape": [-1, *facts.shape],
-                    "dim_order": ["batch", *_axes(facts.shape)],
+                    "dim_order": ["batch", *AXES[len(AXES) - len(facts.shape) :]],
                     "data_type": "float32",
                 },
             }
@@ -59,25 +60,15 @@ def model_item(facts: Facts, *, extent: Json, checkpoint: str = "") -> Json:
             "roles": ["mlm:model"],
             "mlm:artifact_type": "torch.save",
         }
-    return {
-        "type": "Feature",
-        "stac_version": STAC_VERSION,
-        "stac_extensions": MODEL_EXTENSIONS,
-        "id": f"{name}-{dim}",
-        "geometry": extent["geometry"],
-        "bbox": extent["bbox"],
-        "properties": properties,
-        "links": [link("root", "collection.json"), link("parent", "collection.json")],
-        "assets": assets,
-    }
-
-
-def _spec(name: str) -> ModelSpec | None:
-    """The model's description, or None where the name is none of ours."""
-    try:
-        return model_of(name)[0]
-    except ValueError:
-        return None
+    return feature(
+        id=f"{name}-{facts.shape[-1] if facts.shape else 0}",
+        geometry=box(bbox),
+        bbox=bbox,
+        extensions=[f"{EXTENSIONS}/mlm/v1.4.0/schema.json", f"{EXTENSIONS}/eo/v1.1.0/schema.json"],
+        properties=properties,
+        links=[link("root", "collection.json"), link("parent", "collection.json")],
+        assets=assets,
+    )
 
 
 def _input(spec: ModelSpec) -> Json:
@@ -94,8 +85,3 @@ def _input(spec: ModelSpec) -> Json:
             for mean, deviation in zip(spec.mean, spec.deviation, strict=True)
         ],
     }
-
-
-def _axes(shape: tuple[int, ...]) -> list[str]:
-    """Names of an embedding's axes: D; before it rows and columns of patches; before these band groups."""
-    return ["groups", "patch_rows", "patch_columns", "dimensions"][-len(shape) :] if shape else []

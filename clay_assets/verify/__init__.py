@@ -1,11 +1,11 @@
-"""`clay verify`: does the output hold what the bucket and the settings call for?
+"""`clay verify`: compares the published files with the bucket, the manifest and the settings.
 
-    facts.py      what was seen of a tile and of a published file
-    gather.py     seeing it: listings and footers, a few requests a tile; on demand every row
-    judge.py      what is wrong with it; pure
-    recompute.py  a sample of chips embedded again and compared with the published vectors
-    report.py     the answer as text and as JSON
-    command.py    arguments and exit status
+Reads only; needs no record of any run.
 
-Not here: what is to embed (`state`), and judging a tile while it is made (`quality`).
+    faults.py     facts about tiles and files, and the faults that follow from them; pure
+    gather.py     collects the facts: listings and footers, on request every row
+    recompute.py  embeds a sample of chips again and compares the vectors
+    command.py    options, the answer as text and JSON, exit status
+
+What to embed next is decided in `state`; a tile is judged while it is made in `quality`.
 """

@@ -1,33 +1,34 @@
-"""Embed a sample of chips again and compare with the published vectors.
+"""Embeds a sample of published chips again and compares the vectors."""
 
-Belongs here: choosing chips, reading their rows, the tolerance. Does not belong here: how chips become
-vectors (`embedding.stream`).
-"""
-
+import bisect
+import itertools
 import random
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from clay_assets.embedding.encoders import EncoderSettings
 from clay_assets.embedding.stream import ChipStream
-from clay_assets.parquet import vectors
+from clay_assets.parquet import DamagedFileError
+from clay_assets.reading.files import SourceFile
+from clay_assets.reading.scan import blocks, footers, tasks
+from clay_assets.reading.selection import Selection
 from clay_assets.results.fingerprint import Fingerprint, chip_key
 from clay_assets.results.outcomes import Outcome, Skipped
 from clay_assets.results.target import Target
 from clay_assets.state.states import TileStores
 from clay_assets.storage import Store, StoredObject
-from clay_assets.verify.facts import Fault, FileFacts, TileFacts
+from clay_assets.verify.faults import Fault, TileFacts
+
+Vectors = NDArray[np.float32]
 
 TOLERANCE: Mapping[str, float] = {"fp32": 1e-3, "bf16": 2e-2}
-"""Relative distance of a chip's vectors that passes, by the precision of the file.
+"""Largest accepted relative distance of a chip's vectors, by the file's precision.
 
 Measured (docs/performance.md): fp32 of two implementations 1.0e-7, with weights whose softmax saturates 3e-4;
 bf16 from fp32 2.4e-3 to 4.0e-3. Two chips of one tile, at a cosine of 0.973 in the median and at most 0.993
@@ -37,12 +38,12 @@ bf16 from fp32 2.4e-3 to 4.0e-3. Two chips of one tile, at a cosine of 0.973 in 
 
 @dataclass(frozen=True)
 class Recomputed:
-    """What came of a sample.
+    """Result of a sample.
 
     Attributes:
-        chips: Embedded again and compared.
-        largest: Relative distance, of those with vectors.
-        faults: Chips beyond the tolerance.
+        chips: Number of chips embedded again.
+        largest: Largest relative distance among those with vectors.
+        faults: Chips beyond the tolerance, and files whose rows cannot be compared.
     """
 
     chips: int
@@ -51,11 +52,28 @@ class Recomputed:
 
 
 @dataclass(frozen=True)
-class _Sampled:
-    """A chip, and its published vectors (W, N) float32."""
+class _Sample:
+    """A chip, its file's URL, and its published vectors (W, N)."""
 
+    tile: str
+    file: str
     chip: StoredObject
-    published: NDArray[np.float32]
+    published: Vectors
+
+
+@dataclass(frozen=True)
+class _OfChips(Selection):
+    """The rows of some chips."""
+
+    urls: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        return ["source_url"]
+
+    def matches(self, rows: pa.Table) -> NDArray[np.bool_]:
+        mask: NDArray[np.bool_] = pc.is_in(rows["source_url"], pa.array(self.urls)).to_numpy()
+        return mask
 
 
 def recompute(
@@ -67,107 +85,99 @@ def recompute(
     count: int,
     seed: int = 0,
 ) -> Recomputed:
-    """Embed a sample of the published chips again.
+    """Embeds the chips of randomly drawn rows again.
 
     Args:
         stores: Chips and published files.
-        tiles: Without faults; each of their files is as likely to be drawn as it has rows.
-        target: What the settings ask for.
-        encoder: Gives the network.
-        count: Chips to draw; fewer where the files hold fewer.
-        seed: The same draws the same chips.
+        tiles: Tiles without faults.
+        target: The settings' fingerprints.
+        encoder: Settings of the network.
+        count: Rows to draw; a chip with several windows has several rows.
+        seed: Of the draw.
 
     Raises:
-        StorageError: If a store refuses, or a chip cannot be fetched.
-        CheckpointError: If the checkpoint is damaged.
-        SettingsError: If a setting is invalid.
+        StorageError: A store refuses, or a chip cannot be fetched.
+        CheckpointError: The checkpoint is damaged.
+        SettingsError: A setting is invalid.
     """
-    with_rows = [facts for facts in tiles if facts.files and facts.files[-1].rows]
-    if not with_rows:
-        return Recomputed(0, 0.0, [])
-    draw = random.Random(seed)  # noqa: S311 - a sample, no secret
-    weights = [facts.files[-1].rows for facts in with_rows]
-    drawn = Counter(draw.choices(range(len(with_rows)), weights, k=count))
-    by_precision: dict[Fingerprint, dict[str, list[_Sampled]]] = defaultdict(dict)
-    files: dict[str, FileFacts] = {}
-    for index, number in sorted(drawn.items()):
-        facts = with_rows[index]
-        file = files[facts.tile] = facts.files[-1]
-        precision = file.made["precision"]
+    tiles = [facts for facts in tiles if facts.files and facts.files[-1].rows]
+    ends = list(itertools.accumulate(facts.files[-1].rows for facts in tiles))
+    drawn: dict[int, list[int]] = defaultdict(list)
+    rows = range(ends[-1] if ends else 0)
+    for row in random.Random(seed).sample(rows, min(count, len(rows))):  # noqa: S311 - no secret
+        index = bisect.bisect_right(ends, row)
+        drawn[index].append(ends[index] - 1 - row)
+    faults: list[Fault] = []
+    samples: dict[Fingerprint, list[_Sample]] = defaultdict(list)
+    for index, places in sorted(drawn.items()):
+        facts = tiles[index]
+        precision = facts.files[-1].provenance["precision"]
         fingerprint = next(known for known in target.fingerprints if known.precision == precision)
-        by_precision[fingerprint][facts.tile] = _sample(stores.output, facts, number, draw)
-    compared = [
-        (tile, found, outcome)
-        for fingerprint, sampled in by_precision.items()
-        for tile, found, outcome in _embedded(stores.chips, fingerprint, sampled, encoder)
-    ]
-    distances = [_distance(found.published, outcome) for _, found, outcome in compared]
-    faults = []
-    for (tile, found, outcome), distance in zip(compared, distances, strict=True):
-        tolerance = TOLERANCE[files[tile].made["precision"]]
-        if isinstance(outcome, Skipped):
-            what = f"{found.chip.url} is skipped now ({outcome.reason}: {outcome.detail}), and is published"
-            faults.append(Fault("other vectors", tile, what, files[tile].file.url))
-        elif not distance <= tolerance:
-            what = f"{found.chip.url} is {distance:.2g} away from its vectors, expected at most {tolerance:g}"
-            faults.append(Fault("other vectors", tile, what, files[tile].file.url))
-    return Recomputed(len(compared), float(np.nanmax([0.0, *distances])), faults)
+        try:
+            for found in _published(stores.output, facts, places):
+                if isinstance(found, Fault):
+                    faults.append(found)
+                else:
+                    samples[fingerprint].append(found)
+        except DamagedFileError as error:
+            faults.append(Fault("damaged", facts.tile, str(error), facts.files[-1].file.url))
+    largest = 0.0
+    for fingerprint, sampled in samples.items():
+        for sample, outcome in _embedded(stores.chips, fingerprint, sampled, encoder):
+            distance = _distance(sample.published, outcome)
+            largest = max(largest, distance) if np.isfinite(distance) else largest
+            limit = TOLERANCE[fingerprint.precision]
+            if isinstance(outcome, Skipped):
+                what = f"is published, and now skipped ({outcome.reason}: {outcome.detail})"
+            elif not distance <= limit:
+                what = f"is {distance:.2g} away from its published vectors, expected at most {limit:g}"
+            else:
+                continue
+            faults.append(Fault("other vectors", sample.tile, f"{sample.chip.url} {what}", sample.file))
+    return Recomputed(sum(map(len, samples.values())), largest, faults)
 
 
-def _sample(output: Store, facts: TileFacts, number: int, draw: random.Random) -> list[_Sampled]:
-    """Chips of a file with their rows' vectors; reads no other row group than theirs."""
-    present = {chip_key(chip.url, facts.tile): chip for chip in facts.chips}
-    with (
-        closing(output.open(facts.files[-1].file)) as source,
-        pq.ParquetFile(source, pre_buffer=False) as parquet,
-    ):
-        column = parquet.read(columns=["source_url"])["source_url"]
-        urls = sorted(set(column.to_pylist()))
-        chosen = sorted(draw.sample(urls, min(number, len(urls))))
-        found: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
-        start = 0
-        for group in range(parquet.num_row_groups):
-            size = parquet.metadata.row_group(group).num_rows
-            wanted = pc.is_in(column.slice(start, size), pa.array(chosen))
-            if pc.any(wanted).as_py():
-                table = parquet.read_row_group(group, columns=["source_url", "embeddings"]).filter(wanted)
-                for batch in table.to_batches():
-                    for url, vector in zip(
-                        batch["source_url"].to_pylist(), vectors(batch["embeddings"]), strict=True
-                    ):
-                        found[url].append(vector.copy())
-            start += size
-    return [_Sampled(present[chip_key(url, facts.tile)], np.stack(found[url])) for url in chosen]
+def _published(output: Store, facts: TileFacts, places: Sequence[int]) -> Iterator[_Sample | Fault]:
+    """Yields the chips of some rows of a tile's file; decodes vectors of their row groups only."""
+    file = SourceFile(output, facts.files[-1].file)
+    parts = tasks([file], footers([file]))
+    found = [block for part in parts for block in blocks(part, ["source_url"], vectors=False)]
+    urls = pa.concat_tables([block.rows for block in found])["source_url"].take(pa.array(places))
+    chosen = _OfChips(urls=tuple(urls.unique().to_pylist()))
+    vectors: dict[str, list[Vectors]] = defaultdict(list)
+    for block in itertools.chain.from_iterable(blocks(part, ["source_url"], chosen) for part in parts):
+        for url, vector in zip(block.rows["source_url"].to_pylist(), block.vectors, strict=True):
+            vectors[url].append(vector)
+    chips = {chip_key(chip.url, facts.tile): chip for chip in facts.chips}
+    for url in sorted(vectors):
+        chip = chips.get(chip_key(url, facts.tile))
+        if chip is None:
+            yield Fault("stale", facts.tile, f"the chip {url} has a row and is not in the bucket", file.url)
+        else:
+            yield _Sample(facts.tile, file.url, chip, np.stack(vectors[url]))
 
 
 def _embedded(
-    chips: Store,
-    fingerprint: Fingerprint,
-    sampled: Mapping[str, Sequence[_Sampled]],
-    encoder: EncoderSettings,
-) -> list[tuple[str, _Sampled, Outcome]]:
-    """What becomes of sampled chips now, by tile."""
+    chips: Store, fingerprint: Fingerprint, samples: Sequence[_Sample], encoder: EncoderSettings
+) -> Iterator[tuple[_Sample, Outcome]]:
     embedders = encoder.embedders(fingerprint)
-    level = next(level for level in embedders[0].spec.levels if level == fingerprint.level)
+    by_tile = {tile: list(found) for tile, found in itertools.groupby(samples, lambda sample: sample.tile)}
     with ChipStream(
         read=chips.read,
         embedders=embedders,
-        level=level,
+        level=next(level for level in embedders[0].spec.levels if level == fingerprint.level),
         batch_size=encoder.chips_per_batch(embedders),
         max_nodata=encoder.max_nodata,
     ) as stream:
-        for tile, found in sampled.items():
-            stream.add(tile, [one.chip for one in found])
+        for tile, found in by_tile.items():
+            stream.add(tile, [sample.chip for sample in found])
         stream.finish()
-        return [
-            (tile, one, outcome)
-            for tile, found in sampled.items()
-            for one, outcome in zip(found, stream.results(tile), strict=True)
-        ]
+        for tile, found in by_tile.items():
+            yield from zip(found, stream.results(tile), strict=True)
 
 
-def _distance(published: NDArray[np.float32], outcome: Outcome) -> float:
-    """‖now - published‖ / ‖published‖ over all windows and places; NaN where they cannot be compared."""
+def _distance(published: Vectors, outcome: Outcome) -> float:
+    """‖now - published‖ / ‖published‖ over all windows and places; NaN if they cannot be compared."""
     if isinstance(outcome, Skipped) or outcome.vectors.size != published.size:
         return float("nan")
     now = outcome.vectors.reshape(published.shape).astype(np.float64)

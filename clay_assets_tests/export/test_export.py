@@ -8,6 +8,7 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pandas as pd
 import pyarrow.dataset as dataset
 import pyarrow.parquet as pq
 import pytest
@@ -189,7 +190,7 @@ def test_item_of_the_copy_carries_its_quantization(integers: Exported) -> None:
     [(1, [1]), (9_999, [9_999]), (14_999, [14_999]), (15_001, [7_501, 7_500]), (40_000, [10_000] * 4)],
 )
 def test_row_groups_have_between_five_and_twenty_thousand_rows(rows: int, groups: list[int]) -> None:
-    assert [len(group) for group in row_groups(np.arange(rows))] == groups
+    assert [len(group) for group in row_groups(pd.DataFrame(index=range(rows)))] == groups
 
 
 def test_many_row_groups_hold_the_same_rows(

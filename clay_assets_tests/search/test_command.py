@@ -15,7 +15,7 @@ from clay_assets.chips import read_chip
 from clay_assets.cli import main
 from clay_assets.publishing import write_geoparquet
 from clay_assets.search.picture import CAPTION, GAP, SIDE, picture_of, shown_chips, true_colour
-from clay_assets.search.similar import Query, search
+from clay_assets.search.similar import search
 from clay_assets_tests.geotiffs import chip_bytes, chip_pixels
 from clay_assets_tests.publishing.geoparquet_rows import with_column
 from clay_assets_tests.reading.collection import (
@@ -123,15 +123,14 @@ def test_picture_of_a_window_is_that_part_of_the_chip(tmp_path: Path) -> None:
 
 
 def test_captions_tell_examples_from_what_was_found(folder: Path) -> None:
-    query = Query(to=(A,), unlike=(chip_url("27WXN", DAYS[1], 7),), k=1)
-    result = search(folder, query)
+    found, examples = search(folder, to=[A], unlike=[chip_url("27WXN", DAYS[1], 7)], k=1)
 
-    captions = [shown.caption for frame in (result.examples, result.found) for shown in shown_chips(frame)]
+    captions = [shown.caption for frame in (examples, found) for shown in shown_chips(frame)]
 
     middle = squares("27WXM")[2].centroid
     assert captions[0] == f"{middle.y:.3f}° N {-middle.x:.3f}° W\n2020-06-15  example"
     assert captions[1].endswith("2021-07-03  to avoid")
-    assert captions[2].endswith(f"  {result.found['similarity'][0]:.3f}")
+    assert captions[2].endswith(f"  {found['similarity'][0]:.3f}")
 
 
 def test_true_colour_is_red_green_blue_under_a_square_root() -> None:

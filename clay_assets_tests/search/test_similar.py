@@ -160,7 +160,7 @@ def test_missing_examples_are_all_named(folder: Path) -> None:
         ({}, "no example"),
         ({"to": A, "k": 0}, "k 0"),
         ({"at": (0, 91)}, "longitude, latitude"),
-        ({"to": A, "unlike": A}, "point nowhere"),
+        ({"to": A, "unlike": A}, "without a direction"),
     ],
 )
 def test_meaningless_searches_are_refused(folder: Path, arguments: dict[str, object], message: str) -> None:

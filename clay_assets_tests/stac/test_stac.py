@@ -10,6 +10,7 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pystac
 import pytest
@@ -18,12 +19,11 @@ import shapely
 from jsonschema import Draft7Validator
 from PIL import Image
 
-from clay_assets.reading import MixedEmbeddings, read_vectors
+from clay_assets.reading import MixedEmbeddings, find_files, read_vectors
+from clay_assets.reading.scan import footers
 from clay_assets.results.picture import tile_picture
-from clay_assets.stac import catalog
-from clay_assets.stac.catalog import publish_item, write_collection
-from clay_assets.stac.described import common_folder, describe
-from clay_assets.stac.item import item
+from clay_assets.stac.catalog import as_png, publish_item, write_collection
+from clay_assets.stac.item import common_folder, file_item
 from clay_assets.stac.model import model_item
 from clay_assets.storage import Store
 from clay_assets_tests.reading.collection import (
@@ -183,7 +183,8 @@ def test_item_follows_its_file(stores: tuple[Store, Store]) -> None:
     publish_item(output, stac, NAME)
     changed = read(stac, f"v001/items/{NAME.removesuffix('.gpq')}.json")
     assert changed["properties"]["clay:inputs"] == "of other chips"
-    assert changed["assets"]["embeddings"]["file:checksum"] == describe(output, NAME).checksum
+    digest = hashlib.sha256(output.read(NAME)).hexdigest()
+    assert changed["assets"]["embeddings"]["file:checksum"] == f"1220{digest}"
 
     output.delete(NAME)
     path = write(Path(output.uri), "27WXN", 7, days=DAYS[:1])
@@ -216,7 +217,9 @@ def test_table_of_items_is_read_by_geopandas_and_by_rustac(stores: tuple[Store, 
     assert frame["id"].tolist() == ["27WXM_20200615_20210703_v001", "27WXN_20200615_20210703_v001"]
     assert frame["table:row_count"].tolist() == [2 * CHIPS] * 2
     assert str(frame["start_datetime"][0]) == "2020-06-15 00:00:00+00:00"
-    assert frame.geometry[1].equals(describe(stores[0], NAME).outline)
+    assert frame.geometry[1].equals(
+        shapely.geometry.shape(file_item(stores[0], NAME, href="a.gpq", made=MADE)["geometry"])
+    )
     assert [one["id"] for one in read_back["features"]] == frame["id"].tolist()
     assert read_back["features"][1]["properties"]["grid:code"] == "MGRS-27WXN"
     geo = json.loads(pq.read_metadata(path).metadata[b"geo"])
@@ -260,20 +263,24 @@ def test_version_without_files_is_named(stores: tuple[Store, Store]) -> None:
         publish_item(*stores, "embeddings.parquet")
 
 
-def test_unknown_provenance_and_quantization_leave_a_valid_item(stores: tuple[Store, Store]) -> None:
-    bare = describe(stores[0], NAME)
-    bare = replace(bare, facts=replace(bare.facts, provenance={}), source="", chip_pixels=None)
+def test_file_without_provenance_or_chip_folder_gives_a_valid_item(stores: tuple[Store, Store]) -> None:
+    path = Path(stores[0].uri) / NAME
+    plain = pq.read_table(path).replace_schema_metadata()
+    urls = pa.array(f"chip-{row}.tif" for row in range(len(plain)))
+    pq.write_table(plain.set_column(0, "source_url", urls), path)
 
-    assert faults(item(bare, collection="c", href="a.gpq", made=MADE), EMBEDDINGS) == []
+    bare = file_item(stores[0], NAME, href="a.gpq", made=MADE)
+
+    assert faults(bare, EMBEDDINGS) == []
+    assert [link["rel"] for link in bare["links"]] == ["root", "parent", "collection", "emb:model"]
 
 
 def test_model_of_unknown_bands_is_described_without_them(stores: tuple[Store, Store]) -> None:
-    facts = describe(stores[0], NAME).facts
+    facts = footers(find_files(Path(stores[0].uri) / NAME))[0]
     other = replace(facts, provenance=PROVENANCE | {"model": "another-net-1"}, shape=(4, 4, 64))
-    extent = {"geometry": shapely.geometry.mapping(shapely.box(0, 0, 1, 1)), "bbox": [0, 0, 1, 1]}
-    times = {"start_datetime": "2020-01-01T00:00:00Z", "end_datetime": "2020-01-02T00:00:00Z"}
+    interval = ("2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z")
 
-    made = json.loads(json.dumps(model_item(other, extent=extent | times)))
+    made = json.loads(json.dumps(model_item(other, bbox=(0, 0, 1, 1), interval=interval)))
 
     assert faults(made, "mlm-v1.4.0.json") == []
     assert faults(made, "item.json") == []
@@ -290,4 +297,4 @@ def test_common_folder_is_the_deepest_one() -> None:
 
 def test_picture_without_an_image_is_refused() -> None:
     with pytest.raises(ValueError, match="expected Markdown"):
-        catalog.thumbnail("no picture")
+        as_png("no picture")

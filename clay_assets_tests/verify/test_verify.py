@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,11 @@ import pytest
 from clay_assets import embed_tile
 from clay_assets.cli import main
 from clay_assets.publishing import read_provenance, write_geoparquet
+from clay_assets.publishing.publish import published_files
 from clay_assets.settings import DEFAULTS
 from clay_assets.state import TileStores
-from clay_assets.storage import Store
+from clay_assets.storage import Store, StoredObject
+from clay_assets.verify import gather
 from clay_assets_tests.geotiffs import chip_bytes, chip_name, chip_pixels
 from clay_assets_tests.s3_server import S3Bucket
 from clay_assets_tests.tile_scene import FINGERPRINT, MadeUp, finish, know_checkpoint, put_chips
@@ -43,9 +46,9 @@ def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TileStores:
     return stores
 
 
-def path_of(tile: str) -> Path:
+def path_of(tile: str, folder: str | Path = "data/embeddings") -> Path:
     """A tile's published file."""
-    (path,) = Path("data/embeddings").glob(f"{tile}_*.gpq")
+    (path,) = Path(folder).glob(f"{tile}_*.gpq")
     return path
 
 
@@ -55,13 +58,18 @@ def verify(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, di
     return status, json.loads(capsys.readouterr().out)
 
 
-def rewritten(tile: str, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Write a tile's file again with other rows and the same provenance."""
-    path = path_of(tile)
+def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Writes a file again with other rows and the same provenance."""
     table = pq.read_table(path)
     shape = tuple(table.schema.field("embeddings").type.shape)
     plain = table.set_column(2, "embeddings", table["embeddings"].combine_chunks().storage)
     write_geoparquet(path, [change(plain.replace_schema_metadata())], shape, read_provenance(path))
+
+
+def rename_chip(rows: pa.Table) -> pa.Table:
+    """Rows of which one names a chip that the bucket does not have."""
+    urls = [url.replace("_0003.tif", "_0009.tif") for url in rows["source_url"].to_pylist()]
+    return rows.set_column(0, "source_url", pa.array(urls))
 
 
 def put_twice(_: TileStores) -> None:
@@ -74,8 +82,7 @@ def embedded_with_another_checkpoint(stores: TileStores) -> None:
     finish(stores, "27WXN", MadeUp(fingerprint=replace(FINGERPRINT, checkpoint_sha256="d" * 64)))
 
 
-def damage_a_page() -> None:
-    path = path_of("27WXN")
+def damage_page(path: Path) -> None:
     group = pq.read_metadata(path).row_group(0)
     chunks = [group.column(index) for index in range(group.num_columns)]
     start = next(chunk.data_page_offset for chunk in chunks if chunk.path_in_schema.startswith("embeddings"))
@@ -83,7 +90,9 @@ def damage_a_page() -> None:
     path.write_bytes(data[:start] + b"\xff" * 20 + data[start + 20 :])
 
 
-def test_an_output_as_called_for_has_no_fault(stores: TileStores, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_that_matches_the_bucket_has_no_fault(
+    stores: TileStores, capsys: pytest.CaptureFixture[str]
+) -> None:
     put_chips(stores, "27WXQ", [1])
     MadeUp(skipped=1).store(stores, "27WXQ")  # none of its chips can be used
     Path("tiles.txt").write_text("\n".join([*TILES, "27WXQ", "28WDS"]))  # and the last has none
@@ -102,7 +111,10 @@ def test_an_output_as_called_for_has_no_fault(stores: TileStores, capsys: pytest
     [
         (lambda _: path_of("27WXN").unlink(), "missing tile", "3 chips, embedded, not published"),
         (lambda stores: put_chips(stores, "27WXN", [4]), "missing chips", "from 3 chips, the bucket has 4"),
-        (lambda _: rewritten("27WXN", lambda rows: rows.slice(1)), "missing chips", "2 rows, expected 3"),
+        (
+            lambda _: rewrite(path_of("27WXN"), lambda rows: rows.slice(1)),
+            "missing chips", "2 rows, expected 3",
+        ),
         (lambda stores: put_chips(stores, "27WXN", [1], b"other"), "stale", "3 chips, the bucket has 3, or"),
         (
             lambda stores: stores.chips.delete(stores.chips.list("27WXN/")[0]),
@@ -118,7 +130,7 @@ def test_an_output_as_called_for_has_no_fault(stores: TileStores, capsys: pytest
         "another format", "cut short", "other columns",
     ],
 )  # fmt: skip
-def test_a_fault_is_named_from_footers_and_listings_alone(
+def test_fault_is_found_from_footers_and_listings(
     stores: TileStores,
     capsys: pytest.CaptureFixture[str],
     break_it: Callable[[TileStores], None],
@@ -132,7 +144,7 @@ def test_a_fault_is_named_from_footers_and_listings_alone(
     assert said in answer["faults"][0]["what"]
 
 
-def test_a_tile_that_nobody_embedded_is_missing(
+def test_tile_with_chips_and_no_results_is_missing(
     stores: TileStores, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put_chips(stores, "27WXQ", [1, 2])
@@ -156,7 +168,7 @@ def test_files_without_a_tile_are_orphans(stores: TileStores, capsys: pytest.Cap
     }
 
 
-def test_a_file_of_another_checkpoint_is_stale_and_mixes_the_version(
+def test_file_of_another_checkpoint_is_stale_and_mixes_the_version(
     stores: TileStores, capsys: pytest.CaptureFixture[str]
 ) -> None:
     embedded_with_another_checkpoint(stores)
@@ -172,8 +184,8 @@ def test_a_file_of_another_checkpoint_is_stale_and_mixes_the_version(
 
 
 @pytest.mark.usefixtures("stores")
-def test_only_deep_reading_sees_a_damaged_page(capsys: pytest.CaptureFixture[str]) -> None:
-    damage_a_page()
+def test_damaged_page_is_found_only_by_reading_every_row(capsys: pytest.CaptureFixture[str]) -> None:
+    damage_page(path_of("27WXN"))
     assert verify(capsys)[0] == 0
     status, answer = verify(capsys, "--deep")
     assert status == 1
@@ -181,34 +193,32 @@ def test_only_deep_reading_sees_a_damaged_page(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.usefixtures("stores")
-def test_deep_reading_looks_for_each_row_in_the_bucket(capsys: pytest.CaptureFixture[str]) -> None:
-    def renamed(rows: pa.Table) -> pa.Table:
-        urls = [url.replace("_0003.tif", "_0009.tif") for url in rows["source_url"].to_pylist()]
-        return rows.set_column(0, "source_url", pa.array(urls))
-
-    rewritten("27WXN", renamed)
+def test_row_of_a_chip_outside_the_bucket_is_found_by_reading_every_row(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rewrite(path_of("27WXN"), rename_chip)
     assert verify(capsys)[0] == 0
     status, answer = verify(capsys, "--deep")
     assert status == 1
     (fault,) = answer["faults"]
-    assert (fault["kind"], "1 rows of no chip of the bucket" in fault["what"]) == ("stale", True)
+    assert (fault["kind"], "1 chips with rows are not in the bucket" in fault["what"]) == ("stale", True)
 
 
 @pytest.mark.usefixtures("stores")
-def test_the_table_names_each_fault_under_its_count(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_counts_the_kinds_and_lists_the_faults(capsys: pytest.CaptureFixture[str]) -> None:
     name = path_of("27WXN").name
     path_of("27WXN").write_bytes(b"")
     path_of("27WXP").unlink()
     assert main(["verify"]) == 1
     text = capsys.readouterr().out
     assert "3 tiles (0 without chips, 0 without a usable one), 9 chips" in text
-    assert "missing tile         1  has chips and no published file" in text
+    assert "missing tile         1  the tile has chips and no published file" in text
     assert f"  damaged: {name}: The file can't be read as Parquet" in text
     assert text.endswith("2 faults\n")
 
 
 @pytest.mark.usefixtures("stores")
-def test_another_place_is_verified_when_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_names_another_output(capsys: pytest.CaptureFixture[str]) -> None:
     Path("data/embeddings").rename("elsewhere")
     assert verify(capsys, "--where", "elsewhere")[0] == 0
     status, answer = verify(capsys)
@@ -221,10 +231,12 @@ def test_another_place_is_verified_when_it_is_named(capsys: pytest.CaptureFixtur
     [
         (["--tiles", "none.txt"], "no tile manifest at"),
         (["--where", "s3://no-such-bucket-of-ours/x"], "clay: s3://no-such-bucket-of-ours"),
+        ([], "such as clay-small-70MT-1100T-10E.ckpt"),
     ],
+    ids=["no manifest", "no bucket", "damaged checkpoint"],
 )
 @pytest.mark.usefixtures("stores")
-def test_no_answer_is_exit_status_2(
+def test_exit_status_is_2_without_an_answer(
     bucket: S3Bucket,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -233,54 +245,143 @@ def test_no_answer_is_exit_status_2(
 ) -> None:
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
+    if not arguments:
+        Path(DEFAULTS["CLAY_CHECKPOINT"]).write_bytes(b"other weights")
     assert main(["verify", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert said in err
 
 
-@pytest.fixture
-def embedded(tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tile of four chips, embedded by a real network; one of them cannot be used."""
-    monkeypatch.chdir(tmp_path)
+def test_file_replaced_after_the_listing_is_read_under_its_new_name(
+    stores: TileStores, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def list_and_replace(output: Store, version: int, tile: str = "") -> dict[str, list[StoredObject]]:
+        found = published_files(output, version, tile)
+        if not tile:
+            path = path_of("27WXN")
+            path.rename(path.with_name(path.name.replace("_20200615_v", "_20200616_v")))
+        return found
+
+    monkeypatch.setattr(gather, "published_files", list_and_replace)
+    status, answer = verify(capsys)
+    assert (status, answer["faults"], answer["counts"]["files"]) == (0, [], 3)
+    assert path_of("27WXN").name in [found.url.rpartition("/")[2] for found in stores.output.list()]
+
+
+def test_text_lists_the_first_twenty_faults_of_a_kind_and_json_all(
+    stores: TileStores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiles = [f"28W{column}S" for column in "ABCDEFGHJKLMNPQRSTUVWXY"]
+    for tile in tiles:
+        put_chips(stores, tile, [1])
+    Path("others.txt").write_text("\n".join([*TILES, *tiles]))
+    assert main(["verify", "--tiles", "others.txt"]) == 1
+    text = capsys.readouterr().out
+    assert text.count("missing tile: 28W") == 20
+    assert "missing tile: 3 more; --json names all" in text
+    assert len(verify(capsys, "--tiles", "others.txt")[1]["faults"]) == 23
+
+
+def test_negative_sample_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["verify", "--recompute", "-1"])
+    assert "expected a whole number from 0" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """A working directory with a tile of four chips, embedded by a real network; one chip is unreadable."""
+    root = tmp_path_factory.mktemp("embedded")
+    folder = root / "data/chips/27WXN/2020-06-15"
+    folder.mkdir(parents=True)
     for number in (1, 2, 3):
-        pixels = np.roll(chip_pixels(), 37 * number, axis=1)
-        path = tmp_path / "data/chips/27WXN/2020-06-15" / chip_name(number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(chip_bytes(pixels))
-    (tmp_path / "data/chips/27WXN/2020-06-15" / chip_name(4)).write_bytes(b"Not Found")
+        (folder / chip_name(number)).write_bytes(chip_bytes(np.roll(chip_pixels(), 37 * number, axis=1)))
+    (folder / chip_name(4)).write_bytes(b"Not Found")
+    (root / "tiles.txt").write_text("27WXN")
+    embed_tile(
+        "27WXN",
+        chips=root / "data/chips",
+        checkpoint=tiny_checkpoint,
+        output=root / "data/embeddings",
+        work=root / "data/work",
+        precision="fp32",
+        allow_untrained=True,
+    )
+    return root
+
+
+@pytest.fixture
+def published(embedded: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the published file; the other settings are those of `embedded`."""
+    monkeypatch.chdir(embedded)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("CLAY_CHECKPOINT", str(tiny_checkpoint))
     monkeypatch.setenv("CLAY_PRECISION", "fp32")
     monkeypatch.setenv("CLAY_ALLOW_UNTRAINED", "1")
-    Path("tiles.txt").write_text("27WXN")
-    embed_tile(
-        "27WXN",
-        chips="data/chips",
-        checkpoint=tiny_checkpoint,
-        output="data/embeddings",
-        precision="fp32",
-        allow_untrained=True,
-    )
-    return path_of("27WXN")
+    shutil.copytree("data/embeddings", tmp_path / "copy")
+    return path_of("27WXN", tmp_path / "copy")
 
 
-@pytest.mark.usefixtures("embedded")
-def test_vectors_that_a_sample_of_chips_gives_again_pass(capsys: pytest.CaptureFixture[str]) -> None:
-    status, answer = verify(capsys, "--recompute", "10")
+def recompute(capsys: pytest.CaptureFixture[str], published: Path) -> tuple[int, dict[str, Any]]:
+    return verify(capsys, "--where", str(published.parent), "--recompute", "10")
+
+
+def test_chips_embedded_again_have_the_published_vectors(
+    published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, answer = recompute(capsys, published)
     assert (status, answer["faults"]) == (0, [])
     assert answer["recomputed"]["chips"] == 3
     assert answer["recomputed"]["largest"] < 1e-5
 
 
-@pytest.mark.usefixtures("embedded")
-def test_vectors_of_another_chip_do_not_pass(capsys: pytest.CaptureFixture[str]) -> None:
-    def swapped(rows: pa.Table) -> pa.Table:
+def test_vectors_of_other_chips_are_found(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def swap(rows: pa.Table) -> pa.Table:
         return rows.set_column(2, "embeddings", rows["embeddings"].take([1, 0, 2]))
 
-    rewritten("27WXN", swapped)
-    assert verify(capsys)[0] == 0
-    status, answer = verify(capsys, "--recompute", "10")
+    rewrite(published, swap)
+    assert verify(capsys, "--where", str(published.parent))[0] == 0
+    status, answer = recompute(capsys, published)
     assert status == 1
     assert [fault["kind"] for fault in answer["faults"]] == ["other vectors"] * 2
     assert all("expected at most 0.001" in fault["what"] for fault in answer["faults"])
+
+
+@pytest.mark.parametrize(
+    ("break_it", "kind", "said"),
+    [
+        (damage_page, "damaged", "can't be read as Parquet"),
+        (lambda path: rewrite(path, rename_chip), "stale", "_0009.tif has a row and is not in the bucket"),
+    ],
+    ids=["a damaged page", "a chip outside the bucket"],
+)
+def test_file_whose_rows_cannot_be_compared_is_a_fault(
+    published: Path,
+    capsys: pytest.CaptureFixture[str],
+    break_it: Callable[[Path], None],
+    kind: str,
+    said: str,
+) -> None:
+    break_it(published)
+    status, answer = recompute(capsys, published)
+    assert status == 1
+    assert [fault["kind"] for fault in answer["faults"]] == [kind]
+    assert said in answer["faults"][0]["what"]
+
+
+def test_chip_that_decayed_in_the_bucket_is_a_fault(
+    published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chip = Path("data/chips/27WXN/2020-06-15") / chip_name(2)
+    data, times = chip.read_bytes(), chip.stat()
+    try:
+        chip.write_bytes(data[:400] + bytes(len(data) - 400))  # of the same size, time and so ETag
+        os.utime(chip, ns=(times.st_atime_ns, times.st_mtime_ns))
+        status, answer = recompute(capsys, published)
+    finally:
+        chip.write_bytes(data)
+        os.utime(chip, ns=(times.st_atime_ns, times.st_mtime_ns))
+    (fault,) = answer["faults"]
+    assert (status, fault["kind"]) == (1, "other vectors")
+    assert "is published, and now skipped (corrupt" in fault["what"]
