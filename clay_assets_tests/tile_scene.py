@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from clay_assets.chips import MAX_NODATA, READER_VERSION, ChipName
 from clay_assets.embedding.checkpoint_cache import CheckpointFacts, publish_facts
 from clay_assets.publishing.publish import publish_tile
-from clay_assets.results import Making, ResultsHeader, ResultsWriter, TileSummary, results_key
+from clay_assets.results import Provenance, ResultsHeader, ResultsWriter, TileSummary, results_key
 from clay_assets.results.fingerprint import Fingerprint, chips_digest
 from clay_assets.results.outcomes import Embedded, Outcome, Skipped
 from clay_assets.results.schema import THUMBNAIL_SIZE
@@ -83,7 +83,7 @@ class MadeUp:
         alter: Changes the outcomes before they are stored.
         seconds: Recorded duration.
         place: Returns a chip's footprint.
-        left: Recorded number of chips not processed.
+        remaining: Recorded number of chips not processed.
         reader: Recorded version of the chip reader.
         max_nodata: Recorded limit of no-data.
     """
@@ -94,7 +94,7 @@ class MadeUp:
     alter: Callable[[list[Outcome]], list[Outcome]] = lambda outcomes: outcomes
     seconds: float = 2.0
     place: Callable[[str, int], bytes] = footprint
-    left: int = 0
+    remaining: int = 0
     reader: int = READER_VERSION
     max_nodata: float = MAX_NODATA
 
@@ -106,7 +106,7 @@ class MadeUp:
         embedded = [outcome for outcome in outcomes if isinstance(outcome, Embedded)]
         skips = [outcome for outcome in outcomes if isinstance(outcome, Skipped)]
         shape = embedded[0].vectors.shape[1:] if embedded else (768,)
-        making = Making(
+        making = Provenance(
             self.fingerprint,
             shape,
             untrained=False,
@@ -128,7 +128,7 @@ class MadeUp:
             for outcome in outcomes:
                 writer.add(outcome)
             digest = chips_digest(tile, chips)
-            writer.store(stores.work, tile, ResultsHeader(making, digest, summary, self.left))
+            writer.store(stores.work, tile, ResultsHeader(making, digest, summary, self.remaining))
 
     def _outcomes(self, tile: str, chips: Sequence[StoredObject]) -> list[Outcome]:
         vectors = self.vectors(len(chips))

@@ -206,7 +206,7 @@ def asset_records(outcome: "TileOutcome", job: "TileJob") -> list[AssetRecord]:
         records.append(AssetRecord(INVENTORY, metadata, chips_digest(outcome.tile, outcome.inventory.chips)))
     if outcome.results is not None:
         metadata = embeddings_metadata(outcome.tile, outcome.results, job.stores.work, reused=outcome.reused)
-        digest = f"{outcome.results.making.fingerprint.folder} {outcome.results.digest}"
+        digest = f"{outcome.results.provenance.fingerprint.folder} {outcome.results.digest}"
         records.append(AssetRecord(EMBEDDINGS, metadata, digest))
     if outcome.published is not None:
         records.append(AssetRecord(GEOPARQUET, file_metadata(outcome.published), outcome.published.inputs))

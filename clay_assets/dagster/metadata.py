@@ -71,7 +71,7 @@ def inventory_metadata(tile: str, inventory: Inventory, work: Store) -> dict[str
 
 def embeddings_metadata(tile: str, header: ResultsHeader, work: Store, *, reused: bool) -> dict[str, Any]:
     """Of a tile's `chip_embeddings`."""
-    summary, making = header.summary, header.making
+    summary, making = header.summary, header.provenance
     return {
         "chips": summary.chips,
         "embedded": summary.embedded,
@@ -145,5 +145,5 @@ def in_words(outcome: "TileOutcome") -> str:
         return f"tile {outcome.tile}: current, nothing to do ({counts})"
     return (
         f"tile {outcome.tile}: {counts}; {summary.encoded} encoded now in {summary.seconds:.1f} s"
-        f" ({summary.chips_per_second:.2f} chips/s on {header.making.device})"
+        f" ({summary.chips_per_second:.2f} chips/s on {header.provenance.device})"
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from clay_assets.chips import READER_VERSION
 from clay_assets.parquet import DamagedFileError
 from clay_assets.results import ResultsHeader, ResultsWriter, TileResults
-from clay_assets.results.counts import Tally
+from clay_assets.results.counts import TileCounts
 from clay_assets.results.fingerprint import Fingerprint, chip_key, chips_digest
 from clay_assets.results.pieces import pieces_prefix, remove_pieces
 from clay_assets.results.target import Target
@@ -95,7 +95,7 @@ def _fold(
         "tile %s: %d finished chips are kept, some of a run that was killed; %d chips remain",
         tile,
         header.summary.chips,
-        header.left,
+        header.remaining,
     )
 
 
@@ -123,8 +123,8 @@ def _rewrite(
     work: Store, tile: str, chips: Sequence[StoredObject], max_nodata: float, sources: Sequence[_Source]
 ) -> ResultsHeader:
     """Store the rows of several files as the tile's results."""
-    making = replace(sources[-1].results.header.making, reader=READER_VERSION, max_nodata=max_nodata)
-    tally = Tally(dim=making.shape[-1])
+    making = replace(sources[-1].results.header.provenance, reader=READER_VERSION, max_nodata=max_nodata)
+    tally = TileCounts(dim=making.shape[-1])
     with ResultsWriter(making.width) as writer:
         for source in sources:
             try:
@@ -140,7 +140,7 @@ def _rewrite(
             bytes_read=sum(summary.bytes_read for summary in made),
         )
         header = ResultsHeader(
-            making, chips_digest(tile, tally.accounted), summary, left=len(chips) - len(tally.accounted)
+            making, chips_digest(tile, tally.accounted), summary, remaining=len(chips) - len(tally.accounted)
         )
         writer.store(work, tile, header)
     return header

@@ -67,7 +67,7 @@ def plan_tile(
         return TilePlan(tile, chips, target.preferred, todo=chips)
     with results:
         header = results.header
-        fingerprint = header.making.fingerprint
+        fingerprint = header.provenance.fingerprint
         if force:
             return TilePlan(tile, chips, fingerprint, todo=chips)
         limit = target.max_nodata

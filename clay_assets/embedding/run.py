@@ -20,7 +20,7 @@ from clay_assets.embedding.energy import Counter, counter_of
 from clay_assets.embedding.plan import TilePlan
 from clay_assets.embedding.progress import Progress
 from clay_assets.embedding.stream import ChipStream
-from clay_assets.results import Making
+from clay_assets.results import Provenance
 from clay_assets.results.fingerprint import Fingerprint
 from clay_assets.storage import Store
 from clay_model import Embedder
@@ -56,7 +56,7 @@ class EmbeddingRun:
         self._last_ended = 0.0
         self._streams: dict[Fingerprint, ChipStream] = {}
         self._counters: dict[Fingerprint, Counter | None] = {}
-        self._makings: dict[Fingerprint, Making] = {}
+        self._makings: dict[Fingerprint, Provenance] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -117,14 +117,14 @@ class EmbeddingRun:
         """The energy counter of the device that embeds a tile; None with several devices or no counter."""
         return self._counters.get(plan.fingerprint) if plan.todo else None
 
-    def making(self, plan: TilePlan) -> Making:
+    def making(self, plan: TilePlan) -> Provenance:
         """Provenance of a tile's vectors; of a tile with nothing to embed, that of its stored results."""
         made = self._makings.get(plan.fingerprint) if plan.todo else None
         if made is not None:
             return made
         assert plan.header is not None  # noqa: S101 - else every chip would be to embed
         limit = self._encoder.max_nodata
-        return replace(plan.header.making, reader=READER_VERSION, max_nodata=limit)
+        return replace(plan.header.provenance, reader=READER_VERSION, max_nodata=limit)
 
     def in_words(self) -> str:
         """Batches and times of the run's encoders, one line for each network."""
@@ -157,11 +157,11 @@ class EmbeddingRun:
         self._makings[fingerprint] = _making(fingerprint, embedders, self._encoder.max_nodata)
 
 
-def _making(fingerprint: Fingerprint, embedders: Sequence[Embedder], max_nodata: float) -> Making:
+def _making(fingerprint: Fingerprint, embedders: Sequence[Embedder], max_nodata: float) -> Provenance:
     first = embedders[0]
     versions = {"clay-assets": __version__} | {name: importlib.metadata.version(name) for name in SOFTWARE}
     versions["python"] = platform.python_version()
-    return Making(
+    return Provenance(
         fingerprint=fingerprint,
         shape=first.spec.embedding_shape(fingerprint.level, first.dimensions.dim),
         untrained=first.untrained,

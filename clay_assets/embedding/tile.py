@@ -17,7 +17,7 @@ from clay_assets.embedding.plan import TilePlan
 from clay_assets.embedding.run import EmbeddingRun
 from clay_assets.parquet import DamagedFileError
 from clay_assets.results import ResultsHeader, ResultsWriter, TileResults, TileSummary
-from clay_assets.results.counts import Tally, count_reasons
+from clay_assets.results.counts import TileCounts, count_reasons
 from clay_assets.results.fingerprint import chip_key, chips_digest
 from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.results.pieces import PieceLimits, PieceWriter
@@ -101,7 +101,7 @@ def _embed(
 ) -> ResultsHeader:
     making = run.making(plan)
     started = run.begin(plan)
-    tally = Tally(dim=making.shape[-1])
+    tally = TileCounts(dim=making.shape[-1])
     meter = EnergyMeter(run.counter(plan))
 
     def header(ended: float) -> ResultsHeader:
@@ -109,7 +109,7 @@ def _embed(
             making,
             digest=chips_digest(plan.tile, tally.accounted),
             summary=tally.summary(seconds=ended - started, energy=meter.record),
-            left=len(plan.chips) - len(tally.accounted),
+            remaining=len(plan.chips) - len(tally.accounted),
         )
 
     with (

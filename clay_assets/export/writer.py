@@ -18,7 +18,7 @@ import shapely
 from numpy.typing import NDArray
 
 from clay_assets.export.quantization import quantize
-from clay_assets.publishing.rows import Outline
+from clay_assets.publishing.rows import Extent
 from clay_assets.publishing.schema import PREFIX, Bounds, arrow_schema_metadata, mean_metadata
 from clay_assets.reading.facts import Quantization
 from clay_assets.reading.scan import Block
@@ -84,7 +84,7 @@ def write_partition(
     options = dict(OPTIONS)
     if quantization is None:  # groups the exponents of float32; bytes are one stream already
         options["column_encoding"] = {"embeddings.list.element": "BYTE_STREAM_SPLIT"}
-    outline, days, total, rows = Outline(), set[date](), np.zeros(width), 0
+    outline, days, total, rows = Extent(), set[date](), np.zeros(width), 0
     with pq.ParquetWriter(path, schema, **options) as writer:
         for block in groups:
             writer.write_table(_table(block, schema, quantization), row_group_size=len(block.rows))

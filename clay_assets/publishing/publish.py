@@ -107,10 +107,11 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int, target:
         )
     with results:
         header = results.header
-        if header.left:
+        if header.remaining:
             raise ResultsMissing(
                 f"tile {tile} has results for {header.summary.chips} of its"
-                f" {header.summary.chips + header.left} chips: materialize chip_embeddings to its end first"
+                f" {header.summary.chips + header.remaining} chips:"
+                " materialize chip_embeddings to its end first"
             )
         inventory = read_inventory(work, tile)
         narrow = _with_present_urls(
@@ -139,7 +140,7 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int, target:
         first=dates["min"],
         last=dates["max"],
         written=current is None,
-        schema=published_schema(header.making.shape),
+        schema=published_schema(header.provenance.shape),
         head=[
             {"source_url": narrow["source_url"][row].as_py(), "date": str(narrow["date"][row].as_py())}
             for row in order[:5]
@@ -211,7 +212,7 @@ def inputs_of(header: ResultsHeader, inventory: Sequence[StoredObject]) -> str:
         header: Of the tile's results.
         inventory: Of the tile: the file names its chips by their present URLs.
     """
-    return inputs_word(header.making.fingerprint, header.digest, inventory)
+    return inputs_word(header.provenance.fingerprint, header.digest, inventory)
 
 
 def inputs_word(fingerprint: Fingerprint, digest: str, inventory: Sequence[StoredObject]) -> str:
@@ -244,7 +245,7 @@ def _current(output: Store, files: list[StoredObject], name: str, inputs: str) -
 
 
 def _provenance(header: ResultsHeader, inputs: str) -> dict[str, str]:
-    making = header.making
+    making = header.provenance
     return {
         "model": making.model,
         "weights": "untrained: random numbers, for trying the pipeline only"
@@ -289,6 +290,6 @@ def _write(
         with temporary_errors():
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="clay-publish-"))
             path = Path(folder) / name
-            summary = write_geoparquet(path, rows(), results.header.making.shape, provenance)
+            summary = write_geoparquet(path, rows(), results.header.provenance.shape, provenance)
         output.put(name, path)
     return summary.bytes

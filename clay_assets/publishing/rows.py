@@ -36,7 +36,7 @@ class Fault:
 
 
 @dataclass
-class Outline:
+class Extent:
     """What the footprints seen so far have in common."""
 
     counterclockwise: bool = True  # every exterior ring so far, and no holes

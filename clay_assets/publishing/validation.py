@@ -24,7 +24,7 @@ from clay_assets.publishing.footer import (
     storage_faults,
 )
 from clay_assets.publishing.names import parse_published_name
-from clay_assets.publishing.rows import DEGREE_TOLERANCE, Fault, Outline, row_faults
+from clay_assets.publishing.rows import DEGREE_TOLERANCE, Extent, Fault, row_faults
 from clay_assets.publishing.schema import width_of
 
 BATCH_BYTES = 32 * 2**20
@@ -74,7 +74,7 @@ class _Seen:
     urls: set[tuple[str, bytes]] = field(default_factory=set)  # with the footprint: a chip has windows
     days: set[date] = field(default_factory=set)
     last: tuple[date, int] = (date.min, -1)  # date and chip number of the row before
-    outline: Outline = field(default_factory=Outline)
+    outline: Extent = field(default_factory=Extent)
 
 
 def _walk(parquet: pq.ParquetFile, entry: dict[str, Any], name: str | None) -> Iterator[str]:
@@ -119,7 +119,7 @@ def _sentences(faults: list[Fault]) -> Iterator[str]:
     yield from (f"The file has {Fault(what, count, first[what].first)}." for what, count in rows.items())
 
 
-def _outline_faults(outline: Outline, entry: dict[str, Any]) -> Iterator[str]:
+def _outline_faults(outline: Extent, entry: dict[str, Any]) -> Iterator[str]:
     said = entry.get("bbox")
     try:
         same = np.allclose(

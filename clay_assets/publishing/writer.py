@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clay_assets.parquet import vectors
-from clay_assets.publishing.rows import Outline, RowsRefusedError, cut_footprints, row_faults
+from clay_assets.publishing.rows import Extent, RowsRefusedError, cut_footprints, row_faults
 from clay_assets.publishing.schema import (
     PREFIX,
     Bounds,
@@ -77,7 +77,7 @@ class _Totals:
     rows: int = 0
     row_groups: int = 0
     days: set[date] = field(default_factory=set)
-    outline: Outline = field(default_factory=Outline)
+    outline: Extent = field(default_factory=Extent)
 
 
 def write_geoparquet(

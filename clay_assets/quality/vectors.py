@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from clay_assets.parquet import vectors
-from clay_assets.results import Making, TileResults
+from clay_assets.results import Provenance, TileResults
 from clay_assets.results.fingerprint import chip_key
 from clay_assets.storage import StoredObject
 from clay_model.spec import model_of, width_of
@@ -74,7 +74,7 @@ def read_facts(tile: str, results: TileResults, inventory: Sequence[StoredObject
         results: Of the tile.
         inventory: Of the tile.
     """
-    making = results.header.making
+    making = results.header.provenance
     rows_of_chips = results.chips()
     urls: list[str] = []
     finite: list[NDArray[np.bool_]] = [np.empty(0, dtype=bool)]
@@ -116,7 +116,7 @@ def read_facts(tile: str, results: TileResults, inventory: Sequence[StoredObject
     )
 
 
-def expected_shape(making: Making) -> tuple[int, ...]:
+def expected_shape(making: Provenance) -> tuple[int, ...]:
     """Shape of an embedding of this model at this level."""
     spec, _ = model_of(making.model)
     return spec.embedding_shape(making.fingerprint.level, width_of(making.model))

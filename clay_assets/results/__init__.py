@@ -17,14 +17,14 @@ GB at level `group`), so they go through files in small pieces.
 Not here: what to embed of a tile (`state.comparison`), or what people read (`publishing`).
 """
 
-from clay_assets.results.header import Making, ResultsHeader, TileSummary
+from clay_assets.results.header import Provenance, ResultsHeader, TileSummary
 from clay_assets.results.reader import RESULTS_PREFIX, KnownChip, TileResults, results_key
 from clay_assets.results.writer import ResultsWriter
 
 __all__ = [
     "RESULTS_PREFIX",
     "KnownChip",
-    "Making",
+    "Provenance",
     "ResultsHeader",
     "ResultsWriter",
     "TileResults",

@@ -18,7 +18,7 @@ from clay_assets.results.picture import tile_picture
 from clay_assets.storage import StoredObject
 
 
-class Tally:
+class TileCounts:
     """What became of a tile's chips so far.
 
     Attributes:

@@ -51,7 +51,7 @@ class TileSummary:
 
 
 @dataclass(frozen=True)
-class Making:
+class Provenance:
     """How a tile's vectors are made: the same for every tile of a run.
 
     Attributes:
@@ -99,25 +99,25 @@ class ResultsHeader:
     """What a results file says of itself.
 
     Attributes:
-        making: How the vectors were made.
+        provenance: How the vectors were made.
         digest: `chips_digest` of the chips accounted for.
         summary: In numbers.
-        left: Chips of the inventory that were still to be done when an error or an interrupt ended the run;
-            0 where the results are complete.
+        remaining: Chips of the inventory that were still to be done when an error or an interrupt ended the
+            run; 0 where the results are complete.
     """
 
-    making: Making
+    provenance: Provenance
     digest: str
     summary: TileSummary
-    left: int = 0
+    remaining: int = 0
 
     def to_metadata(self) -> dict[str, str]:
         """As Parquet key-value metadata."""
         return {
-            "clay:making": self.making.to_json(),
+            "clay:making": self.provenance.to_json(),
             "clay:chips": self.digest,
             "clay:summary": json.dumps(asdict(self.summary)),
-            "clay:left": str(self.left),
+            "clay:left": str(self.remaining),
         }
 
     @classmethod
@@ -128,8 +128,8 @@ class ResultsHeader:
             KeyError, TypeError, ValueError: If the file is not one of ours, or another version's.
         """
         return cls(
-            making=Making.from_json(metadata[b"clay:making"].decode()),
+            provenance=Provenance.from_json(metadata[b"clay:making"].decode()),
             digest=metadata[b"clay:chips"].decode(),
             summary=TileSummary(**json.loads(metadata[b"clay:summary"])),
-            left=int(metadata[b"clay:left"]),
+            remaining=int(metadata[b"clay:left"]),
         )

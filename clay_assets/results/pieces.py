@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from clay_assets.results.fingerprint import Fingerprint, chips_digest
-from clay_assets.results.header import Making, ResultsHeader, TileSummary
+from clay_assets.results.header import Provenance, ResultsHeader, TileSummary
 from clay_assets.results.outcomes import Embedded, Outcome
 from clay_assets.results.writer import ResultsWriter
 from clay_assets.storage import FolderMissing, StorageError, Store, StoredObject
@@ -77,7 +77,7 @@ class PieceWriter:
     gone afterwards.
     """
 
-    def __init__(self, work: Store, tile: str, making: Making, chips: int, limits: PieceLimits) -> None:
+    def __init__(self, work: Store, tile: str, making: Provenance, chips: int, limits: PieceLimits) -> None:
         """Describe the pieces; nothing is written yet.
 
         Args:
@@ -132,7 +132,7 @@ class PieceWriter:
             self._making,
             digest=chips_digest(self._tile, piece.chips),
             summary=summary,
-            left=max(1, self._chips - len(piece.chips)),  # never complete by itself
+            remaining=max(1, self._chips - len(piece.chips)),  # never complete by itself
         )
         key = f"{pieces_prefix(self._tile, self._making.fingerprint)}{len(self._keys) + 1:04}.parquet"
         try:

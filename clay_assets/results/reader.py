@@ -79,7 +79,7 @@ class TileResults:
         of_tile = said.get(TILE.encode(), tile.encode()).decode()  # earlier versions did not say
         if of_tile != tile:
             raise ValueError(f"got results of tile {of_tile}, expected those of {tile}")
-        expected = results_schema(self.header.making.width)
+        expected = results_schema(self.header.provenance.width)
         if self._file.schema_arrow != expected:
             raise ValueError(f"got the columns {self._file.schema_arrow}, expected {expected}")
 
@@ -119,7 +119,7 @@ class TileResults:
             return None
         try:
             results = cls(source, tile)
-            if results.header.making.fingerprint != fingerprint:
+            if results.header.provenance.fingerprint != fingerprint:
                 raise ValueError("a copy of results of another fingerprint")
             return results
         except (KeyError, TypeError, ValueError, pa.ArrowException) as error:  # pyarrow's: no Parquet file
@@ -169,7 +169,7 @@ class TileResults:
             DamagedFileError: As `columns`.
         """
         groups = self._file.num_row_groups
-        stride = max(1, math.ceil(4 * self.header.making.width * self.rows / max_bytes))
+        stride = max(1, math.ceil(4 * self.header.provenance.width * self.rows / max_bytes))
         for group in range(0, groups, stride):
             with _damage_named():
                 table = self._file.read_row_group(group, columns=list(names))

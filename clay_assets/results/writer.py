@@ -93,7 +93,7 @@ class ResultsWriter:
         with temporary_errors():
             self._writer.close()
             self._file.close()
-        key = key or results_key(tile, header.making.fingerprint)
+        key = key or results_key(tile, header.provenance.fingerprint)
         store.put(key, self._path)
         return store.url(key)
 

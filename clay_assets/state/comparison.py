@@ -38,10 +38,10 @@ def is_complete(
     Results of a stopped run stay incomplete also when the chips it did not reach are gone from the bucket:
     they are written once more, so that they can be published.
     """
-    making = header.making
+    making = header.provenance
     return (
         header.digest == chips_digest(tile, chips)
-        and not header.left
+        and not header.remaining
         and (making.reader, making.max_nodata) == (READER_VERSION, max_nodata)
     )
 
@@ -68,12 +68,12 @@ def compare(
     Returns:
         What to embed, what to keep, and why.
     """
-    stricter = header.making.max_nodata > max_nodata
+    stricter = header.provenance.max_nodata > max_nodata
 
     def is_valid(row: KnownChip) -> bool:
         if row.reason is None:
             return row.nodata is None or row.nodata <= max_nodata
-        if row.reason == "nodata" and not stricter and header.making.max_nodata != max_nodata:
+        if row.reason == "nodata" and not stricter and header.provenance.max_nodata != max_nodata:
             return False
         return not retry_skipped and row.reader >= READER_VERSION
 

@@ -102,7 +102,7 @@ def _look(
 
 
 def _rate(header: ResultsHeader) -> Rate | None:
-    summary, making = header.summary, header.making
+    summary, making = header.summary, header.provenance
     if not summary.encoded or summary.seconds <= 0:
         return None
     return Rate(summary.encoded, summary.seconds, making.model, making.device)

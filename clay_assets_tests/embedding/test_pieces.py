@@ -164,7 +164,7 @@ def test_folding_merges_pieces_with_earlier_results(scene: Scene) -> None:
     fold(scene)
     assert scene.values() == {1: 11, 2: 12, 3: 13, 4: 14}
     with scene.results() as results:
-        assert (results.header.left, results.header.summary.embedded) == (2, 4)
+        assert (results.header.remaining, results.header.summary.embedded) == (2, 4)
     assert pieces_of(scene) == []
 
 

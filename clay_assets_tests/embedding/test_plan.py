@@ -55,7 +55,7 @@ def test_tile_without_results_is_embedded(stores: TileStores) -> None:
 
 
 def test_unfinished_results_are_not_current_even_if_the_missing_chips_are_gone(stores: TileStores) -> None:
-    MadeUp(left=2).store(stores, TILE)
+    MadeUp(remaining=2).store(stores, TILE)
 
     unfinished = plan(stores)
 

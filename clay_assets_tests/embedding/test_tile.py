@@ -46,9 +46,9 @@ def test_every_chip_of_a_new_tile_is_embedded_or_skipped_with_its_reason(scene: 
     to_degrees = Transformer.from_crs("EPSG:32627", "OGC:CRS84", always_xy=True)
     edges = to_degrees.transform([600_000, 605_120] * 2, [7_694_920] * 2 + [7_700_040] * 2)
     assert summary.bounds == pytest.approx([min(edges[0]), min(edges[1]), max(edges[0]), max(edges[1])])
-    assert header.making.model == "clay-v0-custom-4x1"
+    assert header.provenance.model == "clay-v0-custom-4x1"
     assert (summary.windows, summary.nodata) == (2, 0.0)
-    assert (header.making.shape, header.making.device, header.left) == ((4,), "cpu", 0)
+    assert (header.provenance.shape, header.provenance.device, header.remaining) == ((4,), "cpu", 0)
 
 
 def test_bytes_of_an_oversized_file_are_not_counted_as_read(scene: Scene) -> None:
@@ -136,7 +136,7 @@ def test_results_of_other_settings_are_separate_and_going_back_embeds_nothing(
     assert scene.chips.take_reads() == []
     assert scene.values() == {1: 10.0, 2: "format"}
     assert scene.values(encoder=another) == {1: 10.0, 2: "format"}
-    assert second.making.fingerprint != first.making.fingerprint
+    assert second.provenance.fingerprint != first.provenance.fingerprint
     assert len(scene.work.list("chip_embeddings/")) == 2
 
 
@@ -166,7 +166,7 @@ def test_results_of_every_level_are_continued(scene: Scene, level: str) -> None:
         4: 40.0,
         5: 250.0,
     }
-    assert header.making.shape == {"mean": (4,), "patch": (16, 16, 4), "group": (6, 16, 16, 4)}[level]
+    assert header.provenance.shape == {"mean": (4,), "patch": (16, 16, 4), "group": (6, 16, 16, 4)}[level]
     assert header.summary.picture.startswith("![")
 
 
@@ -191,11 +191,11 @@ def test_finished_chips_of_a_broken_run_are_not_embedded_again(
 
     assert partial == {1: 10.0, 2: "format", 3: 30.0, 4: 40.0, 5: 50.0}
     assert plan.header is not None
-    assert plan.header.left == 3
+    assert plan.header.remaining == 3
     assert not plan.is_current
     assert scene.chips.take_reads() == [6, 7, 8]
     assert scene.values() == {number: 10.0 * number for number in range(1, 9)} | {2: "format"}
-    assert (header.summary.embedded, header.summary.encoded, header.left) == (7, 3, 0)
+    assert (header.summary.embedded, header.summary.encoded, header.remaining) == (7, 3, 0)
 
 
 @pytest.mark.parametrize("error", [TransferFailed, KeyboardInterrupt])

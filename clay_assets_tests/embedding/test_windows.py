@@ -199,7 +199,7 @@ def test_a_broken_run_keeps_all_windows_of_finished_chips_only(scene: Scene, bat
     broken = process(scene, [TILE], encoder=encoder)
     with scene.results(encoder=encoder) as results:
         windows = [(row.key[-8:-4], row.window) for row in results.chips()]
-        left = results.header.left
+        left = results.header.remaining
     scene.chips.take_reads()
     scene.chips.before = lambda _: None
     (done,) = process(scene, [TILE], encoder=encoder).values()

@@ -12,7 +12,7 @@ import shapely
 
 from clay_assets.publishing import read_provenance, validate
 from clay_assets.publishing.publish import Published, ResultsMissing, publish_tile, published_files
-from clay_assets.results import Making, ResultsHeader, ResultsWriter, TileSummary
+from clay_assets.results import Provenance, ResultsHeader, ResultsWriter, TileSummary
 from clay_assets.results.fingerprint import Fingerprint, chips_digest
 from clay_assets.results.outcomes import Embedded, NoUsableChips, Outcome, Skipped
 from clay_assets.storage import AccessDenied, Store, StoredObject
@@ -76,7 +76,7 @@ class Place:
         claimed: Sequence[Row] = (),
     ) -> None:
         """Store the inventory, and results that may claim to be of other chips than they are."""
-        making = Making(
+        making = Provenance(
             fingerprint, shape, untrained=False, device="cuda:7", software="clay-assets/0 torch/0.1"
         )
         skipped = [

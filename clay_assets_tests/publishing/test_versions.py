@@ -161,7 +161,7 @@ def test_under_auto_a_tile_keeps_its_precision_on_other_hardware_and_a_new_tile_
     assert scene.chips.take_reads() == [1, 3]
     assert [fingerprint.precision for fingerprint in encoder.requests] == [here, there]  # two streams
     made = {
-        tile: outcome.results.making.fingerprint.precision
+        tile: outcome.results.provenance.fingerprint.precision
         for tile, outcome in outcomes.items()
         if outcome.results
     }

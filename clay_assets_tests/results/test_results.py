@@ -17,7 +17,7 @@ from clay_assets.chips import READER_VERSION
 from clay_assets.publishing import write_geoparquet
 from clay_assets.results import (
     KnownChip,
-    Making,
+    Provenance,
     ResultsHeader,
     ResultsWriter,
     TileResults,
@@ -51,15 +51,15 @@ def skipped(number: int) -> Skipped:
     return Skipped(sources("27WXN", number + 1)[number], "size", "has 256 x 256 pixels, expected 512 x 512")
 
 
-def header(width: int = 3, *, left: int = 0) -> ResultsHeader:
-    making = Making(
+def header(width: int = 3, *, remaining: int = 0) -> ResultsHeader:
+    making = Provenance(
         FINGERPRINT, (width,), untrained=True, device="cpu", software="torch/9", reader=3, max_nodata=0.5
     )
     skips = [{"source_url": "s3://chips/ä.tif", "reason": "size", "detail": "got “256”"}]
     summary = TileSummary(
         2, skips, 1.5, 2, 3_000, [1.0, 2.0, 3.0, 4.0], nodata=0.25, windows=2, picture="![picture]()"
     )
-    return ResultsHeader(making, "0123456789abcdef", summary, left)
+    return ResultsHeader(making, "0123456789abcdef", summary, remaining)
 
 
 def store_results(store: Store, outcomes: Sequence[Outcome], width: int = 3) -> None:
@@ -133,10 +133,10 @@ def test_vectors_of_every_level_are_kept_row_by_row(store: Store) -> None:
 def test_header_says_how_much_was_left_when_a_run_was_cut_short(store: Store) -> None:
     with ResultsWriter(3) as writer:
         writer.add(embedded(0))
-        url = writer.store(store, "27WXN", header(left=41))
+        url = writer.store(store, "27WXN", header(remaining=41))
 
     with opened(store) as results:
-        assert results.header.left == 41
+        assert results.header.remaining == 41
     word = FINGERPRINT.folder.removeprefix("clay-v0-tiny-mean-bf16-")
     assert re.fullmatch("[0-9a-f]{8}", word)
     assert url == store.url(f"chip_embeddings/clay-v0-tiny-mean-bf16-{word}/27WXN.parquet")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from clay_assets.chips import READER_VERSION
-from clay_assets.results import KnownChip, Making, ResultsHeader, TileSummary
+from clay_assets.results import KnownChip, Provenance, ResultsHeader, TileSummary
 from clay_assets.results.fingerprint import chip_key, chips_digest
 from clay_assets.state.comparison import Comparison, compare, is_complete
 from clay_assets.storage import StoredObject
@@ -20,11 +20,17 @@ def chip(number: int, etag: str = "etag", *, under: str = "s3://b") -> StoredObj
 
 
 def header(
-    chips: Sequence[StoredObject], *, left: int = 0, reader: int = READER_VERSION, max_nodata: float = LIMIT
+    chips: Sequence[StoredObject],
+    *,
+    remaining: int = 0,
+    reader: int = READER_VERSION,
+    max_nodata: float = LIMIT,
 ) -> ResultsHeader:
-    making = Making(FINGERPRINT, (256,), untrained=False, device="cpu", reader=reader, max_nodata=max_nodata)
+    making = Provenance(
+        FINGERPRINT, (256,), untrained=False, device="cpu", reader=reader, max_nodata=max_nodata
+    )
     summary = TileSummary(len(chips), [], 1.0, len(chips), 9, [0.0, 0.0, 1.0, 1.0])
-    return ResultsHeader(making, chips_digest(TILE, chips), summary, left=left)
+    return ResultsHeader(making, chips_digest(TILE, chips), summary, remaining=remaining)
 
 
 def row(
@@ -69,7 +75,7 @@ def test_chips_that_moved_to_another_bucket_are_the_same_chips() -> None:
         header([chip(1)]),
         header([chip(1), chip(2), chip(3)]),
         header([chip(1), chip(2, "old")]),
-        header([chip(1), chip(2)], left=1),
+        header([chip(1), chip(2)], remaining=1),
         header([chip(1), chip(2)], reader=READER_VERSION - 1),
         header([chip(1), chip(2)], max_nodata=0.9),
         header([chip(1), chip(2)], max_nodata=0.1),

@@ -103,7 +103,7 @@ def test_a_tile_whose_chips_were_all_skipped_is_unusable_until_they_change(store
 def test_an_interrupted_tile_is_not_done_even_if_its_undone_chips_are_gone(tmp_path: Path) -> None:
     stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
     put_chips(stores, "27WXN", [1, 2])
-    MadeUp(left=3).store(stores, "27WXN")
+    MadeUp(remaining=3).store(stores, "27WXN")
     interrupted = look(stores)
     assert (interrupted.state, interrupted.todo, interrupted.detail) == ("changed", 0, "unfinished")
 

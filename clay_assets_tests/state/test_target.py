@@ -66,4 +66,4 @@ def test_a_tile_s_results_are_those_that_the_settings_ask_for(
         assert found is None
         return
     with results:
-        assert results.header.making.fingerprint.precision == found
+        assert results.header.provenance.fingerprint.precision == found
