@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from clay_assets.dagster.metadata import table
-from clay_assets.quality import files, judges
+from clay_assets.quality import files, vectors
 from clay_assets.quality.examine import HAS_CHIPS
 from clay_assets.quality.report import Part, Report, combined
 
@@ -75,7 +75,7 @@ CHECKS = (
         "results",
         WARN,
         "Each norm is within {} to {:.0f}, and within {} to {} times the median of its tile. A warning:"
-        " unusual land may explain it.".format(*judges.NORMS, *judges.NORM_RATIOS),
+        " unusual land may explain it.".format(*vectors.NORMS, *vectors.NORM_RATIOS),
     ),
     TileCheck(
         "no_two_rows_alike",
@@ -90,8 +90,8 @@ CHECKS = (
         "chip_embeddings",
         "results",
         WARN,
-        f"In a tile of {judges.ENOUGH_TO_COMPARE} chips or more the median pairwise cosine is at most"
-        f" {judges.COLLAPSED_COSINE} and the effective rank at least {judges.COLLAPSED_RANK:.0f}. Both:"
+        f"In a tile of {vectors.ENOUGH_TO_COMPARE} chips or more the median pairwise cosine is at most"
+        f" {vectors.COLLAPSED_COSINE} and the effective rank at least {vectors.COLLAPSED_RANK:.0f}. Both:"
         " equal vectors with rounding noise have a high rank, and vectors along one line a low cosine. A"
         " warning: open sea is alike, too.",
     ),

@@ -1,1 +1,7 @@
-"""The substance of the asset checks, without Dagster: stored objects → facts → faults."""
+"""The asset checks without Dagster: read back a tile's results and published file, and report their faults.
+
+vectors.py  results: accounting, shape, norms, duplicates, variety
+files.py    published file: validity and location
+report.py   reports, stored so that an unchanged tile is not read again, and their sums over tiles
+examine.py  the stored report where it is current, a new one otherwise
+"""

@@ -1,13 +1,12 @@
-"""Examine a tile: its results and its published file, read again and judged, or reported from before."""
+"""Examines a tile's inventory, results and published file; returns the stored report where it is current."""
 
 from collections.abc import Sequence
 from contextlib import suppress
 
 from clay_assets.parquet import DamagedFileError
 from clay_assets.quality.files import examine_file
-from clay_assets.quality.judges import JUDGES
 from clay_assets.quality.report import Report, store_report, stored_report
-from clay_assets.quality.vectors import read_facts
+from clay_assets.quality.vectors import ACCOUNT, judge_vectors
 from clay_assets.results import TileResults, results_key
 from clay_assets.results.fingerprint import chips_digest
 from clay_assets.results.target import Target
@@ -17,31 +16,16 @@ HAS_CHIPS = "tile_has_chips"
 
 
 def check_inventory(tile: str, inventory: Sequence[StoredObject]) -> Report:
-    """Tell whether a tile has chips.
-
-    Args:
-        tile: MGRS code.
-        inventory: Its chips.
-    """
+    """Report whether a tile has chips."""
     return Report(tile, faults={} if inventory else {HAS_CHIPS: "has no chips"})
 
 
 def check_results(
-    work: Store,
-    tile: str,
-    inventory: Sequence[StoredObject],
-    target: Target | None,
-    *,
-    again: bool = False,
+    work: Store, tile: str, inventory: Sequence[StoredObject], target: Target | None, *, again: bool = False
 ) -> Report:
-    """Examine a tile's results.
+    """Examine the results that count as current for a target (None: none do), or return the stored report.
 
-    Args:
-        work: Store of results and reports.
-        tile: MGRS code.
-        inventory: Its chips, which the results are to account for.
-        target: Which results count as current; None: none do.
-        again: Read them also where a report on their present state exists.
+    With `again`, results are read even where a report on their present state exists.
 
     Raises:
         StorageError: If the store refuses.
@@ -52,7 +36,7 @@ def check_results(
             break
     else:
         return Report(tile, missing="has no results")
-    state = f"{etag} {chips_digest(tile, inventory)}"  # an inventory is written anew by every run
+    state = f"{etag} {chips_digest(tile, inventory)}"  # not the inventory's ETag: every run rewrites it
     report = None if again else stored_report(work, tile, "results", state)
     if report is None:
         report = _examine_results(TileResults.open(work, tile, fingerprint), tile, inventory, state)
@@ -63,20 +47,16 @@ def check_results(
 def check_file(
     work: Store, output: Store, tile: str, files: Sequence[StoredObject], *, again: bool = False
 ) -> Report:
-    """Examine a tile's published file.
+    """Examine the file of a tile and version, of which there should be one, or return the stored report.
 
-    Args:
-        work: Store of reports.
-        output: Store of published files.
-        tile: MGRS code.
-        files: The files of the tile and version; there should be one.
-        again: Read it also where a report on its present state exists.
+    With `again`, the file is read even where a report on its present state exists.
 
     Raises:
         StorageError: If a store refuses.
     """
-    one = len(files) == 1
-    report = stored_report(work, tile, "file", files[0].etag) if one and not again else None
+    report = None
+    if len(files) == 1 and not again:
+        report = stored_report(work, tile, "file", files[0].etag)
     if report is None:
         report = examine_file(output, tile, files)
         store_report(work, report, "file")
@@ -90,11 +70,10 @@ def _examine_results(
         return Report(tile, missing="has no results")
     with results:
         try:
-            facts = read_facts(tile, results, inventory)
-        except DamagedFileError:  # what cannot be read accounts for no chip
+            verdicts = judge_vectors(tile, results, inventory)
+        except DamagedFileError:  # a chip whose results can't be read is not accounted for
             fault = "has damaged results: embed it again with force"
-            return Report(tile, faults={"every_chip_accounted_for": fault}, missing=fault)
-    verdicts = {check: judge(facts) for check, judge in JUDGES.items()}
+            return Report(tile, faults={ACCOUNT: fault}, missing=fault)
     return Report(
         tile,
         examined=state,

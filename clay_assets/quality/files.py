@@ -1,4 +1,4 @@
-"""What a tile's published file shows when it is read again: is it valid, and is it where its tile is?"""
+"""Reads a tile's published file back: is it valid, and do its footprints lie in its tile?"""
 
 import io
 import threading
@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
+from numpy.typing import NDArray
 
-from clay_assets.parquet import DamagedFileError
+from clay_assets.parquet import DAMAGE, DamagedFileError
 from clay_assets.publishing import read_provenance, validate
 from clay_assets.publishing.rows import parsed
 from clay_assets.quality.report import Report
@@ -23,7 +24,7 @@ VALID, INSIDE = "file_readable_and_valid", "geometry_inside_the_tile"
 ONE_MODEL = "version_holds_one_model"
 
 SMALL = 64 * 2**20
-"""Bytes of a file that is fetched whole; a larger one is streamed, one at a time."""
+"""Bytes up to which a file is fetched whole; larger ones are streamed, one at a time."""
 
 MAX_OVERHANG = 5_120.0
 """Metres that a footprint may reach out of its tile: the width of a chip, so that one which begins inside
@@ -33,12 +34,7 @@ _one_large_file = threading.Semaphore()
 
 
 def examine_file(output: Store, tile: str, files: Sequence[StoredObject]) -> Report:
-    """Read a tile's published file.
-
-    Args:
-        output: Store of published files.
-        tile: MGRS code.
-        files: The files of the tile and version; there should be one.
+    """Report on the published file of a tile and version, the last where there are several.
 
     Raises:
         StorageError: If the file cannot be fetched.
@@ -55,37 +51,49 @@ def examine_file(output: Store, tile: str, files: Sequence[StoredObject]) -> Rep
 
 def _examine(tile: str, file: StoredObject, source: BinaryIO, faults: list[str]) -> Report:
     faults = faults + validate(source, name=PurePosixPath(file.url).name)
-    source.seek(0)
-    try:
-        column = pq.read_table(source, columns=["geometry"])["geometry"]
-        column = column if pa.types.is_binary(column.type) else pa.chunked_array([], pa.binary())
-    except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError):
-        column = pa.chunked_array([], pa.binary())
-    # Unreadable geometries are left out here: `validate` has named them.
-    footprints = parsed(column)
-    footprints = footprints[~shapely.is_missing(footprints)]
-    numbers: dict[str, Any] = {"footprints": len(footprints)}
-    try:
-        beyond = overhang(tile, footprints)
-        outside = int((beyond > MAX_OVERHANG).sum())
-        furthest = float(beyond.max(initial=0))
-        reach = f"{furthest / 1000:,.1f} km" if np.isfinite(furthest) else "beyond its UTM zone"
-        misplaced = f"{outside} of {len(footprints)} footprints outside, the furthest by {reach}"
-        numbers["furthest out of a tile, m"] = round(float(beyond[np.isfinite(beyond)].max(initial=0)), 1)
-    except ValueError as error:  # the code names no tile
-        outside, misplaced = len(footprints), str(error)
-    found = {VALID: " ".join(faults), INSIDE: misplaced if outside else ""}
-    made = _made(source)
+    footprints = _footprints(source)
+    outside, where = _location(tile, footprints)
+    found = {VALID: " ".join(faults), INSIDE: outside}
     return Report(
         tile,
         examined=file.etag,
         faults={check: fault for check, fault in found.items() if fault},
-        numbers={VALID: {"rows": len(footprints), "bytes": file.size}, INSIDE: numbers, ONE_MODEL: made},
+        numbers={
+            VALID: {"rows": len(footprints), "bytes": file.size},
+            INSIDE: {"footprints": len(footprints), **where},
+            ONE_MODEL: _model(source),
+        },
     )
 
 
-def _made(source: BinaryIO) -> dict[str, str]:
-    """Checkpoint and level that a file names, as one word."""
+def _footprints(source: BinaryIO) -> NDArray[np.object_]:
+    """Readable geometries of a file; `validate` has reported the others."""
+    source.seek(0)
+    try:
+        column = pq.read_table(source, columns=["geometry"])["geometry"]
+    except (*DAMAGE, KeyError):
+        return np.empty(0, dtype=object)
+    if not pa.types.is_binary(column.type):
+        return np.empty(0, dtype=object)
+    geometries: NDArray[np.object_] = parsed(column)
+    return geometries[~shapely.is_missing(geometries)]
+
+
+def _location(tile: str, footprints: NDArray[np.object_]) -> tuple[str, dict[str, Any]]:
+    """What is wrong with the footprints' location, and how far they reach out of the tile."""
+    try:
+        beyond = overhang(tile, footprints)
+    except ValueError as error:  # the code names no tile
+        return (str(error) if len(footprints) else ""), {}
+    outside, furthest = int((beyond > MAX_OVERHANG).sum()), float(beyond.max(initial=0))
+    reach = f"{furthest / 1000:,.1f} km" if np.isfinite(furthest) else "beyond its UTM zone"
+    fault = f"{outside} of {len(footprints)} footprints outside, the furthest by {reach}" if outside else ""
+    largest = float(beyond[np.isfinite(beyond)].max(initial=0))
+    return fault, {"furthest out of a tile, m": round(largest, 1)}
+
+
+def _model(source: BinaryIO) -> dict[str, str]:
+    """Model, level and checkpoint of a file, as one word."""
     source.seek(0)
     try:
         facts = read_provenance(source)

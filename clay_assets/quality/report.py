@@ -1,8 +1,4 @@
-"""What the checks found about one tile, stored so that an unchanged tile is not read again.
-
-Belongs here: the report, its storage, and how the numbers of many tiles are combined. Does not belong here:
-what is a fault (`vectors`, `files`), or how Dagster is told (`dagster.checks`).
-"""
+"""Reports on tiles: stored, so that an unchanged tile is not read again, and summed over tiles."""
 
 import json
 import statistics
@@ -25,10 +21,10 @@ class Report:
 
     Attributes:
         tile: MGRS code.
-        examined: ETag of the object that was read; "" where there is none.
+        examined: State of the object that was read, from its ETag; "" where there is none.
         faults: What is wrong, by the name of the check.
         numbers: Reported whether a check passes or not, by the name of the check.
-        missing: Why there was nothing to read; "" where there was.
+        missing: Why nothing could be read; "" where it could.
         version: `REPORT_VERSION`.
     """
 
@@ -45,25 +41,20 @@ def report_key(tile: str, part: Part) -> str:
     return f"checks/{tile}.{part}.json"
 
 
-def stored_report(work: Store, tile: str, part: Part, etag: str) -> Report | None:
-    """The report on an object in its present state; None where there is none, or another tile's or version's.
+def stored_report(work: Store, tile: str, part: Part, state: str) -> Report | None:
+    """Load the report on an object in this state; None if there is none, or another tile's or version's.
 
     Raises:
         StorageError: If the store refuses.
     """
     try:
         report = Report(**json.loads(work.read(report_key(tile, part))))
-        by_check = [*report.faults.values(), *report.numbers.values()]
-    except (
-        ObjectMissing,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ):  # of another version, or damaged: made again
+        entries = [*report.faults.values(), *report.numbers.values()]
+    except (ObjectMissing, ValueError, TypeError, AttributeError):  # another version's, or damaged
         return None
-    usable = all(isinstance(value, str | dict) for value in by_check)
-    is_it = (report.tile, report.examined, report.version) == (tile, etag, REPORT_VERSION)
-    return report if usable and is_it else None
+    usable = all(isinstance(entry, str | dict) for entry in entries)
+    current = (report.tile, report.examined, report.version) == (tile, state, REPORT_VERSION)
+    return report if usable and current else None
 
 
 def store_report(work: Store, report: Report, part: Part) -> None:
@@ -89,11 +80,11 @@ COMBINE: Mapping[str, Callable[[Iterable[Any]], Any]] = {
     "smallest effective rank": min,
     "furthest out of a tile, m": max,
 }
-"""How the numbers of many tiles become one; those not named here are added up."""
+"""How the numbers of many tiles become one; others are added up."""
 
 
 def combined(reports: Iterable[Report], check: str) -> dict[str, Any]:
-    """The numbers of a check over many tiles."""
+    """Combine the numbers of a check over many tiles."""
     values: dict[str, list[Any]] = {}
     for report in reports:
         for name, value in report.numbers.get(check, {}).items():

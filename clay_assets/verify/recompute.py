@@ -32,7 +32,7 @@ TOLERANCE: Mapping[str, float] = {"fp32": 1e-3, "bf16": 2e-2}
 
 Measured (docs/performance.md): fp32 of two implementations 1.0e-7, with weights whose softmax saturates 3e-4;
 bf16 from fp32 2.4e-3 to 4.0e-3. Two chips of one tile, at a cosine of 0.973 in the median and at most 0.993
-(`quality.judges`), are 0.12 and more apart: another chip's vector never passes.
+(`quality.vectors`), are 0.12 and more apart: another chip's vector never passes.
 """
 
 

@@ -15,7 +15,6 @@ import pytest
 from clay_assets.chips import MAX_NODATA
 from clay_assets.publishing.publish import published_files
 from clay_assets.quality.examine import check_file, check_inventory, check_results
-from clay_assets.quality.judges import JUDGES
 from clay_assets.quality.report import Report, combined
 from clay_assets.quality.vectors import variety
 from clay_assets.results import results_key
@@ -333,7 +332,7 @@ def test_a_report_that_cannot_be_read_is_made_again(stores: TileStores, report: 
     finish(stores, TILE)
     stores.work.write(f"checks/{TILE}.results.json", report)
 
-    assert results_of(stores).numbers.keys() == JUDGES.keys()
+    assert results_of(stores).numbers[ACCOUNT] == {"chips": 3, "embedded": 3, "skipped": 0}
 
 
 def test_a_report_of_another_version_is_made_again(
@@ -428,4 +427,3 @@ def test_variety_of_many_chips_is_that_of_some_spread_evenly() -> None:
     shares = singular[singular > 1e-9] / singular.sum()
     assert cosine == pytest.approx(np.median((units @ units.T)[np.triu_indices(128, 1)]))
     assert rank == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-3)
-    assert variety(vectors[:1]) == (None, None)
