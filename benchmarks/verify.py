@@ -28,7 +28,7 @@ from benchmarks.measure import measure
 from clay_assets import embed_tile
 from clay_assets.demo.checkpoint import write_untrained_checkpoint
 from clay_assets.publishing import read_provenance, write_geoparquet
-from clay_assets.publishing.publish import inputs_word
+from clay_assets.publishing.versions import inputs_of
 from clay_assets.results.fingerprint import chips_digest
 from clay_assets.state import TileStores
 from clay_assets.storage import Store
@@ -127,7 +127,7 @@ def _fill(stores: TileStores, root: Path, tiles: list[str], chips: int) -> None:
     def put(tile: str) -> None:
         put_chips(stores, tile, range(1, chips + 1))
         listed = list_chips(stores.chips, tile).chips
-        inputs = inputs_word(FINGERPRINT, chips_digest(tile, listed), listed)
+        inputs = inputs_of(FINGERPRINT, chips_digest(tile, listed), listed)
         day = DATE.replace("-", "")
         path = root / f"{tile}_{day}_{day}_v001.gpq"
         urls = pa.array([chip.url for chip in listed])

@@ -23,8 +23,8 @@ from clay_assets.embedding.plan import TilePlan, plan_tile
 from clay_assets.embedding.progress import Progress
 from clay_assets.embedding.run import EmbeddingRun
 from clay_assets.embedding.tile import embed_planned
-from clay_assets.publishing.publish import Published, publish_tile, published_files
-from clay_assets.publishing.versions import require_one_model
+from clay_assets.publishing.publish import Published, publish_tile
+from clay_assets.publishing.versions import published_files, require_one_model
 from clay_assets.quality.examine import check_file, check_inventory, check_results
 from clay_assets.quality.report import Part, Report
 from clay_assets.results import ResultsHeader

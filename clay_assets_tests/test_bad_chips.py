@@ -236,7 +236,7 @@ def test_a_newer_file_format_publishes_again_and_embeds_nothing(
     scene.put("27WXN", {1: 10})
     process(scene, ["27WXN"])
     scene.chips.take_reads()
-    monkeypatch.setattr("clay_assets.publishing.publish.FORMAT_VERSION", 99)
+    monkeypatch.setattr("clay_assets.publishing.versions.FORMAT_VERSION", 99)
     (before,) = survey(scene.stores, ["27WXN"], scene.encoder().target(), 1)
 
     (outcome,) = process(scene, ["27WXN"]).values()

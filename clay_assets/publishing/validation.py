@@ -1,13 +1,9 @@
-"""Find everything that is wrong with a finished published file.
+"""Finds everything that is wrong with a published file: its rows against its footer and its name."""
 
-Here belongs walking through the rows and comparing them with what the footer and the name say. The footer by
-itself is judged in `footer.py`, a row by itself in `rows.py`. What a fault leads to is for the asset check.
-"""
-
+import math
 import re
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -25,7 +21,6 @@ from clay_assets.publishing.footer import (
 )
 from clay_assets.publishing.names import parse_published_name
 from clay_assets.publishing.rows import DEGREE_TOLERANCE, Extent, Fault, row_faults
-from clay_assets.publishing.schema import width_of
 
 BATCH_BYTES = 32 * 2**20
 """Of vectors, decoded, that are held at a time."""
@@ -37,15 +32,15 @@ CHIP_NUMBER = re.compile(r"_([0-9]+)\.tiff?$")
 def validate(
     file: PublishedFile, *, shape: tuple[int, ...] | None = None, name: str | None = None
 ) -> list[str]:
-    """Return everything that is wrong with a published file, a sentence each; empty where nothing is.
+    """Return everything that is wrong with a published file, a sentence each.
 
-    Reads every row, but holds only `BATCH_BYTES` of vectors. Where the columns are not the published ones,
-    their values are not looked at.
+    Reads every row, but holds only `BATCH_BYTES` of vectors. Rows are judged only where the columns are the
+    published ones.
 
     Args:
         file: a local path, or a binary file open for reading that can seek.
-        shape: what each embedding must have; any where None.
-        name: the file's name, whose dates must be those of the rows; not looked at where None.
+        shape: of each embedding; any where None.
+        name: the file's name, whose dates must be those of the rows; ignored where None.
 
     Raises:
         OSError: the file can't be opened or its bytes can't be fetched. A damaged file is a sentence instead.
@@ -69,37 +64,43 @@ def validate(
 class _Seen:
     """What the rows so far have shown."""
 
-    bad_rows: list[Fault] = field(default_factory=list)  # per batch and kind
-    misplaced: list[Fault] = field(default_factory=list)
+    faults: dict[str, Fault] = field(default_factory=dict)  # by what is wrong
+    bad_rows: bool = False  # some rows are invalid by themselves
     urls: set[tuple[str, bytes]] = field(default_factory=set)  # with the footprint: a chip has windows
-    days: set[date] = field(default_factory=set)
+    dates: set[date] = field(default_factory=set)
     last: tuple[date, int] = (date.min, -1)  # date and chip number of the row before
-    outline: Extent = field(default_factory=Extent)
+    extent: Extent = field(default_factory=Extent)
+
+    def add(self, fault: Fault) -> None:
+        """Count a fault's rows to those of its kind."""
+        before = self.faults.get(fault.what, Fault(fault.what, 0, fault.first))
+        self.faults[fault.what] = replace(before, rows=before.rows + fault.rows)
 
 
 def _walk(parquet: pq.ParquetFile, entry: dict[str, Any], name: str | None) -> Iterator[str]:
-    shape = tuple(parquet.schema_arrow.field("embeddings").type.shape)
+    width = math.prod(parquet.schema_arrow.field("embeddings").type.shape)
     seen = _Seen()
-    for batch in parquet.iter_batches(max(1, BATCH_BYTES // (4 * width_of(shape)))):
+    for batch in parquet.iter_batches(max(1, BATCH_BYTES // (4 * width))):
         bad = list(row_faults(batch))
-        seen.bad_rows += bad
+        for fault in bad or _misplaced(batch, seen):
+            seen.add(fault)
+        seen.bad_rows |= bool(bad)
         if not bad:
-            seen.misplaced += _follow(batch, seen)
-            seen.outline.add(batch["geometry"])
-    yield from _sentences(seen.bad_rows + seen.misplaced)
-    # With bad rows left out, a comparison would judge something other than the file.
+            seen.extent.add(batch["geometry"])
+    yield from (f"The file has {fault}." for fault in seen.faults.values())
+    # Without the bad rows, footer and name can't be compared with what the file holds.
     if seen.urls and not seen.bad_rows:
-        yield from _outline_faults(seen.outline, entry)
+        yield from _extent_faults(seen.extent, entry)
         if name is not None:
-            yield from _name_faults(name, min(seen.days), max(seen.days))
+            yield from _name_faults(name, min(seen.dates), max(seen.dates))
 
 
-def _follow(batch: pa.RecordBatch, seen: _Seen) -> Iterator[Fault]:
-    """Yield the rows that stand in the wrong place or stand there twice, and remember the others."""
+def _misplaced(batch: pa.RecordBatch, seen: _Seen) -> Iterator[Fault]:
+    """Yield rows in the wrong order and rows that are there twice."""
     columns = (batch[name].to_pylist() for name in ("source_url", "date", "geometry"))
     for url, day, footprint in zip(*columns, strict=True):
         number = CHIP_NUMBER.search(url)
-        # A URL without a number takes the place it is given.
+        # A URL without a number may be anywhere within its date.
         place = (day, int(number[1]) if number else seen.last[1] if day == seen.last[0] else -1)
         if place < seen.last:
             yield Fault("a date or chip number below that of the row before", 1, url)
@@ -107,33 +108,22 @@ def _follow(batch: pa.RecordBatch, seen: _Seen) -> Iterator[Fault]:
             yield Fault("the source_url and footprint of an earlier row", 1, url)
         seen.last = place
         seen.urls.add((url, footprint))
-        seen.days.add(day)
+        seen.dates.add(day)
 
 
-def _sentences(faults: list[Fault]) -> Iterator[str]:
-    rows: Counter[str] = Counter()
-    first: dict[str, Fault] = {}
-    for fault in faults:
-        rows[fault.what] += fault.rows
-        first.setdefault(fault.what, fault)
-    yield from (f"The file has {Fault(what, count, first[what].first)}." for what, count in rows.items())
-
-
-def _outline_faults(outline: Extent, entry: dict[str, Any]) -> Iterator[str]:
-    said = entry.get("bbox")
+def _extent_faults(extent: Extent, entry: dict[str, Any]) -> Iterator[str]:
+    if not entry:
+        return
+    bbox, types, orientation = entry.get("bbox"), entry.get("geometry_types"), entry.get("orientation")
     try:
-        same = np.allclose(
-            np.array(said, dtype=float), np.array(outline.bounds), rtol=0, atol=DEGREE_TOLERANCE
-        )
+        same = np.allclose(np.array(bbox, float), np.array(extent.bounds), rtol=0, atol=DEGREE_TOLERANCE)
     except (TypeError, ValueError):  # not four numbers
         same = False
-    if entry and not same:
-        yield f"geo: bbox is {said}; the rows' is {list(outline.bounds or ())}."
-    types = entry.get("geometry_types")
-    if entry and types != sorted(outline.types):
-        yield f"geo: geometry_types is {types}; expected {sorted(outline.types)}."
-    orientation = entry.get("orientation")
-    if orientation is not None and not (orientation == "counterclockwise" and outline.counterclockwise):
+    if not same:
+        yield f"geo: bbox is {bbox}; the rows' is {list(extent.bounds or ())}."
+    if types != sorted(extent.types):
+        yield f"geo: geometry_types is {types}; expected {sorted(extent.types)}."
+    if orientation is not None and not (orientation == "counterclockwise" and extent.counterclockwise):
         yield f"geo: orientation is {orientation!r}; that does not hold for every polygon."
 
 

@@ -1,27 +1,78 @@
-"""A published version holds vectors of one checkpoint at one level: this is where that is held.
+"""The files of a published version: finding them, what each was made from, and keeping them to one model.
 
-The file names carry the version alone, and readers of a folder take all of it: vectors of two models in it
-would be compared with one another.
+A file's name carries the version alone, and readers of a folder take all of it: a version that mixed models
+would compare vectors of different networks.
 """
 
-from collections.abc import Collection
+import hashlib
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import PurePosixPath
 
 from clay_assets.parquet import DamagedFileError
 from clay_assets.publishing.footer import read_provenance
-from clay_assets.publishing.publish import published_files
+from clay_assets.publishing.names import parse_published_name
 from clay_assets.results.fingerprint import Fingerprint
-from clay_assets.storage import Store
+from clay_assets.storage import FolderMissing, Store, StoredObject
 
-SAME = ("model", "checkpoint_sha256", "level")
-"""What the files of a version have in common."""
+FORMAT_VERSION = 2
+"""Raised when the writer is corrected: files of an earlier format are then written anew."""
 
 
 class VersionMixed(ValueError):
     """Files of this version hold vectors of another checkpoint or level."""
 
     systemic = True
+
+
+def published_files(output: Store, version: int, tile: str = "") -> dict[str, list[StoredObject]]:
+    """List the published files of a version, whatever their dates, by tile; of one tile if named.
+
+    Raises:
+        StorageError: If the store cannot be listed.
+    """
+    try:
+        found = output.list(f"{tile}_" if tile else "")
+    except FolderMissing:  # nothing was published yet
+        return {}
+    files: dict[str, list[StoredObject]] = {}
+    for file in found:
+        base = PurePosixPath(file.url).name
+        name = parse_published_name(base)
+        if (
+            name is not None
+            and output.url(base) == file.url  # not in a folder below
+            and name.version == version
+            and tile in ("", name.tile)
+        ):
+            files.setdefault(name.tile, []).append(file)
+    return files
+
+
+def inputs_of(fingerprint: Fingerprint, digest: str, inventory: Sequence[StoredObject]) -> str:
+    """Hash all that a published file's content depends on; the file carries it as `inputs`.
+
+    Args:
+        fingerprint: Of the tile's results.
+        digest: `chips_digest` of the chips that they account for.
+        inventory: Of the tile: the file names its chips by their present URLs.
+    """
+    folder = inventory[0].url.rpartition("/")[0] if inventory else ""
+    facts = (fingerprint.folder, digest, folder, str(FORMAT_VERSION))
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+
+def made_from(output: Store, file: StoredObject) -> str | None:
+    """Read the `inputs` that a published file carries; None where it is no published file of ours.
+
+    Raises:
+        StorageError: If the file cannot be read, or was replaced since it was listed.
+    """
+    with closing(output.open(file)) as source:
+        try:
+            return read_provenance(source).get("inputs")
+        except DamagedFileError:
+            return None
 
 
 def require_one_model(output: Store, version: int, made: Fingerprint, replaced: Collection[str]) -> None:
@@ -32,30 +83,27 @@ def require_one_model(output: Store, version: int, made: Fingerprint, replaced: 
     Args:
         output: Store of published files.
         version: Of the published data.
-        made: Of the vectors to publish.
+        made: Fingerprint of the vectors to publish.
         replaced: Tiles that the run publishes.
 
     Raises:
-        VersionMixed: If another tile's file was made otherwise.
+        VersionMixed: If another tile's file has another model, checkpoint or level.
         StorageError: If the store refuses.
     """
     others = (files[-1] for tile, files in published_files(output, version).items() if tile not in replaced)
     for file in others:
         try:
             with closing(output.open(file)) as source:
-                found = read_provenance(source)
-        except DamagedFileError:  # the check of its own tile names it
+                provenance = read_provenance(source)
+        except DamagedFileError:  # reported by the check of its own tile
             continue
-        wanted = {name: str(getattr(made, name)) for name in SAME}
-        got = {name: found.get(name, "") for name in SAME}
-        if got != wanted:
+        names = ("model", "level", "checkpoint_sha256")
+        expected, got = [getattr(made, name) for name in names], [provenance.get(name, "") for name in names]
+        if got != expected:
+            words = "{} {} of checkpoint {:.12}".format
             raise VersionMixed(
-                f"version {version} in {output.uri} holds {_named(got)} ({PurePosixPath(file.url).name}),"
-                f" this run"
-                f" makes {_named(wanted)}: publish under another CLAY_VERSION, or remove the old files"
+                f"version {version} in {output.uri} holds {words(*got)} ({PurePosixPath(file.url).name}),"
+                f" this run makes {words(*expected)}: publish under another CLAY_VERSION, or remove the old"
+                " files"
             )
         return
-
-
-def _named(facts: dict[str, str]) -> str:
-    return f"{facts['model']} {facts['level']} of checkpoint {facts['checkpoint_sha256'][:12]}"

@@ -1,30 +1,26 @@
-"""Write a tile's rows as one GeoParquet file, in memory that does not grow with their number.
+"""Writes a tile's rows as one GeoParquet file, in memory that does not grow with their number.
 
-Here belongs turning batches into row groups and the footer. What a row must be is in `rows.py`, what the file
-declares in `schema.py`. The order of the rows is the caller's duty; `validation.py` finds it broken.
+The caller orders the rows; `validation.py` reports a wrong order.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clay_assets.parquet import vectors
 from clay_assets.publishing.rows import Extent, RowsRefusedError, cut_footprints, row_faults
 from clay_assets.publishing.schema import (
     PREFIX,
-    Bounds,
     arrow_schema_metadata,
     geo_metadata,
     mean_metadata,
     published_schema,
-    width_of,
 )
 
 ROW_GROUP_BYTES = 32 * 2**20
@@ -44,7 +40,8 @@ holds two such groups at most, the one just written and the next; a tile at leve
 # DuckDB 1.0 and 2.0, geopandas 1.0 and 1.2, pyarrow 17 and 26 read it back. GDAL and QGIS were not tried;
 # they read Parquet through the same Arrow C++ as pyarrow.
 #
-# Text and days repeat themselves. A minimum and maximum of vectors or of WKB tells no reader what to skip.
+# URLs and dates repeat, so these have dictionaries. Statistics of vectors or of WKB tell no reader what to
+# skip.
 PARQUET_OPTIONS: dict[str, Any] = {
     "compression": "zstd",
     "compression_level": 1,
@@ -56,28 +53,13 @@ PARQUET_OPTIONS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class PublishedSummary:
-    """What was written."""
-
-    rows: int
-    bytes: int  # size of the file
-    row_groups: int
-    first: date  # earliest acquisition
-    last: date  # latest acquisition
-    bbox: Bounds  # of all rows, degrees of OGC:CRS84
-
-
 @dataclass
 class _Totals:
-    """What the rows so far add up to."""
+    """Sums over the rows so far."""
 
-    vector_sum: np.ndarray  # (D,) float64, over rows and places
-    places: int  # vectors in one embedding: 1 at level mean
-    rows: int = 0
-    row_groups: int = 0
-    days: set[date] = field(default_factory=set)
-    outline: Extent = field(default_factory=Extent)
+    vectors: np.ndarray  # (D,) float64, over rows and places
+    places: int = 0  # vectors summed: one per row at level mean
+    extent: Extent = field(default_factory=Extent)
 
 
 def write_geoparquet(
@@ -85,82 +67,72 @@ def write_geoparquet(
     batches: Iterable[pa.RecordBatch | pa.Table],
     shape: tuple[int, ...],
     provenance: Mapping[str, str],
-) -> PublishedSummary:
-    """Write rows to a GeoParquet 1.0.0 file at `path`; an earlier one is replaced when the new one is whole.
+) -> None:
+    """Write rows to a GeoParquet 1.0.0 file at `path`, replacing an earlier one once complete.
 
     Args:
-        path: a local file in an existing folder; while writing, `{path}.part` lies beside it.
+        path: a local file in an existing folder; while writing, `{path}.part` is beside it.
         batches: rows in the order of date, then chip number, in batches of any length. Columns `source_url`
             string, `date` date32, `embeddings` fixed-size list of float32, `geometry` binary: a polygon's WKB
             in OGC:CRS84, which is cut where it crosses the antimeridian.
         shape: of one embedding; its product is the fixed-size list's width.
-        provenance: what the file was made from, by bare names (`PROVENANCE` and any others); in the file each
-            gets the prefix `clay:`.
+        provenance: what the file was made from, by names without `clay:` (`PROVENANCE` and any others).
 
     Raises:
         RowsRefusedError: no rows; wrong columns, types or width; a null, a vector that is not finite, a
             geometry that is no polygon. Nothing is left behind, and an earlier file at `path` stays.
-        ValueError: a provenance name carries the prefix already.
+        ValueError: a provenance name begins with `clay:`.
     """
-    schema, width = published_schema(shape), width_of(shape)
-    said = _prefixed(provenance)
-    totals = _Totals(np.zeros(shape[-1]), width // shape[-1])
+    if prefixed := [name for name in provenance if name.startswith(PREFIX)]:
+        raise ValueError(f"got provenance names {prefixed}; expected them without {PREFIX!r}")
+    schema, width = published_schema(shape), math.prod(shape)
+    totals = _Totals(np.zeros(shape[-1]))
     part = path.with_name(f"{path.name}.part")
     try:
         # A file of our own: pyarrow leaves the one that it opens open where closing the writer fails.
         with pa.OSFile(str(part), "wb") as sink, pq.ParquetWriter(sink, schema, **PARQUET_OPTIONS) as writer:
             for group in _row_groups(_accepted(batches, schema, width, totals), width):
                 writer.write_table(group)
-                totals.row_groups += 1
-            outline, bounds = totals.outline, totals.outline.bounds
-            if bounds is None:
+            extent = totals.extent
+            if extent.bounds is None:
                 raise RowsRefusedError(f"got no rows for {path.name}; expected at least one")
-            # Only now are all bounds known. Closing the writer puts these into the footer.
-            geo = geo_metadata(bounds, outline.types, outline.counterclockwise)
-            said = {"geo": geo, **said}
-            mean = mean_metadata(totals.vector_sum / (totals.rows * totals.places))
-            writer.add_key_value_metadata(said | arrow_schema_metadata(schema, said) | mean)
-        size = part.stat().st_size
+            # All bounds are known only now. Closing the writer puts this metadata into the footer.
+            metadata = {"geo": geo_metadata(extent.bounds, extent.types, extent.counterclockwise)}
+            metadata |= {PREFIX + name: value for name, value in provenance.items()}
+            mean = mean_metadata(totals.vectors / totals.places)
+            writer.add_key_value_metadata(metadata | arrow_schema_metadata(schema, metadata) | mean)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)  # closed on the way out, it has a footer and would pass for a whole file
         raise
-    days = totals.days
-    return PublishedSummary(totals.rows, size, totals.row_groups, min(days), max(days), bounds)
-
-
-def _prefixed(provenance: Mapping[str, str]) -> dict[str, str]:
-    twice = [name for name in provenance if name.startswith(PREFIX)]
-    if twice:
-        raise ValueError(
-            f"got provenance names {twice}; expected them without {PREFIX!r}, which is added here"
-        )
-    return {PREFIX + name: value for name, value in provenance.items()}
 
 
 def _accepted(
     batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema, width: int, totals: _Totals
 ) -> Iterator[pa.Table]:
-    """Yield the batches in the published schema and count them into `totals`; refuse faulty rows."""
+    """Yield the batches in the published schema and add them to `totals`; refuse faulty rows."""
     for piece in batches:
         for batch in piece.to_batches() if isinstance(piece, pa.Table) else [piece]:
             _check_columns(batch, schema, width)
-            faults = [str(fault) for fault in row_faults(batch)]
-            if faults:
+            if faults := [str(fault) for fault in row_faults(batch)]:
                 raise RowsRefusedError(f"got {'; '.join(faults)}; expected none. Embed those chips again")
-            totals.rows += batch.num_rows
-            totals.days.update(pc.unique(batch["date"]).to_pylist())
-            cut = cut_footprints(batch["geometry"])
-            totals.outline.add(cut)
-            places = vectors(batch["embeddings"]).reshape(-1, len(totals.vector_sum))
-            totals.vector_sum += places.sum(axis=0, dtype=np.float64)
-            yield _as_published(batch, cut, schema, width)
+            footprints = cut_footprints(batch["geometry"])
+            totals.extent.add(footprints)
+            flat = vectors(batch["embeddings"]).reshape(-1)
+            places = flat.reshape(-1, len(totals.vectors))
+            totals.vectors += places.sum(axis=0, dtype=np.float64)
+            totals.places += len(places)
+            # Rebuilt from the values (no copy): the tensor's storage insists on its own name for the list's
+            # child.
+            lists = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
+            tensors = pa.ExtensionArray.from_storage(schema.field("embeddings").type, lists)
+            yield pa.table([batch["source_url"], batch["date"], tensors, footprints], schema=schema)
 
 
 def _check_columns(batch: pa.RecordBatch, schema: pa.Schema, width: int) -> None:
     if sorted(batch.schema.names) != sorted(schema.names):
         raise RowsRefusedError(f"got the columns {batch.schema.names}; expected {schema.names}")
-    wanted = {column.name: column.type for column in schema} | {"embeddings": pa.list_(pa.float32(), width)}
+    expected = {column.name: column.type for column in schema} | {"embeddings": pa.list_(pa.float32(), width)}
     got = {name: batch.schema.field(name).type for name in schema.names}
     vector = got["embeddings"]
     if pa.types.is_fixed_size_list(vector) and vector.list_size != width and batch.num_rows:
@@ -168,19 +140,11 @@ def _check_columns(batch: pa.RecordBatch, schema: pa.Schema, width: int) -> None
             f"got an embedding of {vector.list_size} values for {batch['source_url'][0]}; expected {width}. "
             "Embed the tile again at the level and with the model that this file is for"
         )
-    wrong = [name for name in schema.names if got[name] != wanted[name]]
+    wrong = [
+        f"{name} as {got[name]}; expected {expected[name]}" for name in got if got[name] != expected[name]
+    ]
     if wrong:
-        pairs = [f"{name} as {got[name]}; expected {wanted[name]}" for name in wrong]
-        raise RowsRefusedError(f"got {', and '.join(pairs)}")
-
-
-def _as_published(batch: pa.RecordBatch, geometry: pa.Array, schema: pa.Schema, width: int) -> pa.Table:
-    # Rebuilt from the values (no copy): the tensor's storage insists on its own name for the list's child.
-    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors(batch["embeddings"]).reshape(-1)), width)
-    tensors = pa.ExtensionArray.from_storage(schema.field("embeddings").type, lists)
-    replaced = {"embeddings": tensors, "geometry": geometry}
-    columns = [replaced.get(name, batch[name]) for name in schema.names]
-    return pa.table(columns, schema=schema)
+        raise RowsRefusedError(f"got {', and '.join(wrong)}")
 
 
 def _row_groups(tables: Iterable[pa.Table], width: int) -> Iterator[pa.Table]:

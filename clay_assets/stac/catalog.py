@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clay_assets.publishing.publish import published_files
+from clay_assets.publishing.versions import published_files
 from clay_assets.reading.files import SourceFile
 from clay_assets.reading.scan import at_once, footers
 from clay_assets.search.similarity import collection_mean

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from clay_assets.parquet import DamagedFileError
-from clay_assets.publishing.publish import inputs_of, made_from, published_files
+from clay_assets.publishing.versions import inputs_of, made_from, published_files
 from clay_assets.results import RESULTS_PREFIX, ResultsHeader
 from clay_assets.results.fingerprint import chips_digest
 from clay_assets.results.target import Target
@@ -83,7 +83,9 @@ def _look(
         return replace(new, state="stale", detail=f"embedded as {', '.join(others)}") if others else new
     with results:
         header = results.header
-        seen = replace(new, embedded=inputs_of(header, chips), rate=_rate(header))
+        seen = replace(
+            new, embedded=inputs_of(header.provenance.fingerprint, header.digest, chips), rate=_rate(header)
+        )
         if not is_complete(tile, chips, header, max_nodata=target.max_nodata):
             try:
                 found = compare(tile, chips, header, results.chips(), max_nodata=target.max_nodata)

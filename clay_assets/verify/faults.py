@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from clay_assets.publishing.publish import FORMAT_VERSION
+from clay_assets.publishing.versions import FORMAT_VERSION
 from clay_assets.results.target import Target
 from clay_assets.storage import StoredObject
 

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from clay_assets.parquet import DAMAGE, damaged
 from clay_assets.publishing import validate
 from clay_assets.publishing.footer import column_faults, geometry_entry, storage_faults
-from clay_assets.publishing.publish import inputs_word, published_files
 from clay_assets.publishing.schema import MEAN, PREFIX
+from clay_assets.publishing.versions import inputs_of, published_files
 from clay_assets.reading import scan
 from clay_assets.results.fingerprint import chip_key, chips_digest
 from clay_assets.results.target import Target
@@ -84,7 +84,7 @@ def _tile_facts(
         return TileFacts(tile, chips)
     if files:
         digest = chips_digest(tile, chips)
-        inputs = frozenset(inputs_word(fingerprint, digest, chips) for fingerprint in target.fingerprints)
+        inputs = frozenset(inputs_of(fingerprint, digest, chips) for fingerprint in target.fingerprints)
         keys = {chip_key(chip.url, tile) for chip in chips} if deep else None
         return TileFacts(
             tile, chips, inputs, [_file_facts(stores.output, tile, file, keys) for file in files]

@@ -174,11 +174,10 @@ def test_bbox_is_that_of_all_rows_and_of_all_batches(tmp_path: Path) -> None:
     path = tmp_path / "file.gpq"
     batch = rows(9)
 
-    summary = write_geoparquet(path, [batch.slice(0, 4), batch.slice(4, 2), batch.slice(6)], MEAN, PROVENANCE)
+    write_geoparquet(path, [batch.slice(0, 4), batch.slice(4, 2), batch.slice(6)], MEAN, PROVENANCE)
 
     union = shapely.union_all(footprints(9)).bounds
     assert geometry_entry(path)["bbox"] == pytest.approx(union, abs=1e-12)
-    assert summary.bbox == pytest.approx(union, abs=1e-12)
 
 
 def across_the_antimeridian() -> pa.Array:
@@ -201,7 +200,7 @@ def test_a_chip_across_the_antimeridian_is_published_as_two_polygons_and_its_nei
     path = tmp_path / "01WCR_20200615_20210703_v001.gpq"
     whole = across_the_antimeridian()
 
-    summary = write_geoparquet(path, [with_column(rows(3), "geometry", whole)], MEAN, PROVENANCE)
+    write_geoparquet(path, [with_column(rows(3), "geometry", whole)], MEAN, PROVENANCE)
 
     assert validate(path, shape=MEAN, name=path.name) == []
     frame = geopandas.read_parquet(path)
@@ -216,8 +215,7 @@ def test_a_chip_across_the_antimeridian_is_published_as_two_polygons_and_its_nei
     entry = geometry_entry(path)
     assert entry["geometry_types"] == ["MultiPolygon", "Polygon"]
     assert entry["orientation"] == "counterclockwise"
-    assert entry["bbox"] == list(summary.bbox)
-    west, _, east, _ = summary.bbox
+    west, _, east, _ = np.array(entry["bbox"])
     assert (west, east) == (frame.bounds.minx[0], frame.bounds.maxx[2])
     assert 179.6 < west < 180
     assert -180 < east < -179.6
@@ -257,16 +255,6 @@ def test_every_column_is_zstd_and_vectors_are_split_by_bytes(published: Path) ->
 # Writing
 
 
-def test_summary_counts_what_was_written(tmp_path: Path) -> None:
-    path = tmp_path / "file.gpq"
-
-    summary = write_geoparquet(path, [rows(6)], MEAN, PROVENANCE)
-
-    assert (summary.rows, summary.row_groups) == (6, 1)
-    assert (summary.first, summary.last) == DATES
-    assert summary.bytes == path.stat().st_size
-
-
 def test_how_rows_come_in_batches_makes_no_difference_to_the_file(tmp_path: Path) -> None:
     batch = rows(12)
     pieces: list[pa.RecordBatch | pa.Table] = [
@@ -286,11 +274,10 @@ def test_rows_are_cut_into_row_groups_of_bounded_size(tmp_path: Path) -> None:
     path = tmp_path / "file.gpq"
     batch = rows(16, GROUP)
 
-    summary = write_geoparquet(path, [batch.slice(0, 10), batch.slice(10)], GROUP, PROVENANCE)
+    write_geoparquet(path, [batch.slice(0, 10), batch.slice(10)], GROUP, PROVENANCE)
 
     metadata = pq.read_metadata(path)
     assert [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)] == [7, 7, 2]
-    assert summary.row_groups == 3
     assert pq.read_table(path, columns=["source_url"])["source_url"].to_pylist() == urls(16)
     last = pq.ParquetFile(path).read_row_group(2)["embeddings"].combine_chunks().to_numpy_ndarray()
     np.testing.assert_array_equal(last.reshape(2, -1), vectors(16, GROUP)[14:])

@@ -11,7 +11,8 @@ import pytest
 import shapely
 
 from clay_assets.publishing import read_provenance, validate
-from clay_assets.publishing.publish import Published, ResultsMissing, publish_tile, published_files
+from clay_assets.publishing.publish import Published, ResultsMissing, publish_tile
+from clay_assets.publishing.versions import published_files
 from clay_assets.results import Provenance, ResultsHeader, ResultsWriter, TileSummary
 from clay_assets.results.fingerprint import Fingerprint, chips_digest
 from clay_assets.results.outcomes import Embedded, NoUsableChips, Outcome, Skipped

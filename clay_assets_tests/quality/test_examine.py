@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clay_assets.chips import MAX_NODATA
-from clay_assets.publishing.publish import published_files
+from clay_assets.publishing.versions import published_files
 from clay_assets.quality.examine import check_file, check_inventory, check_results
 from clay_assets.quality.report import Report, combined
 from clay_assets.quality.vectors import variety

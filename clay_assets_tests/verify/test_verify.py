@@ -16,7 +16,7 @@ import pytest
 from clay_assets import embed_tile
 from clay_assets.cli import main
 from clay_assets.publishing import read_provenance, write_geoparquet
-from clay_assets.publishing.publish import published_files
+from clay_assets.publishing.versions import published_files
 from clay_assets.settings import DEFAULTS
 from clay_assets.state import TileStores
 from clay_assets.storage import Store, StoredObject
