@@ -53,14 +53,14 @@ def of_another_version(path: Path, _: Path) -> None:
     pq.write_table(pq.read_table(path).drop_columns("etag"), path)
 
 
-@pytest.mark.parametrize("spoil", [of_another_tile, cut_short, of_another_version])
+@pytest.mark.parametrize("damage", [of_another_tile, cut_short, of_another_version])
 def test_unusable_results_are_replaced(
-    scene: Scene, spoil: Callable[[Path, Path], None], caplog: pytest.LogCaptureFixture
+    scene: Scene, damage: Callable[[Path, Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     fingerprint = scene.encoder().target().preferred
     path = path_in(scene, results_key(TILE, fingerprint))
     published = [scene.output.read(name) for name in scene.output_files()]
-    spoil(path, path_in(scene, results_key(OTHER, fingerprint)))
+    damage(path, path_in(scene, results_key(OTHER, fingerprint)))
 
     process_both(scene)
 
@@ -71,7 +71,7 @@ def test_unusable_results_are_replaced(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("damage", "message"),
     [
         (of_another_tile, "is of 27WXP, expected 27WXN"),
         (cut_short, "is damaged"),
@@ -83,11 +83,11 @@ def test_unusable_results_are_replaced(
     ],
 )
 def test_an_unusable_inventory_is_refused_and_replaced_by_a_run(
-    scene: Scene, spoil: Callable[[Path, Path], None], said: str
+    scene: Scene, damage: Callable[[Path, Path], None], message: str
 ) -> None:
     path = path_in(scene, inventory_key(TILE))
-    spoil(path, path_in(scene, inventory_key(OTHER)))
-    with pytest.raises(InventoryMissing, match=f"{said}.*: materialize chip_inventory again"):
+    damage(path, path_in(scene, inventory_key(OTHER)))
+    with pytest.raises(InventoryMissing, match=f"{message}.*: materialize chip_inventory again"):
         read_inventory(scene.work, TILE)
 
     process_both(scene)

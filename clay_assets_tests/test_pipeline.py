@@ -31,6 +31,9 @@ from clay_assets_tests.embedding.streaming import BROKEN, TILES, MeanEmbedder, n
 from clay_assets_tests.s3_server import S3Bucket
 from clay_model import Embedder
 
+MORE_TILES = [f"{zone}{tile[3:]}" for zone in ("29W", "30W") for tile in TILES]
+"""Twice as many tiles, so that all are more than a run lists ahead."""
+
 
 class HeldStore(Store):
     """A store with hooks before an object is stored and before objects are listed."""
@@ -501,7 +504,7 @@ def test_force_embeds_current_tiles_again(scene: Scene) -> None:
 
 @pytest.mark.parametrize("has_chips", [True, False], ids=["tiles with chips", "empty tiles"])
 def test_tiles_are_listed_only_a_few_ahead(scene: Scene, has_chips: bool) -> None:
-    tiles = [f"{zone}{tile[3:]}" for zone in ("27W", "29W", "30W") for tile in TILES]
+    tiles = [*TILES, *MORE_TILES]
     scene.put(tiles[-1], {1: BROKEN})
     if has_chips:
         for tile in tiles:
@@ -527,6 +530,21 @@ def test_tiles_are_listed_only_a_few_ahead(scene: Scene, has_chips: bool) -> Non
 
     assert len(listed) == len(done) == len(tiles)
     assert TILES_AHEAD / 2 <= most <= TILES_AHEAD + PUBLISHERS + 2  # tiles are recorded a little later
+
+
+def test_an_error_of_the_next_tile_stops_the_run_before_the_usual_number_is_listed(scene: Scene) -> None:
+    listed: list[str] = []
+    chips = HeldStore(scene.root / "chips")
+
+    def refuse(prefix: str) -> None:
+        listed.append(prefix)
+        raise StoreDenied("the credentials expired")
+
+    chips.before_list = refuse
+    with pytest.raises(RunStopped, match="the credentials expired"):
+        process(scene, [*TILES, *MORE_TILES], stores=TileStores(chips, scene.work, scene.output))
+
+    assert len(listed) <= TILES_AHEAD / 2 + 2
 
 
 def test_a_missing_bucket_stops_the_run_at_the_first_tile(scene: Scene, bucket: S3Bucket) -> None:

@@ -1,5 +1,6 @@
 """Damaged and hostile files: each is read or refused, never worse, and none takes more memory than a chip."""
 
+import struct
 import subprocess
 import sys
 import zlib
@@ -83,6 +84,17 @@ def test_a_flipped_bit_that_still_inflates_is_caught_by_its_checksum(layout: str
     # Noise is stored as it is, or as literals: a flipped bit is another pixel, not another structure.
     data[len(data) // 3] ^= 4
     with pytest.raises(ChipRejected, match=r"damage in block [0-9,]+ of [0-9,]+, expected .* checksum"):
+        read_chip(bytes(data), chip_name())
+
+
+def test_a_block_cut_before_its_checksum_is_refused_if_gdal_decodes_it() -> None:
+    pixels = chip_pixels()
+    pixels[:, :16] = 0
+    data = bytearray(chip_bytes(pixels, layout="sparse"))
+    counts = first_values(bytes(data), STRIP_BYTE_COUNTS)
+    place = data.index(struct.pack(f"<{len(counts)}I", *counts))
+    struct.pack_into("<I", data, place + 4 * 300, counts[300] - 4)
+    with pytest.raises(ChipRejected, match="damage in block 301 of 512: it does not end"):
         read_chip(bytes(data), chip_name())
 
 

@@ -5,6 +5,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
@@ -17,6 +18,7 @@ from clay_assets.reading import MixedEmbeddings, read_vectors, scan
 from clay_assets.reading.embeddings import chosen_files
 from clay_assets.reading.selection import Selection
 from clay_assets.search.examples import ExampleMissing, find_examples
+from clay_assets.search.similarity import Hits, best
 from clay_assets_tests.publishing.geoparquet_rows import with_column
 from clay_assets_tests.reading.collection import (
     CHIPS,
@@ -36,6 +38,14 @@ Vectors = NDArray[np.float64]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_collection(tmp_path_factory.mktemp("similar") / "embeddings")
+
+
+def test_among_equally_similar_rows_the_earlier_come_first() -> None:
+    pieces = [
+        Hits(pa.table({"source_url": names}), np.array(similarity, np.float32))
+        for names, similarity in ((["a", "b"], [0.5, 0.5]), (["c", "d"], [0.9, 0.5]))
+    ]
+    assert best(pieces, 3).rows["source_url"].to_pylist() == ["c", "a", "b"]
 
 
 def units(vectors: NDArray[np.float32], mean: Vectors | float) -> Vectors:

@@ -141,9 +141,10 @@ def test_skipped_chips_are_read_again_when_asked_for() -> None:
     [
         (0.3, 0.5, [3]),  # 3 was skipped; whether it has more than 0.5 is not known
         (0.3, 0.1, [2]),  # 2 was embedded with 0.2, and is a skip now; 3 stays one
+        (0.3, 0.2, []),  # 2 has exactly the limit
         (0.3, 0.3, []),
     ],
-    ids=["more is allowed", "less is allowed", "the same"],
+    ids=["more is allowed", "less is allowed", "exactly a chip's share", "the same"],
 )
 def test_another_limit_on_no_data_reads_again_what_it_may_decide_otherwise(
     made_with: float, max_nodata: float, todo: list[int]

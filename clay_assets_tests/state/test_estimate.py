@@ -24,7 +24,7 @@ def test_rate_is_that_of_all_chips_by_all_seconds() -> None:
 
 def test_rate_is_that_of_the_model_and_device_with_most_chips() -> None:
     usual = [current(60, 10.0), current(50, 10.0)]
-    others = [current(100, 1.0, device="cpu"), current(100, 1.0, model="clay-v0-tiny")]
+    others = [*[current(33, 1.0, device="cpu")] * 3, current(100, 1.0, model="clay-v0-tiny")]
 
     rates = usual_rates(state.rate for state in [*others, *usual] if state.rate)
 
