@@ -94,12 +94,19 @@ def _nodata_share(
 
     The extremes are compared one by one: as arrays of ten they take three times as long, and hold the GIL.
     """
-    missing = np.zeros(next(iter(optical.values())).shape, bool)
-    for fill in FILLS if nodata is None else {*FILLS, nodata}:
-        for name, band in optical.items():
-            if math.isnan(low[name]) or low[name] <= fill <= high[name]:
-                missing |= np.isnan(band) if math.isnan(fill) else band == fill
+    fills = FILLS if nodata is None else {*FILLS, nodata}
+    candidates = [
+        (band, fill)
+        for name, band in optical.items()
+        for fill in fills
+        if math.isnan(low[name]) or low[name] <= fill <= high[name]
+    ]
     # Sentinel-2 has 0 in all bands where it has no data.
-    if not any(low[name] > 0 or high[name] < 0 for name in optical):
-        missing |= ~np.any([*optical.values()], axis=0)
+    zeros = not any(low[name] > 0 or high[name] < 0 for name in optical)
+    if not candidates and not zeros:
+        return 0.0
+    bands = [*optical.values()]
+    missing = ~np.any(bands, axis=0) if zeros else np.zeros(bands[0].shape, bool)
+    for band, fill in candidates:
+        missing |= np.isnan(band) if math.isnan(fill) else band == fill
     return np.count_nonzero(missing) / missing.size

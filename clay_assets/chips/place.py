@@ -1,16 +1,23 @@
-"""Locates a chip on Earth: the centre of each window, which the network is given, and its footprint."""
+"""Locates a chip on Earth: the centre of each window, which the network is given, and its footprint.
+
+In Python's floats: NumPy and Shapely took four times as long for five points (55 us), with the GIL held.
+"""
 
 import functools
+import struct
 import threading
 from dataclasses import dataclass
 
-import numpy as np
 import pyproj
-import shapely
 from pyproj.exceptions import ProjError
 
 from clay_assets.chips.geotiff import Header
 from clay_assets.chips.rejection import ChipRejected
+
+POLYGON = struct.Struct("<BIII10d")
+"""WKB of a polygon with one ring of five points: byte order, type, rings, points, coordinates."""
+
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -52,30 +59,19 @@ def locate(header: Header, window_size: int) -> tuple[Place, ...]:
     x = [x for west, _, east, _ in boxes for x in (east, east, west, west, (west + east) / 2)]
     y = [y for _, south, _, north in boxes for y in (south, north, north, south, (south + north) / 2)]
     try:
-        lon, lat = _to_crs84.transformer(header.crs).transform(np.array(x), np.array(y))
+        lon, lat = _to_crs84.transformer(header.crs).transform(x, y)
     except ProjError as error:  # the base class of pyproj's CRSError
         raise ChipRejected(
             "crs", f"has a coordinate reference system that cannot be transformed to WGS 84: {error}"
         ) from error
-    points = np.stack([lon, lat], axis=1).reshape(-1, 5, 2)
-    for box, on_earth in zip(boxes, (np.abs(points) <= (180, 90)).all(axis=(1, 2)), strict=True):
-        if not on_earth:
-            raise _refusal(box, "ones that its reference system places on Earth")
-    polygons = shapely.polygons(points[:, :4])
-    for box, area in zip(boxes, shapely.area(polygons), strict=True):
-        if not area:  # pixels so small that the corners are one point
-            raise _refusal(box, "ones that span an area")
     return tuple(
-        Place((lon, lat), footprint)
-        for (lon, lat), footprint in zip(points[:, 4].tolist(), shapely.to_wkb(polygons), strict=True)
+        _place(box, lon[start : start + 5], lat[start : start + 5])
+        for box, start in zip(boxes, range(0, len(lon), 5), strict=True)
     )
 
 
-def _bounds(header: Header, row: int, column: int, size: int) -> tuple[float, float, float, float]:
-    """West, south, east and north of a window in the chip's reference system.
-
-    In Python's floats: NumPy's arrays of four take twice as long, and hold the GIL.
-    """
+def _bounds(header: Header, row: int, column: int, size: int) -> Box:
+    """West, south, east and north of a window in the chip's reference system."""
     a, b, c, d, e, f = tuple(header.transform)[:6]
     corners = [(column, row), (column + size, row), (column, row + size), (column + size, row + size)]
     x = [a * column + b * row + c for column, row in corners]
@@ -83,9 +79,18 @@ def _bounds(header: Header, row: int, column: int, size: int) -> tuple[float, fl
     return min(x), min(y), max(x), max(y)
 
 
-def _refusal(bounds: tuple[float, ...], expected: str) -> ChipRejected:
-    got = ", ".join(f"{value:g}" for value in bounds)
-    return ChipRejected("crs", f"has bounds {got}, expected {expected}")
+def _place(box: Box, lon: list[float], lat: list[float]) -> Place:
+    """The place of a window, from the degrees of its four corners and its centre."""
+    expected = ""
+    if not all(-180 <= degrees <= 180 for degrees in lon) or not all(-90 <= degrees <= 90 for degrees in lat):
+        expected = "ones that its reference system places on Earth"
+    elif not sum((lon[i] - lon[0]) * (lat[i - 1] - lat[(i + 1) % 4]) for i in (1, 2, 3)):  # twice the area
+        expected = "ones that span an area"  # the pixels are so small that the corners are one point
+    if expected:
+        bounds = ", ".join(f"{value:g}" for value in box)
+        raise ChipRejected("crs", f"has bounds {bounds}, expected {expected}")
+    ring = [degrees for i in (0, 1, 2, 3, 0) for degrees in (lon[i], lat[i])]
+    return Place((lon[4], lat[4]), POLYGON.pack(1, 3, 1, 5, *ring))
 
 
 class _Transformers(threading.local):

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 POWERCAP, CPUINFO = Path("/sys/class/powercap"), Path("/proc/cpuinfo")
@@ -116,9 +115,7 @@ class EnergyMeter:
                 self._counter = None
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._counter is None:
             return
         try:

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from types import TracebackType
 from typing import Never, Self
 
 from tqdm import tqdm
@@ -27,9 +26,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
         elif self._done:

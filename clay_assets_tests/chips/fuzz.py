@@ -1,7 +1,7 @@
 """Thousands of damaged files through the reader: `python -m clay_assets_tests.chips.fuzz --mutants 200000`.
 
-Belongs here: what must come of each (`mutants` makes them). Each batch has a process of its own, so that a
-crash, a file that takes too long and whatever is printed are seen, and found again by the mutant's number.
+Belongs here: judging the outcomes (`mutants` makes the files). Each batch has a process of its own, so that
+crashes, hangs and output are detected, and reproduced by the mutant's number.
 """
 
 import argparse
@@ -29,10 +29,14 @@ from clay_assets_tests.chips.mutants import Mutant, bases, mutant
 from clay_assets_tests.geotiffs import chip_name, read_with_rasterio
 
 HANG = 5.0
-"""Seconds that no file may take."""
+"""CPU seconds that no file may take."""
+
+DEADLOCK = 60.0
+"""Seconds after which a file that uses no CPU counts as deadlocked. Not five: with ten processes on two
+cores, 0.9 s of CPU took 6.3 s."""
 
 MEMORY = 2 * 13 * 512 * 512 * 4
-"""Bytes that all damaged files together may take beyond what the good ones took: two chips of float32."""
+"""Bytes of memory that damaged files may need beyond what the good ones need: two chips of float32."""
 
 BATCH = 2_500
 """Mutants a process."""
@@ -40,14 +44,14 @@ BATCH = 2_500
 
 @dataclass
 class Found:
-    """What came of a batch.
+    """Outcomes of a batch.
 
     Attributes:
-        reasons: Mutants by why they were refused; "embedded" are those that were not.
-        unchanged: Of the embedded ones, those with the pixels of the file they were made of.
-        failures: What must not be, in words.
-        slowest: Seconds that the slowest file took.
-        memory: Bytes that the process took beyond what the good files took.
+        reasons: Number of mutants by reason of refusal, or "embedded".
+        unchanged: Embedded mutants with the pixels of their original.
+        failures: Descriptions of violations.
+        slowest: CPU seconds of the slowest file.
+        memory: Bytes of memory beyond what the good files need.
     """
 
     reasons: Counter[str] = field(default_factory=Counter)
@@ -57,7 +61,7 @@ class Found:
     memory: int = 0
 
     def add(self, other: "Found") -> None:
-        """Take up another batch."""
+        """Add another batch."""
         self.reasons += other.reasons
         self.unchanged += other.unchanged
         self.failures += other.failures
@@ -81,7 +85,7 @@ def fuzz(numbers: range, processes: int = 2) -> Found:
 
 
 def _in_a_process(numbers: range) -> Found:
-    """A batch; after a mutant that ended the process the next one goes on."""
+    """Run a batch; restart it behind a mutant that ends the process."""
     found, start = Found(), numbers.start
     while start < numbers.stop:
         with tempfile.TemporaryDirectory() as folder:
@@ -103,7 +107,7 @@ def _in_a_process(numbers: range) -> Found:
 
 
 def _batch(numbers: range, place: Path) -> Found:
-    """The mutants of one process; `place` always holds the number in hand."""
+    """Read the mutants of one process; the file `place` has the number of the current one."""
     for base in bases():
         read_chip(base.data, chip_name(), spec=base.spec)
         read_with_rasterio(base.data)
@@ -112,11 +116,14 @@ def _batch(numbers: range, place: Path) -> Found:
         for number in numbers:
             os.pwrite(file.fileno(), f"{number}".encode(), 0)
             made = mutant(number)
-            faulthandler.dump_traceback_later(HANG, exit=True)
-            began = time.perf_counter()
+            faulthandler.dump_traceback_later(DEADLOCK, exit=True)
+            began = time.process_time()
             pixels = _read(number, made, found)
-            found.slowest = max(found.slowest, time.perf_counter() - began)
+            seconds = time.process_time() - began
             faulthandler.cancel_dump_traceback_later()
+            found.slowest = max(found.slowest, seconds)
+            if seconds > HANG:
+                found.failures.append(f"mutant {number} ({made.how}) took {seconds:.1f} s")
             if pixels is not None:
                 _judge(number, made, pixels, found)
     found.memory = _peak() - usual
@@ -140,7 +147,7 @@ def _read(number: int, made: Mutant, found: Found) -> np.ndarray | None:
 
 
 def _judge(number: int, made: Mutant, pixels: np.ndarray, found: Found) -> None:
-    """Whether pixels that would be embedded are the file's own, and its checksums say so."""
+    """Check that the pixels are those of the file, and that its checksums match."""
     same = bool(np.array_equal(pixels, made.base.pixels))
     found.unchanged += same
     if made.only_pixels and made.base.deflated and not same:
@@ -158,12 +165,12 @@ def _judge(number: int, made: Mutant, pixels: np.ndarray, found: Found) -> None:
 
 
 def _is_permuted(oracle: np.ndarray, pixels: np.ndarray) -> bool:
-    """Whether bands are the same in another order: names of bands decide on it."""
+    """Whether the bands are the same in another order, by their names."""
     return {band.tobytes() for band in oracle} >= {band.tobytes() for band in pixels}
 
 
 def _checksums_hold(data: bytes) -> bool:
-    """Whether Python's zlib, too, comes to the end of each block and to its checksum."""
+    """Whether Python's zlib also reads each block up to a valid checksum."""
     blocks = Directory(data).blocks()
     for start, count in zip(blocks.offsets.tolist(), blocks.counts.tolist(), strict=True):
         stream = zlib.decompressobj()
@@ -177,7 +184,7 @@ def _checksums_hold(data: bytes) -> bool:
 
 
 def _memory_from_now_on() -> int:
-    """Let the peak begin again where the system can (Linux), and return it."""
+    """Reset the peak if the system can (Linux), and return it."""
     resets = Path("/proc/self/clear_refs")
     if resets.exists():
         resets.write_text("5")
@@ -185,7 +192,7 @@ def _memory_from_now_on() -> int:
 
 
 def _peak() -> int:
-    """Most bytes of memory that this process has held at a time."""
+    """Peak memory of this process in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
         return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
@@ -193,7 +200,7 @@ def _peak() -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read as many mutants as asked, and print what came of them as JSON."""
+    """Read mutants and print the outcomes as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--mutants", type=int, default=200_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first")

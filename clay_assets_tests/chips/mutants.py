@@ -1,7 +1,6 @@
-"""Real GeoTIFFs, damaged on purpose: the same mutant for the same number, on any machine.
+"""Damages GeoTIFFs: the same mutant for the same number, on any machine.
 
-Belongs here: which files are taken and what is done to them. Does not belong here: what must come of them
-(`fuzz`).
+Does not belong here: judging how they are read (`fuzz`).
 """
 
 import functools
@@ -23,10 +22,10 @@ from clay_model.spec import V0, V15, ModelSpec
 Random = np.random.Generator
 
 SMALL = 256
-"""Pixels along the side of most files: those of Clay v1.5 may be so small, and take a fifth of the time."""
+"""Pixels along the side of most files: allowed for Clay v1.5, and five times as fast."""
 
 EDGES = [0, 1, 2, 7, 255, 256, 257, 4096, 65_535, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1]
-"""Numbers at which arithmetic goes wrong."""
+"""Numbers at the limits of integer types."""
 
 # Tags, by the TIFF and the GeoTIFF specification, and their values that a reader may know.
 COMPRESSION, SAMPLE_FORMAT, BITS_PER_SAMPLE, PREDICTOR, PLANAR = 259, 339, 258, 317, 284
@@ -48,7 +47,7 @@ class Base:
         data: The file.
         spec: The model that it is for.
         pixels: (bands, rows, columns) that it holds.
-        deflated: Whether a checksum stands behind each of its blocks.
+        deflated: Whether each of its blocks has a checksum.
     """
 
     data: bytes
@@ -64,9 +63,9 @@ class Mutant:
     Attributes:
         name: Its file name.
         data: Its bytes.
-        base: What it was made of.
-        how: What was done to it, in words.
-        only_pixels: Whether nothing but compressed pixels was touched.
+        base: The original.
+        how: Description of the changes.
+        only_pixels: Whether only compressed pixels were changed.
     """
 
     name: str
@@ -345,4 +344,4 @@ CHANGES: tuple[Change, ...] = (
     _changed_entry, _changed_entry, _changed_entry, _other_size, _other_size, _other_codec, _other_samples,
     _without_an_entry, _other_place, _other_place, _other_keys, _other_text, _other_text, _other_date,
 )  # fmt: skip
-"""What may be done to a file; named twice what finds more."""
+"""Changes to choose from; those that find more are listed twice."""

@@ -1,4 +1,4 @@
-"""Chips of UTM zones 1 and 60 across 180 degrees: their centres, their cut footprints, bounds of many."""
+"""Chips of UTM zones 1 and 60 across 180 degrees: centres, cut footprints, bounds."""
 
 import numpy as np
 import pyproj

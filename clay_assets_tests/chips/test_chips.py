@@ -1,4 +1,4 @@
-"""Reading chips: pixels held to rasterio, places to pyproj and to what the published code computed."""
+"""Reading chips: pixels compared with rasterio's, places with pyproj's and the published code's."""
 
 import dataclasses
 import datetime
@@ -32,10 +32,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 
 @dataclasses.dataclass(frozen=True)
 class GoldenPlace:
-    """A chip's place, and what the published code made of it.
+    """A chip's place, as the published code computed it.
 
     Attributes:
-        latlon: (sin(lat), atan2(cos(lon), sin(lon))) of the centre, as the network is fed.
+        latlon: (sin(lat), atan2(cos(lon), sin(lon))) of the centre, the network's input.
         footprint: WKT of the bounds in OGC:CRS84.
     """
 
@@ -297,7 +297,7 @@ def test_threads_read_the_same_as_one() -> None:
         return read_chip(files[index % len(files)], chip_name())
 
     with ThreadPoolExecutor(8) as pool:
-        for index, chip in enumerate(pool.map(read, range(4 * len(files)))):
+        for index, chip in enumerate(pool.map(read, range(2 * len(files)))):
             alike = expected[index % len(files)]
             assert np.array_equal(chip.pixels, alike.pixels)
             assert chip.windows == alike.windows

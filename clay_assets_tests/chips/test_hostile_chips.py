@@ -1,4 +1,4 @@
-"""Damaged and hostile files: each is read or refused, never worse, and none takes more memory than a chip."""
+"""Damaged and hostile files: each is read correctly or refused, in the memory of a chip."""
 
 import struct
 import subprocess
@@ -42,7 +42,7 @@ DEFLATED = [layout for layout, options in LAYOUTS.items() if "compress" not in o
 
 
 def read_or_refuse(data: bytes) -> np.ndarray | None:
-    """The pixels, or None of a refused file; anything else fails the test."""
+    """The pixels, or None if the file is refused; any other error fails the test."""
     try:
         return read_chip(data, chip_name()).pixels
     except ChipRejected:
@@ -58,7 +58,7 @@ def test_a_truncated_file_is_refused_wherever_it_was_cut(layout: str) -> None:
     for cut in cuts:
         with pytest.raises(ChipRejected) as refusal:
             read_chip(data[:cut], chip_name())
-        # What stands last is the metadata, without which a TIFF is whole, but no chip.
+        # The metadata come last: without them the TIFF is complete, but not a chip.
         assert refusal.value.reason in ("format", "corrupt", "date", "crs")
 
 
@@ -99,7 +99,7 @@ def test_a_block_cut_before_its_checksum_is_refused_if_gdal_decodes_it() -> None
 
 
 def test_damage_that_gdal_reads_as_pixels_is_refused() -> None:
-    """If GDAL takes none of it any more, there is less for `deflate` to do."""
+    """If GDAL accepts none of it any more, `deflate` may become simpler."""
     chance, taken = np.random.default_rng(0), 0
     for _ in range(60):
         data = bytearray(good_chip())
@@ -114,7 +114,7 @@ def test_damage_that_gdal_reads_as_pixels_is_refused() -> None:
 
 
 def test_strips_with_trailing_bytes_are_read() -> None:
-    """Their checksum is then not where it is looked for first."""
+    """Their checksum is not at the end of the block."""
     data = bytearray(good_chip())
     place = data.index(np.asarray(first_values(good_chip(), STRIP_BYTE_COUNTS), "<u4").tobytes())
     moved = len(data)

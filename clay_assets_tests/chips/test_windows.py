@@ -1,4 +1,4 @@
-"""Chips for Clay v1.5: sizes, bands by name or place, the windows' places, the moment of acquisition."""
+"""Chips for Clay v1.5: sizes, bands by name or position, the windows' places, the time of acquisition."""
 
 import datetime
 from itertools import product
@@ -43,7 +43,7 @@ def test_a_chip_of_512_pixels_has_four_windows_row_by_row_each_in_its_own_place(
     [(10, ()), (10, V15.bands), (10, NIR_FIRST), (13, ()), (13, BANDS), (13, SWAPPED[::-1])],
     ids=["10", "10 named", "10 named otherwise", "13", "13 named", "13 named otherwise"],
 )
-def test_bands_are_taken_by_name_or_by_place_from_files_of_ten_and_of_thirteen(
+def test_bands_are_taken_by_name_or_position_from_files_of_ten_and_of_thirteen(
     count: int, names: tuple[str, ...]
 ) -> None:
     pixels = chip_pixels(size=256, bands=count)

@@ -1,4 +1,4 @@
-"""Tiles to embed: real chips in a real folder, a work store, and a network that costs nothing."""
+"""Tiles to embed: real chips in a real folder, a work store, and a network that computes almost nothing."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,23 +18,23 @@ from clay_assets.results import ResultsHeader, TileResults
 from clay_assets.results.fingerprint import Fingerprint
 from clay_assets.results.target import PRECISIONS
 from clay_assets.state.states import TileStores
-from clay_assets.storage import Store, StoredObject
+from clay_assets.storage import Store, StoredObject, TransferFailed
 from clay_assets.tiles.inventory import list_chips, read_inventory, write_inventory
 from clay_assets_tests.embedding.streaming import MeanEmbedder, chip_of_value, number_of, within
 from clay_assets_tests.geotiffs import chip_name
 from clay_model import Embedder
 
 PATIENCE = 60
-"""Seconds after which a test is called a deadlock."""
+"""Seconds after which a test counts as deadlocked."""
 
 
 @dataclass(frozen=True)
 class MeanEncoder(EncoderSettings):
-    """Settings that give a `MeanEmbedder`, and count how often they were asked for one.
+    """Settings that load a `MeanEmbedder`, and record each request for one.
 
     Attributes:
-        embedder: What `embedders` gives.
-        requests: The fingerprint that each call of `embedders` asked for.
+        embedder: What `embedders` returns.
+        requests: Fingerprint of each call of `embedders`.
     """
 
     embedder: MeanEmbedder = field(default_factory=MeanEmbedder, compare=False)
@@ -50,7 +50,7 @@ class MeanEncoder(EncoderSettings):
 
     @property
     def asked(self) -> int:
-        """Times that somebody wanted the network."""
+        """Calls of `embedders`."""
         return len(self.requests)
 
     def embedders(self, wanted: Fingerprint) -> Sequence[Embedder]:
@@ -61,7 +61,7 @@ class MeanEncoder(EncoderSettings):
 
 
 class ChipStore(Store):
-    """A store that keeps a record of its reads, and can do something before one."""
+    """A store that records its reads and calls `before` before each."""
 
     def __init__(self, uri: Path) -> None:
         super().__init__(uri)
@@ -124,6 +124,15 @@ class Scene:
             allow_untrained=allow_untrained,
         )
 
+    def break_at(self, number: int, error: type[BaseException] = TransferFailed) -> None:
+        """Raise when the chip of this number is read."""
+
+        def fail(chip: StoredObject) -> None:
+            if number_of(chip) == number:
+                raise error("it broke")
+
+        self.chips.before = fail
+
     def put(self, tile: str, chips: Mapping[int, int | bytes]) -> None:
         """Store chips, by number with their pixels' value, and list them."""
         for number, content in chips.items():
@@ -143,14 +152,14 @@ class Scene:
         retry_skipped: bool = False,
         encoder: MeanEncoder | None = None,
     ) -> TilePlan:
-        """What is to embed of a tile."""
+        """Plan a tile."""
         target = (encoder or self.encoder()).target()
         chips = read_inventory(self.work, tile)
         return plan_tile(self.work, tile, chips, target, force=force, retry_skipped=retry_skipped)
 
     @contextmanager
     def run(self, *plans: TilePlan, encoder: MeanEncoder | None = None) -> Iterator[EmbeddingRun]:
-        """Start to embed what plans say."""
+        """Start to embed planned tiles."""
         encoder = encoder or self.encoder()
         with EmbeddingRun(self.chips, encoder, Progress()) as run:
             for plan in plans:
@@ -187,7 +196,7 @@ class Scene:
         return results
 
     def values(self, tile: str = "27WXN", *, encoder: MeanEncoder | None = None) -> dict[int, float | str]:
-        """What the results say of each chip by its number: its mean pixel, or why it was skipped."""
+        """Each chip's mean pixel, or why it was skipped, by its number, from the results."""
         with self.results(tile, encoder=encoder) as results:
             rows = results.columns(["source_url", "embeddings", "reason"]).to_pylist()
         return {int(row["source_url"][-8:-4]): row["reason"] or row["embeddings"][0] for row in rows}

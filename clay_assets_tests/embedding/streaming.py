@@ -1,7 +1,7 @@
-"""What the tests of streaming and embedding share: chips told apart by their pixels, and cheap embedders.
+"""Shared by the tests of streaming and embedding: chips with distinct pixels, and fast embedders.
 
-The embedders here are small networks of a kind: they keep the contract of `clay_model.Embedder` without its
-cost, so that thousands of chips go through the real stream in seconds.
+The embedders follow the contract of `clay_model.Embedder` without its cost, so that thousands of chips pass
+through the real stream in seconds.
 """
 
 import datetime
@@ -27,7 +27,7 @@ TILES = [f"27W{column}{row}" for column in "XYZ" for row in "ABCDEFGHJKLMNPQRSTU
 """Codes of 60 tiles."""
 
 BROKEN = b"Not Found\n"
-"""Stands for a chip that is refused at once: thousands of these cost nothing."""
+"""A file that is refused at once: thousands of these take no time."""
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ def chip_of_value(value: int) -> bytes:
 
 
 def chip_url(tile: str, number: int) -> str:
-    """URL of a chip that is nowhere."""
+    """URL of a chip that does not exist."""
     return f"s3://chips/{tile}/{chip_name(number, tile=tile)}"
 
 
@@ -56,7 +56,7 @@ def number_of(chip: StoredObject) -> int:
 
 
 class MeanEmbedder(Embedder):
-    """Each window's vector is its mean pixel, four times: enough to tell them apart and see an order broken.
+    """Each window's vector is its mean pixel, four times: enough to detect a wrong order.
 
     Attributes:
         batches: Windows in each batch so far.
@@ -77,11 +77,11 @@ class MeanEmbedder(Embedder):
 
         Args:
             spec: The model that it stands for.
-            most: Windows that its memory holds; None: any number.
+            most: Windows that fit its memory; None: any number.
             pause: Seconds that a batch takes.
-            error: What every batch ends with.
-            precision: That it is said to have.
-            untrained: Whether its weights are said never to have been trained.
+            error: Raised by every batch.
+            precision: The precision that it declares.
+            untrained: Whether it declares its weights untrained.
         """
         self.device = torch.device("cpu")
         self.precision = precision
@@ -123,7 +123,7 @@ class MeanEmbedder(Embedder):
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
-    """Do something in a thread; a deadlock becomes a failure that says so.
+    """Run a function in a thread; a deadlock becomes a failure.
 
     Raises:
         TimeoutError: If it takes longer.

@@ -20,13 +20,13 @@ def test_log_gets_one_line_every_few_seconds_and_one_at_the_end(
 ) -> None:
     now = 100.0
     monkeypatch.setattr("clay_assets.embedding.progress.time.monotonic", lambda: now)
-    with Progress() as told:
-        told.expect(30)
-        told.expect(10)
-        told.begin("27WXN")
+    with Progress() as progress:
+        progress.expect(30)
+        progress.expect(10)
+        progress.begin("27WXN")
         for _ in range(20):
             now += 0.5
-            told.count(skip())
+            progress.count(skip())
 
     lines = capsys.readouterr().err.splitlines()
 
@@ -38,8 +38,8 @@ def test_log_gets_one_line_every_few_seconds_and_one_at_the_end(
 
 
 def test_run_without_chips_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress() as told:
-        told.expect(0)
+    with Progress() as progress:
+        progress.expect(0)
 
     assert capsys.readouterr().err == ""
 
@@ -49,12 +49,12 @@ def test_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     termios.tcsetwinsize(theirs, (24, 100))
     with os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        with Progress() as told:
-            told.expect(3)
-            told.expect(1)
-            told.begin("27WXN")
+        with Progress() as progress:
+            progress.expect(3)
+            progress.expect(1)
+            progress.begin("27WXN")
             for _ in range(4):
-                told.count(skip())
+                progress.count(skip())
     seen = b""
     with suppress(OSError):  # what the terminal says at its end, once all was read
         while part := os.read(ours, 65_536):

@@ -464,7 +464,7 @@ def test_memory_held_by_batches_in_progress_is_waited_for(ahead: int) -> None:
     refused: list[int] = []
     if ahead:
         assert within(PATIENCE, work) == [*range(5)]
-    else:  # nothing was under way that it could have waited for
+    else:  # no batch was in progress
         with pytest.raises(EncodingFailed, match="cpu has no memory for a single window"):
             within(PATIENCE, work)
     assert refused == [1]

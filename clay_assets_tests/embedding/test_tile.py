@@ -176,11 +176,7 @@ def test_finished_chips_of_a_broken_run_are_not_embedded_again(
 ) -> None:
     scene.put("27WXN", {number: 10 * number for number in range(1, 9)} | {2: BROKEN})
 
-    def fail(chip: StoredObject) -> None:
-        if number_of(chip) == 6:
-            raise error("it broke")
-
-    scene.chips.before = fail
+    scene.break_at(6, error)
     with pytest.raises(error):
         scene.embed()
     partial = scene.values()
@@ -205,11 +201,7 @@ def test_complete_results_stay_when_a_forced_run_breaks(
     scene.put("27WXN", {number: 10 * number for number in range(1, 6)})
     complete = scene.embed()
 
-    def fail(chip: StoredObject) -> None:
-        if number_of(chip) == 2:
-            raise error("it broke")
-
-    scene.chips.before = fail
+    scene.break_at(2, error)
     with pytest.raises(error):
         scene.embed(force=True)
     plan = scene.plan()
@@ -225,11 +217,7 @@ def test_outdated_results_are_replaced_by_those_of_a_broken_run(scene: Scene) ->
     scene.embed()
     scene.put("27WXN", {1: 11, 2: 22, 3: 33})
 
-    def fail(chip: StoredObject) -> None:
-        if number_of(chip) == 2:
-            raise TransferFailed("it broke")
-
-    scene.chips.before = fail
+    scene.break_at(2)
     with pytest.raises(TransferFailed):
         scene.embed(force=True)
 
@@ -239,11 +227,7 @@ def test_outdated_results_are_replaced_by_those_of_a_broken_run(scene: Scene) ->
 def test_unfinished_results_are_not_published(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: 20, 3: 30})
 
-    def fail(chip: StoredObject) -> None:
-        if number_of(chip) == 2:
-            raise TransferFailed("it broke")
-
-    scene.chips.before = fail
+    scene.break_at(2)
     with pytest.raises(TransferFailed):
         scene.embed()
 
@@ -260,11 +244,7 @@ def test_a_full_disk_does_not_hide_an_earlier_interrupt(scene: Scene) -> None:
 
     scene.put("27WXN", {1: 10, 2: 20, 3: 30})
 
-    def interrupt(chip: StoredObject) -> None:
-        if number_of(chip) == 2:
-            raise KeyboardInterrupt
-
-    scene.chips.before = interrupt
+    scene.break_at(2, KeyboardInterrupt)
     scene.work = FullStore(scene.root / "work")
 
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Chips of several windows on their way from the bucket to published rows: order, places, vectors, counts."""
+"""Chips of several windows, from the bucket to published rows: order, places, vectors, counts."""
 
 from collections.abc import Mapping
 from itertools import product
@@ -16,11 +16,11 @@ from clay_assets.embedding.encoders import EncoderSettings
 from clay_assets.publishing import read_provenance, validate
 from clay_assets.results.fingerprint import Fingerprint
 from clay_assets.state import survey
-from clay_assets.storage import Store, StoredObject, TransferFailed
+from clay_assets.storage import Store
 from clay_assets_tests import recipe
 from clay_assets_tests.checkpoints import lightning_checkpoint, lightning_checkpoint_v15, write_checkpoint
 from clay_assets_tests.embedding.scene import Scene, errors, process, reasons
-from clay_assets_tests.embedding.streaming import BROKEN, MeanEmbedder, number_of
+from clay_assets_tests.embedding.streaming import BROKEN, MeanEmbedder
 from clay_assets_tests.geotiffs import chip_bytes, chip_name, chip_pixels
 from clay_model import Level, load_encoder
 from clay_model.spec import V15
@@ -32,7 +32,7 @@ WEST, NORTH = 600_000, 7_700_040
 
 @pytest.fixture(scope="session")
 def quick_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clay v1.5 in a size that costs next to nothing."""
+    """Clay v1.5 with 64 numbers and two layers."""
     path = tmp_path_factory.mktemp("checkpoints") / "clay-v1.5-custom.ckpt"
     return write_checkpoint(path, lightning_checkpoint_v15("custom"))
 
@@ -75,7 +75,7 @@ def expected(path: Path, data: bytes, name: str, level: Level = "cls") -> NDArra
 
 
 def test_chips_become_rows_by_date_number_and_window_each_with_its_own_place_and_vector(
-    scene: Scene, v15_checkpoint: Path
+    scene: Scene, quick_checkpoint: Path
 ) -> None:
     later = chip_name(1, date="2020-06-16")
     chips = {
@@ -84,7 +84,7 @@ def test_chips_become_rows_by_date_number_and_window_each_with_its_own_place_and
     }
     put(scene, chips)
 
-    (outcome,) = process(scene, [TILE], encoder=settings(scene, v15_checkpoint)).values()
+    (outcome,) = process(scene, [TILE], encoder=settings(scene, quick_checkpoint)).values()
 
     assert outcome.error is None
     assert outcome.published is not None
@@ -93,7 +93,7 @@ def test_chips_become_rows_by_date_number_and_window_each_with_its_own_place_and
     table = pq.read_table(file)
     names = [url.rpartition("/")[2] for url in table["source_url"].to_pylist()]
     assert names == [chip_name(2)] * 4 + [later]
-    wanted = np.concatenate([expected(v15_checkpoint, chips[name], name) for name in (chip_name(2), later)])
+    wanted = np.concatenate([expected(quick_checkpoint, chips[name], name) for name in (chip_name(2), later)])
     np.testing.assert_allclose(vectors_of(outcome.published.url), wanted, rtol=1e-5, atol=1e-6)
     assert min(np.linalg.norm(wanted[a] - wanted[b]) for a in range(5) for b in range(a)) > 0.01
     to_degrees = pyproj.Transformer.from_crs("EPSG:32627", "OGC:CRS84", always_xy=True)
@@ -104,7 +104,7 @@ def test_chips_become_rows_by_date_number_and_window_each_with_its_own_place_and
         degrees = shapely.transform(box, to_degrees.transform, interleaved=False)
         assert footprint.symmetric_difference(degrees).area < 1e-9 * degrees.area
     said = read_provenance(file)
-    assert (said["model"], said["level"], said["chips"]) == ("clay-v1.5-small", "cls", "2")
+    assert (said["model"], said["level"], said["chips"]) == ("clay-v1.5-custom-64x2", "cls", "2")
 
 
 @pytest.mark.parametrize(
@@ -191,11 +191,7 @@ def test_a_broken_run_keeps_all_windows_of_finished_chips_only(scene: Scene, bat
     put(scene, {chip_name(number): quartered(10 * number) for number in range(1, 6)})
     encoder = scene.encoder(embedder=MeanEmbedder(spec=V15), batch_size=batch_size)
 
-    def fail(chip: StoredObject) -> None:
-        if number_of(chip) == 4:
-            raise TransferFailed("the connection broke")
-
-    scene.chips.before = fail
+    scene.break_at(4)
     broken = process(scene, [TILE], encoder=encoder)
     with scene.results(encoder=encoder) as results:
         windows = [(row.key[-8:-4], row.window) for row in results.chips()]

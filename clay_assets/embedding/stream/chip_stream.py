@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Self
 
 from clay_assets.chips import MAX_NODATA
@@ -110,9 +109,7 @@ class ChipStream:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._close(patience=None if kind is None else GIVE_UP_S)
 
     def add(self, tile: str, chips: Sequence[StoredObject]) -> None:
