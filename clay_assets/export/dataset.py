@@ -17,7 +17,7 @@ from clay_assets.chips.antimeridian import joined_bounds
 from clay_assets.export.layout import Gatherer, place_rows, row_groups
 from clay_assets.export.quantization import SAMPLE_ROWS, SEED, Recall, calibrate, dequantize, quantize, recall
 from clay_assets.export.stac_item import export_item
-from clay_assets.export.writer import Partition, write_partition
+from clay_assets.export.writer import write_partition
 from clay_assets.publishing.schema import Bounds
 from clay_assets.reading.embeddings import chosen_files
 from clay_assets.reading.facts import Facts
@@ -93,7 +93,7 @@ def export(
     provenance = _common([fact.provenance for fact in facts])
     width = gatherer.take(placed[:1]).vectors.shape[1]
     sizes: dict[str, int] = {}
-    parts: list[Partition] = []
+    parts: list[tuple[Bounds, date, date]] = []
     with tempfile.TemporaryDirectory(prefix="clay-export-") as folder:
         path = Path(folder) / NAME
         for (zone, year), rows in placed.groupby(["zone", "year"], observed=True):
@@ -116,9 +116,9 @@ def export(
         files=len(sizes),
         bytes=sum(sizes.values()),
         dtype=dtype,
-        first=min(part.first for part in parts),
-        last=max(part.last for part in parts),
-        bbox=joined_bounds(np.array([box for part in parts for box in boxes_of(part.bounds)])),
+        first=min(first for _, first, _ in parts),
+        last=max(last for _, _, last in parts),
+        bbox=joined_bounds(np.array([box for bounds, _, _ in parts for box in boxes_of(bounds)])),
         recall=measured,
         provenance=provenance,
     )

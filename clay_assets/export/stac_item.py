@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from clay_assets.export.writer import copy_schema, numbers
+from clay_assets.export.writer import as_lists, copy_schema
 from clay_assets.reading.facts import Quantization
 from clay_assets.stac.parts import (
     EMBEDDINGS,
@@ -40,8 +40,7 @@ def export_item(done: "Exported", width: int, quantization: Quantization | None,
             "method": "affine: stored * scale + offset, by dimension",
             "original_dtype": "float32",
             "quantized_dtype": "uint8",
-            "scale": numbers(quantization.scale),
-            "offset": numbers(quantization.offset),
+            **as_lists(quantization),
         }
     if done.recall is not None:
         properties["clay:recall"] = vars(done.recall)

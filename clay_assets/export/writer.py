@@ -5,7 +5,6 @@ https://geoparquet.org/releases/v1.1.0/
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shapely
-from numpy.typing import NDArray
 
 from clay_assets.export.quantization import quantize
 from clay_assets.publishing.rows import Extent
@@ -33,21 +31,6 @@ OPTIONS: dict[str, Any] = {
     "write_statistics": ["source_url", "date", *(f"bbox.{corner}" for corner in CORNERS)],
     "store_schema": False,  # written with the rest of the footer, once the bounds are known
 }
-
-
-@dataclass(frozen=True)
-class Partition:
-    """A written file.
-
-    Attributes:
-        bounds: Of its rows, degrees in OGC:CRS84.
-        first: Earliest acquisition.
-        last: Latest acquisition.
-    """
-
-    bounds: Bounds
-    first: date
-    last: date
 
 
 def copy_schema(width: int, *, quantized: bool) -> pa.Schema:
@@ -70,7 +53,7 @@ def write_partition(
     width: int,
     provenance: Mapping[str, str],
     quantization: Quantization | None,
-) -> Partition:
+) -> tuple[Bounds, date, date]:
     """Writes a partition, a row group for each block.
 
     Args:
@@ -79,6 +62,9 @@ def write_partition(
         width: Numbers of an embedding.
         provenance: Names without their prefix.
         quantization: To store bytes; None to store float32.
+
+    Returns:
+        Bounds of the rows, degrees in OGC:CRS84; the earliest and the latest acquisition.
     """
     schema = copy_schema(width, quantized=quantization is not None)
     options = dict(OPTIONS)
@@ -98,20 +84,15 @@ def write_partition(
         stated |= {PREFIX + name: value for name, value in provenance.items()}
         footer = stated | arrow_schema_metadata(schema, stated) | mean_metadata(total / rows)
         if quantization is not None:
-            footer[f"{PREFIX}quantization"] = json.dumps(
-                {
-                    "method": "affine",
-                    "scale": numbers(quantization.scale),
-                    "offset": numbers(quantization.offset),
-                }
-            )
+            footer[f"{PREFIX}quantization"] = json.dumps({"method": "affine", **as_lists(quantization)})
         writer.add_key_value_metadata(footer)
-    return Partition(bounds, min(days), max(days))
+    return bounds, min(days), max(days)
 
 
-def numbers(values: NDArray[np.float32]) -> list[float]:
-    """Returns float32 as the shortest decimals that restore it."""
-    return [float(str(value)) for value in values]
+def as_lists(quantization: Quantization) -> dict[str, list[float]]:
+    """Returns scale and offset as the shortest decimals that restore their float32."""
+    pairs = (("scale", quantization.scale), ("offset", quantization.offset))
+    return {name: [float(str(value)) for value in values] for name, values in pairs}
 
 
 def _table(block: Block, schema: pa.Schema, quantization: Quantization | None) -> pa.Table:

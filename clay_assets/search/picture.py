@@ -7,7 +7,7 @@ so.
 import io
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -36,21 +36,6 @@ READERS = 4
 """Chips fetched and decoded at once; each is 13.6 MB of float32."""
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A chip to draw.
-
-    Attributes:
-        url: To read it from.
-        place: Longitude and latitude of its middle, degrees.
-        caption: Two lines: place; date, and similarity or `example`.
-    """
-
-    url: str
-    place: tuple[float, float]
-    caption: str
-
-
 def picture_of(
     found: geopandas.GeoDataFrame, examples: geopandas.GeoDataFrame, options: S3Options | None = None
 ) -> tuple[bytes, list[str]]:
@@ -64,14 +49,13 @@ def picture_of(
     Returns:
         A PNG, and why each chip that is missing from it could not be read.
     """
-    first, others = shown_chips(examples), shown_chips(found)
-    chips = [*first, *others]
+    chips = [*examples.itertuples(), *found.itertuples()]
+    model = found.attrs.get("clay", {}).get("model", "")
+    spec = next((spec for spec in MODELS if model.startswith(f"{spec.name}-")), V0)
     with ThreadPoolExecutor(READERS) as pool:
-        model = found.attrs.get("clay", {}).get("model", "")
-        spec = next((spec for spec in MODELS if model.startswith(f"{spec.name}-")), V0)
         drawn = list(pool.map(lambda chip: _true_colour(chip, spec, options), chips))
     # The examples begin a row, and so do the rows found.
-    starts = [*range(0, len(first), ACROSS), *range(len(first), len(chips), ACROSS)]
+    starts = [*range(0, len(examples), ACROSS), *range(len(examples), len(chips), ACROSS)]
     rows = [range(at, end) for at, end in zip(starts, [*starts[1:], len(chips)], strict=True)]
     width = GAP + max(map(len, rows)) * (SIDE + GAP)
     picture = Image.new("RGB", (width, GAP + len(rows) * (SIDE + CAPTION + GAP)), "white")
@@ -85,7 +69,7 @@ def picture_of(
                 draw.text((x + 8, y + SIDE // 2 - 8), "the chip can't be read", "black", font)
             else:
                 picture.paste(Image.fromarray(image), (x, y))
-            draw.multiline_text((x, y + SIDE + 2), chips[index].caption, "black", font)
+            draw.multiline_text((x, y + SIDE + 2), caption(chips[index]), "black", font)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue(), [reason for reason in drawn if isinstance(reason, str)]
@@ -110,29 +94,25 @@ def true_colour(
     return np.asarray(image.resize((side, side), Image.Resampling.BOX))
 
 
-def shown_chips(frame: geopandas.GeoDataFrame) -> list[Shown]:
-    """Returns the chips of examples, or of rows found."""
-    shown = []
-    for row in frame.itertuples():
-        middle = middle_of(row.geometry)
-        north, east = "N" if middle.y >= 0 else "S", "E" if middle.x >= 0 else "W"
-        found = "similarity" in frame
-        role = f"{row.similarity:.3f}" if found else "example" if row.wanted else "to avoid"
-        caption = f"{abs(middle.y):.3f}° {north} {abs(middle.x):.3f}° {east}\n{row.date}  {role}"
-        shown.append(Shown(row.source_url, (middle.x, middle.y), caption))
-    return shown
+def caption(row: Any) -> str:  # noqa: ANN401 - pandas makes the class of a frame's rows
+    """Returns two lines: place; date, and similarity or role."""
+    middle = middle_of(row.geometry)
+    north, east = "N" if middle.y >= 0 else "S", "E" if middle.x >= 0 else "W"
+    found = hasattr(row, "similarity")
+    role = f"{row.similarity:.3f}" if found else "example" if row.wanted else "to avoid"
+    return f"{abs(middle.y):.3f}° {north} {abs(middle.x):.3f}° {east}\n{row.date}  {role}"
 
 
-def _true_colour(shown: Shown, spec: ModelSpec, options: S3Options | None) -> NDArray[np.uint8] | str:
+def _true_colour(row: Any, spec: ModelSpec, options: S3Options | None) -> NDArray[np.uint8] | str:  # noqa: ANN401 - as above
     """Returns the picture of a chip, or of the window that the row describes; or why there is none."""
-    folder, _, name = shown.url.rpartition("/")
+    folder, _, name = row.source_url.rpartition("/")
     try:
         chip = read_chip(Store(folder, options).read(name), name, spec=spec)
     except (StorageError, ChipRejected) as error:
-        return f"{shown.url}: {error}"
-    middle = shapely.Point(shown.place)
+        return f"{row.source_url}: {error}"
+    middle = middle_of(row.geometry)
     distances = [middle.distance(shapely.Point(window.lonlat)) for window in chip.windows]
     across = math.isqrt(len(chip.windows))
     side = chip.pixels.shape[1] // across
-    row, column = (side * part for part in divmod(int(np.argmin(distances)), across))
-    return true_colour(chip.pixels[:, row : row + side, column : column + side], spec.bands)
+    top, left = (side * part for part in divmod(int(np.argmin(distances)), across))
+    return true_colour(chip.pixels[:, top : top + side, left : left + side], spec.bands)

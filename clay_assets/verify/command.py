@@ -3,8 +3,7 @@
 import argparse
 import json
 import sys
-from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from clay_assets.cli_options import Subparsers, add_tiles, add_where
@@ -14,11 +13,10 @@ if TYPE_CHECKING:
 
     from clay_assets.embedding.encoders import EncoderSettings
     from clay_assets.state.states import TileStores
-    from clay_assets.verify.faults import Fault, TileFacts
-    from clay_assets.verify.recompute import Recomputed
+    from clay_assets.verify.faults import TileFacts
 
 FAULTS_SHOWN = 20
-"""Faults of each kind that the text lists; the JSON has all."""
+"""Faults of each kind that the text lists; JSON has all."""
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -70,105 +68,82 @@ def run(
     print(f"clay: checking {len(tiles)} tiles under {stores.output.uri}", file=sys.stderr)
     try:
         target = encoder.known_target(stores.work) or encoder.described_target()
-        found = gather(stores, tiles, target, version, deep=args.deep)
-        faults = find_faults(found.tiles, found.orphans, target)
+        facts, orphans = gather(stores, tiles, target, version, deep=args.deep)
+        faults = find_faults(facts, orphans, target)
         recomputed = None
         if args.recompute:
             bad = {fault.tile for fault in faults}
-            good = [facts for facts in found.tiles if facts.tile not in bad]
+            good = [tile for tile in facts if tile.tile not in bad]
             recomputed = recompute(stores, good, target, encoder, count=args.recompute, seed=args.seed)
             faults += recomputed.faults
     except CheckpointError as error:
         print(f"clay: {error}", file=sys.stderr)
         return 2
     wanted = target.preferred
-    model = f"{wanted.model} {wanted.level} {wanted.checkpoint_sha256[:12]}"
-    answer = Answer(stores.output.uri, model, found.tiles, faults, args.deep, recomputed)
-    print(answer.as_json() if args.json else answer.as_text())
+    answer = {
+        "where": stores.output.uri,
+        "model": f"{wanted.model} {wanted.level} {wanted.checkpoint_sha256[:12]}",
+        "ok": not faults,
+        "deep": args.deep,
+        "counts": _counts(facts),
+        "faults": [asdict(fault) for fault in faults],
+        "recomputed": recomputed and {"chips": recomputed.chips, "largest": recomputed.largest},
+    }
+    print(json.dumps(answer, indent=2) if args.json else as_text(answer))
     return 1 if faults else 0
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What `clay verify` prints.
+def as_text(answer: dict[str, Any]) -> str:
+    """Returns counts, a table of the faults' kinds, and the first faults of each kind.
 
-    Attributes:
-        where: Address of the output.
-        model: Model, level and the first 12 digits of the checkpoint's hash, as the settings want them.
-        tiles: Facts about the manifest's tiles.
-        faults: All faults.
-        deep: Whether every row was read.
-        recomputed: Result of the sample; None without one.
+    Args:
+        answer: The object that `--json` prints.
     """
+    from clay_assets.state.estimate import human_size
+    from clay_assets.verify.faults import KINDS
+    from clay_assets.verify.recompute import TOLERANCE
 
-    where: str
-    model: str
-    tiles: "Sequence[TileFacts]"
-    faults: "Sequence[Fault]"
-    deep: bool
-    recomputed: "Recomputed | None"
-
-    def as_json(self) -> str:
-        """One JSON object with every fault."""
-        answer: dict[str, Any] = {
-            "where": self.where,
-            "model": self.model,
-            "ok": not self.faults,
-            "deep": self.deep,
-            "counts": self._counts(),
-            "faults": [asdict(fault) for fault in self.faults],
-            "recomputed": None,
-        }
-        if self.recomputed is not None:
-            answer["recomputed"] = {"chips": self.recomputed.chips, "largest": self.recomputed.largest}
-        return json.dumps(answer, indent=2)
-
-    def as_text(self) -> str:
-        """Counts, a table of the faults' kinds, and the first faults of each kind."""
-        from clay_assets.state.estimate import human_size
-        from clay_assets.verify.faults import KINDS
-        from clay_assets.verify.recompute import TOLERANCE
-
-        counts = self._counts()
-        lines = [
-            f"{self.where}, for {self.model}: read {'every row' if self.deep else 'listings and footers'}",
-            f"{counts['tiles']:,} tiles ({counts['empty']:,} without chips, {counts['unusable']:,} without a"
-            f" usable one), {counts['chips']:,} chips",
-            f"{counts['files']:,} files, {counts['rows']:,} rows, {counts['skipped']:,} chips skipped,"
-            f" {human_size(counts['bytes'])}",
-        ]
-        if self.recomputed is not None:
-            limits = ", ".join(f"{limit:g} {name}" for name, limit in TOLERANCE.items())
-            lines.append(
-                f"{self.recomputed.chips:,} chips embedded again: relative distance at most"
-                f" {self.recomputed.largest:.2g} (tolerance {limits})"
-            )
-        by_kind = {kind: [fault for fault in self.faults if fault.kind == kind] for kind in KINDS}
-        by_kind = {kind: faults for kind, faults in by_kind.items() if faults}
-        if not by_kind:
-            return "\n".join([*lines, "", "No faults: the output matches the bucket and the settings."])
-        lines += ["", f"{'fault':<14} {'count':>7}"]
-        lines += [f"{kind:<14} {len(faults):>7,}  {KINDS[kind]}" for kind, faults in by_kind.items()]
-        for kind, faults in by_kind.items():
-            for fault in faults[:FAULTS_SHOWN]:
-                name = fault.url.rpartition("/")[2] or fault.tile
-                lines.append(f"  {kind}: {name + ': ' if name else ''}{fault.what}")
-            if len(faults) > FAULTS_SHOWN:
-                lines.append(f"  {kind}: {len(faults) - FAULTS_SHOWN:,} more; --json names all")
-        return "\n".join([*lines, "", f"{len(self.faults):,} faults"])
-
-    def _counts(self) -> Counter[str]:
-        files = [file for facts in self.tiles for file in facts.files]
-        return Counter(
-            tiles=len(self.tiles),
-            empty=sum(not facts.chips for facts in self.tiles),
-            unusable=sum(bool(facts.unusable) for facts in self.tiles),
-            chips=sum(len(facts.chips) for facts in self.tiles),
-            files=len(files),
-            rows=sum(file.rows for file in files),
-            skipped=sum(file.count("skipped") for file in files),
-            bytes=sum(file.file.size for file in files),
+    read = "every row" if answer["deep"] else "listings and footers"
+    size = human_size(answer["counts"]["bytes"])
+    counts = {name: f"{count:,}" for name, count in answer["counts"].items()}
+    lines = [
+        f"{answer['where']}, for {answer['model']}: read {read}",
+        f"{counts['tiles']} tiles ({counts['empty']} without chips, {counts['unusable']} without a usable"
+        f" one), {counts['chips']} chips",
+        f"{counts['files']} files, {counts['rows']} rows, {counts['skipped']} chips skipped, {size}",
+    ]
+    if recomputed := answer["recomputed"]:
+        limits = ", ".join(f"{limit:g} {name}" for name, limit in TOLERANCE.items())
+        lines.append(
+            f"{recomputed['chips']:,} chips embedded again: relative distance at most"
+            f" {recomputed['largest']:.2g} (tolerance {limits})"
         )
+    if answer["ok"]:
+        return "\n".join([*lines, "", "No faults: the output matches the bucket and the settings."])
+    by_kind = {kind: [fault for fault in answer["faults"] if fault["kind"] == kind] for kind in KINDS}
+    lines += ["", f"{'fault':<14} {'count':>7}"]
+    lines += [f"{kind:<14} {len(found):>7,}  {KINDS[kind]}" for kind, found in by_kind.items() if found]
+    for kind, found in by_kind.items():
+        for fault in found[:FAULTS_SHOWN]:
+            name = fault["url"].rpartition("/")[2] or fault["tile"]
+            lines.append(f"  {kind}: {name + ': ' if name else ''}{fault['what']}")
+        if len(found) > FAULTS_SHOWN:
+            lines.append(f"  {kind}: {len(found) - FAULTS_SHOWN:,} more; --json names all")
+    return "\n".join([*lines, "", f"{len(answer['faults']):,} faults"])
+
+
+def _counts(tiles: "Sequence[TileFacts]") -> dict[str, int]:
+    files = [file for facts in tiles for file in facts.files]
+    return {
+        "tiles": len(tiles),
+        "empty": sum(not facts.chips for facts in tiles),
+        "unusable": sum(bool(facts.unusable) for facts in tiles),
+        "chips": sum(len(facts.chips) for facts in tiles),
+        "files": len(files),
+        "rows": sum(file.rows for file in files),
+        "skipped": sum(file.count("skipped") for file in files),
+        "bytes": sum(file.file.size for file in files),
+    }
 
 
 def _count(text: str) -> int:

@@ -4,10 +4,10 @@ Two requests a tile: a LIST of its chips (one for each 1,000 of them) and a GET 
 addition two LISTs for each 1,000 published files. A tile without a file costs its results' footer instead.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO
 from pathlib import PurePosixPath
 
@@ -32,22 +32,9 @@ WORKERS = 32
 """Threads for metadata: each waits for two small requests most of the time. Rows take a core each."""
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """Facts about an output.
-
-    Attributes:
-        tiles: In the manifest's order.
-        orphans: Published files, of any version, of tiles without chips or outside of the manifest, by tile.
-    """
-
-    tiles: Sequence[TileFacts]
-    orphans: Mapping[str, Sequence[StoredObject]]
-
-
 def gather(
     stores: TileStores, tiles: Sequence[str], target: Target, version: int, *, deep: bool = False
-) -> Gathered:
+) -> tuple[list[TileFacts], dict[str, list[StoredObject]]]:
     """Collects the facts that `find_faults` needs.
 
     Args:
@@ -56,6 +43,10 @@ def gather(
         target: The settings' fingerprints.
         version: Version of the published files.
         deep: Whether to read every row.
+
+    Returns:
+        Facts about the tiles, in their order; published files, of any version, of tiles without chips or
+        outside of the manifest, by tile.
 
     Raises:
         StorageError: A store refuses; there is no partial answer.
@@ -73,7 +64,7 @@ def gather(
     with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
         facts = list(pool.map(read, tiles))  # the first error cancels the rest
     empty = {found.tile for found in facts if not found.chips}
-    return Gathered(facts, orphaned_files(stores.output, set(tiles), empty))
+    return facts, orphaned_files(stores.output, set(tiles), empty)
 
 
 def _tile_facts(

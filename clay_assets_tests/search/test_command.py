@@ -14,7 +14,7 @@ from clay_assets import similar
 from clay_assets.chips import read_chip
 from clay_assets.cli import main
 from clay_assets.publishing import write_geoparquet
-from clay_assets.search.picture import CAPTION, GAP, SIDE, picture_of, shown_chips, true_colour
+from clay_assets.search.picture import CAPTION, GAP, SIDE, caption, picture_of, true_colour
 from clay_assets.search.similar import search
 from clay_assets_tests.geotiffs import chip_bytes, chip_pixels
 from clay_assets_tests.publishing.geoparquet_rows import with_column
@@ -125,7 +125,7 @@ def test_picture_of_a_window_is_that_part_of_the_chip(tmp_path: Path) -> None:
 def test_captions_tell_examples_from_what_was_found(folder: Path) -> None:
     found, examples = search(folder, to=[A], unlike=[chip_url("27WXN", DAYS[1], 7)], k=1)
 
-    captions = [shown.caption for frame in (examples, found) for shown in shown_chips(frame)]
+    captions = [caption(row) for frame in (examples, found) for row in frame.itertuples()]
 
     middle = squares("27WXM")[2].centroid
     assert captions[0] == f"{middle.y:.3f}° N {-middle.x:.3f}° W\n2020-06-15  example"
