@@ -1,4 +1,4 @@
-"""`export`: the same rows as the published files, laid out for sharing; geopandas and NumPy as oracles."""
+"""`export` writes the rows of the published files for sharing; geopandas and NumPy are the oracles."""
 
 import json
 import shutil
@@ -56,7 +56,7 @@ def by_url(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     return frame.sort_values("source_url").reset_index(drop=True)
 
 
-def test_every_row_is_there_once_with_its_vector_date_and_outline(folder: Path, floats: Exported) -> None:
+def test_every_row_is_exported_once_with_its_vector_date_and_outline(folder: Path, floats: Exported) -> None:
     copy, original = (by_url(geopandas.read_parquet(where)) for where in (floats.url, folder))
 
     assert copy["source_url"].tolist() == original["source_url"].tolist()
@@ -67,7 +67,7 @@ def test_every_row_is_there_once_with_its_vector_date_and_outline(folder: Path, 
     assert (floats.first, floats.last) == DAYS
 
 
-def test_rows_lie_in_their_zone_and_year_along_the_hilbert_curve(floats: Exported) -> None:
+def test_rows_are_in_their_zone_and_year_along_the_hilbert_curve(floats: Exported) -> None:
     paths = sorted(path.relative_to(floats.url).as_posix() for path in Path(floats.url).rglob("*.parquet"))
 
     assert paths == [f"grid_zone=27W/year={day.year}/embeddings.parquet" for day in DAYS]
@@ -94,7 +94,7 @@ def test_bbox_column_is_the_outlines_bounds_and_lets_readers_skip(floats: Export
     assert {chunk.compression for chunk in chunks.values()} == {"ZSTD"}
 
 
-def test_geo_metadata_passes_the_schema_in_footer_and_dataset(floats: Exported) -> None:
+def test_geo_metadata_of_footer_and_dataset_passes_the_schema(floats: Exported) -> None:
     definition = json.loads((Path(__file__).parent.parent / "schemas" / "geoparquet-v1.1.0.json").read_text())
     definition["properties"]["columns"]["patternProperties"][".+"]["properties"]["crs"] = {"type": "object"}
     path = next(Path(floats.url).rglob("*.parquet"))
@@ -117,7 +117,7 @@ def test_bytes_are_within_half_a_step_of_the_numbers(folder: Path, integers: Exp
     stored = pq.read_table(path, partitioning=None)["embeddings"].combine_chunks().to_numpy_ndarray()
     assert stored.dtype == np.uint8
     said = json.loads(pq.read_metadata(path).metadata[b"clay:quantization"])
-    # One map for all files: what another reader would do with the footer.
+    # One map for all files, applied as another reader would from the footer.
     np.testing.assert_allclose(
         stored * np.array(said["scale"]) + said["offset"],
         [
@@ -128,7 +128,7 @@ def test_bytes_are_within_half_a_step_of_the_numbers(folder: Path, integers: Exp
     )
 
 
-def test_recall_is_counted_as_numpy_counts_it(folder: Path, integers: Exported) -> None:
+def test_recall_equals_that_of_numpy(folder: Path, integers: Exported) -> None:
     frame, copy = read_vectors(integers.url)
     original, vectors = read_vectors(folder)
     exact = vectors[[original["source_url"].tolist().index(url) for url in frame["source_url"]]]
@@ -161,7 +161,9 @@ def test_recall_of_an_exact_copy_is_one_and_of_noise_is_not() -> None:
     assert recall(vectors[:5], vectors[:5], vectors.mean(axis=0)) is None
 
 
-def test_copy_is_searched_and_read_like_the_files(folder: Path, floats: Exported, integers: Exported) -> None:
+def test_copy_is_read_and_searched_like_the_published_files(
+    folder: Path, floats: Exported, integers: Exported
+) -> None:
     expected = similar(folder, to=A, k=5)
 
     np.testing.assert_allclose(
@@ -174,7 +176,7 @@ def test_copy_is_searched_and_read_like_the_files(folder: Path, floats: Exported
     assert sorted(chosen["source_url"]) == [chip_url("27WXN", DAYS[1], n + 1) for n in range(CHIPS)]
 
 
-def test_item_of_the_copy_carries_its_quantization(integers: Exported) -> None:
+def test_item_of_the_copy_has_its_quantization(integers: Exported) -> None:
     item = json.loads((Path(integers.url) / "_item.json").read_text())
 
     assert faults(item, "stac-embeddings-v0.0.1.json") == []
@@ -219,7 +221,7 @@ def test_replaced_export_keeps_no_partition_of_the_earlier_one(tmp_path: Path, b
     assert names == ["_item.json", "_report.json", "grid_zone=27W/year=2020/embeddings.parquet"]
 
 
-def test_what_can_not_be_exported_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_unsuitable_files_and_targets_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a folder of its own"):
         export(folder, Store(folder / "copy"))
     with pytest.raises(ValueError, match="a folder of its own"):
@@ -234,7 +236,7 @@ def test_what_can_not_be_exported_is_refused(folder: Path, tmp_path: Path) -> No
         export(tmp_path.parent / "27WXN_20200615_20210703_v001.gpq", Store(tmp_path / "copy"))
 
 
-def test_command_says_what_was_written_and_what_it_costs(
+def test_command_prints_counts_and_recall(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export", str(tmp_path / "copy"), "--where", str(folder), "--dtype", "uint8"]) == 0
@@ -247,18 +249,18 @@ def test_command_says_what_was_written_and_what_it_costs(
 
 
 GPIO = shutil.which("gpio")
-"""geoparquet-io; in an environment of its own, as it asks for an older DuckDB than ours."""
+"""geoparquet-io; in its own environment, because it needs an older DuckDB than ours."""
 
 
 @pytest.mark.skipif(GPIO is None, reason="geoparquet-io is not on PATH")
-def test_gpio_finds_nothing(floats: Exported) -> None:
+def test_geoparquet_io_finds_no_fault(floats: Exported) -> None:
     for path in Path(floats.url).rglob("*.parquet"):
         command = [str(GPIO), "check", "all", "--strict", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         told = done.stdout + done.stderr
         findings = [line for line in told.splitlines() if line.strip().startswith(("✗", "⚠"))]
         # Its check against the specification loads an extension of DuckDB from the network; without one, the
-        # schema of `test_geo_metadata_passes_the_schema_in_footer_and_dataset` stands in.
+        # schema of `test_geo_metadata_of_footer_and_dataset_passes_the_schema` stands in.
         offline = "could not install the DuckDB 'spatial' extension" in told
         assert [line for line in findings if not (offline and "could not run" in line)] == [], told
         assert "✓ Data appears to be spatially ordered" in told

@@ -1,4 +1,4 @@
-"""`clay similar`, as people call it, on chips that can still be read and on one that can't."""
+"""`clay similar` on chips that can be read, and on one that cannot."""
 
 import io
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_table_has_a_line_for_each_chip_found(folder: Path, capsys: pytest.Captu
     assert [float(line.split()[2]) for line in lines] == pytest.approx(middles, abs=1e-4)
 
 
-def test_place_west_of_greenwich_is_no_option_and_the_default_place_is_the_settings(
+def test_place_west_of_greenwich_is_not_an_option_and_where_defaults_to_the_settings(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CLAY_OUTPUT_URI", str(folder))
@@ -72,7 +72,7 @@ def test_found_chips_are_written_as_geoparquet(folder: Path, tmp_path: Path) -> 
     assert len(geopandas.read_parquet(output, bbox=(100, 0, 101, 1))) == 0
 
 
-def test_picture_shows_chips_in_true_colour_and_says_which_is_gone(
+def test_picture_shows_chips_in_true_colour_and_names_the_unreadable_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     batch = rows("27WXN", 1, days=DAYS[:1]).combine_chunks().to_batches()[0]
@@ -98,7 +98,7 @@ def test_picture_shows_chips_in_true_colour_and_says_which_is_gone(
     assert (image[GAP + SIDE :, GAP : GAP + SIDE] < 128).any()  # the caption
 
 
-def test_picture_of_a_window_is_that_part_of_the_chip(tmp_path: Path) -> None:
+def test_picture_of_a_window_shows_that_part_of_the_chip(tmp_path: Path) -> None:
     name = "claytile_27WXM_20200615_v02_0001.tif"
     (tmp_path / name).write_bytes(chip_bytes())
     chip = read_chip(chip_bytes(), name, spec=V15)
@@ -122,7 +122,7 @@ def test_picture_of_a_window_is_that_part_of_the_chip(tmp_path: Path) -> None:
         np.testing.assert_array_equal(image[top : top + SIDE, left : left + SIDE], expected)
 
 
-def test_captions_tell_examples_from_what_was_found(folder: Path) -> None:
+def test_captions_distinguish_examples_from_rows_found(folder: Path) -> None:
     found, examples = search(folder, to=[A], unlike=[chip_url("27WXN", DAYS[1], 7)], k=1)
 
     captions = [caption(row) for frame in (examples, found) for row in frame.itertuples()]
@@ -148,7 +148,7 @@ def test_true_colour_is_red_green_blue_under_a_square_root() -> None:
         (["--to", A, "-k", "0"], "expected 1 or more"),
     ],
 )
-def test_search_without_an_answer_says_why(
+def test_failed_search_prints_its_reason(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert main(["similar", *arguments, "--where", str(folder)]) == 2

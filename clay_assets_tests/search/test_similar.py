@@ -1,4 +1,4 @@
-"""`similar` against NumPy on the same vectors, all at once in float64."""
+"""`similar` against NumPy on the same vectors, in float64."""
 
 import shutil
 from datetime import date
@@ -76,9 +76,7 @@ A, B, C = (chip_url("27WXM", DAYS[0], 3), chip_url("27WXN", DAYS[1], 7), chip_ur
 @pytest.mark.parametrize(
     ("to", "unlike"), [([A], []), ([A, B], []), ([A], [C]), ([A, B], [C])], ids=["1+0", "2+0", "1+1", "2+1"]
 )
-def test_found_rows_are_those_that_numpy_finds(
-    folder: Path, to: list[str], unlike: list[str], raw: bool
-) -> None:
+def test_rows_found_equal_those_of_numpy(folder: Path, to: list[str], unlike: list[str], raw: bool) -> None:
     found = similar(folder, to=to, unlike=unlike, k=15, raw=raw)
 
     expected, similarity = oracle(folder, to, unlike, 15, raw=raw)
@@ -111,11 +109,11 @@ def test_bucket_is_searched_like_a_folder(folder: Path, bucket: S3Bucket) -> Non
     assert found["source_url"].tolist() == similar(folder, to=A, k=5)["source_url"].tolist()
 
 
-def test_file_name_stands_for_the_url(folder: Path) -> None:
+def test_file_name_is_accepted_for_the_url(folder: Path) -> None:
     assert similar(folder, to=A.rpartition("/")[2]).equals(similar(folder, to=[A]))
 
 
-def test_place_means_the_chip_that_covers_it_on_the_latest_day_or_the_one_named(folder: Path) -> None:
+def test_place_selects_the_chip_that_covers_it_on_the_latest_or_given_day(folder: Path) -> None:
     middle = shapely.centroid(squares("27WXN")[6])
 
     latest = similar(folder, at=(middle.x, middle.y))
@@ -173,7 +171,7 @@ def test_missing_examples_are_all_named(folder: Path) -> None:
         ({"to": A, "unlike": A}, "without a direction"),
     ],
 )
-def test_meaningless_searches_are_refused(folder: Path, arguments: dict[str, object], message: str) -> None:
+def test_invalid_searches_are_refused(folder: Path, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         similar(folder, **arguments)  # type: ignore[arg-type]
 

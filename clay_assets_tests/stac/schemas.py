@@ -1,4 +1,4 @@
-"""Validators of STAC 1.0.0, its embeddings extension and its model extension, from the carried schemas."""
+"""Validates against the schemas of STAC 1.0.0, its embeddings extension and its model extension."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def load(name: str) -> Any:  # noqa: ANN401 - a JSON schema
 
 
 def registry() -> Registry[Any]:
-    """All schemas by their URLs; of other extensions, the one definition that is referred to."""
+    """Returns all schemas by their URLs; of other extensions, the one definition that these refer to."""
     expression = {"type": "object", "required": ["format", "expression"]}
     fields = {"fields": {"properties": {"processing:expression": expression}}}
     data_type = {"bands": {"items": {"properties": {"data_type": {"type": "string"}}}}}
@@ -38,11 +38,11 @@ def registry() -> Registry[Any]:
 
 
 def faults(described: dict[str, Any], schema: str) -> list[str]:
-    """What a schema of the folder says against a document; its messages with the place of each."""
+    """Returns a schema's errors for a document, each with its JSON path."""
     validator = Draft7Validator(load(schema), registry=registry())
     found = []
     for error in validator.iter_errors(described):
-        # A `oneOf` names nothing by itself: its branches' own complaints do.
+        # The error of a `oneOf` is uninformative; those of its branches are not.
         inner = [f"{cause.json_path}: {cause.message}" for cause in error.context or []]
         found += inner or [f"{error.json_path}: {error.message}"]
     return found

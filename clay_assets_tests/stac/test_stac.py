@@ -1,4 +1,4 @@
-"""Items, Collection, model and their table: against the schemas, pystac, geopandas and rustac."""
+"""Items, Collection, model and their table, checked by the schemas, pystac, geopandas and rustac."""
 
 import hashlib
 import json
@@ -56,7 +56,7 @@ def stores(tmp_path: Path) -> tuple[Store, Store]:
 
 
 def picture() -> str:
-    """As a tile's results have it."""
+    """A picture as in a tile's results."""
     footprints = list(shapely.to_wkb(squares("27WXN")))
     thumbnails = [bytes([number] * 768) for number in range(CHIPS)]
     return tile_picture(footprints, [DAYS[0]] * CHIPS, clay_like(CHIPS, 1), thumbnails)
@@ -73,7 +73,7 @@ def published(stores: tuple[Store, Store]) -> dict[str, Any]:
     return read(stac, f"v001/items/{NAME.removesuffix('.gpq')}.json")
 
 
-def test_item_says_what_the_file_says(stores: tuple[Store, Store]) -> None:
+def test_item_describes_the_file(stores: tuple[Store, Store]) -> None:
     made = published(stores)
 
     path = Path(stores[0].uri) / NAME
@@ -147,7 +147,7 @@ def test_items_collection_and_model_pass_their_schemas_and_pystac_reads_them(
     ],
     ids=["a later STAC", "dimensions on an Item", "an asset of another name"],
 )
-def test_schema_would_see_what_the_extension_refuses(
+def test_schema_rejects_what_the_extension_forbids(
     stores: tuple[Store, Store],
     change: Callable[[dict[str, Any]], dict[str, Any]],
     message: str,
@@ -155,7 +155,7 @@ def test_schema_would_see_what_the_extension_refuses(
     assert any(message in fault for fault in faults(change(published(stores)), EMBEDDINGS))
 
 
-def test_repeated_call_changes_nothing_and_mends_what_is_missing(stores: tuple[Store, Store]) -> None:
+def test_repeated_call_changes_nothing_and_restores_missing_parts(stores: tuple[Store, Store]) -> None:
     output, stac = stores
     first = published(stores)
     item_path = Path(stac.uri) / f"v001/items/{first['id']}.json"
@@ -175,7 +175,7 @@ def test_repeated_call_changes_nothing_and_mends_what_is_missing(stores: tuple[S
     }  # fmt: skip
 
 
-def test_item_follows_its_file(stores: tuple[Store, Store]) -> None:
+def test_item_is_rewritten_with_its_file(stores: tuple[Store, Store]) -> None:
     output, stac = stores
     published(stores)
 
@@ -194,7 +194,7 @@ def test_item_follows_its_file(stores: tuple[Store, Store]) -> None:
     ]
 
 
-def test_collection_loses_items_of_files_that_are_gone(stores: tuple[Store, Store]) -> None:
+def test_collection_drops_items_of_removed_files(stores: tuple[Store, Store]) -> None:
     output, stac = stores
     write_collection(output, stac, version=1)
     output.delete(NAME)
@@ -249,14 +249,14 @@ def test_catalog_in_a_bucket_names_its_files_by_full_url(bucket: S3Bucket, tmp_p
     assert faults(one, EMBEDDINGS) == []
 
 
-def test_files_of_two_models_make_no_collection(stores: tuple[Store, Store]) -> None:
+def test_files_of_two_models_are_refused_as_a_collection(stores: tuple[Store, Store]) -> None:
     write(Path(stores[0].uri), "27WXN", 1, said=PROVENANCE | {"model": "clay-v1.5-large"})
 
     with pytest.raises(MixedEmbeddings, match="under another CLAY_VERSION"):
         write_collection(*stores, version=1)
 
 
-def test_version_without_files_is_named(stores: tuple[Store, Store]) -> None:
+def test_version_without_files_and_foreign_names_are_refused(stores: tuple[Store, Store]) -> None:
     with pytest.raises(ValueError, match="no published file of version 9"):
         write_collection(*stores, version=9)
     with pytest.raises(ValueError, match="expected a name such as"):

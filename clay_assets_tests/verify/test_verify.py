@@ -1,4 +1,4 @@
-"""`clay verify` on outputs with one thing wrong at a time, made by the package's own writers."""
+"""`clay verify` on outputs with one fault at a time, written by the package's own writers."""
 
 import json
 import os
