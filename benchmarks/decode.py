@@ -1,10 +1,10 @@
 """Decoders of chips, in chips per second and core: ours, plain rasterio, tifffile, and the limit.
 
 Chips are in the bucket's layout (float32, deflate, strips of one row, bands interleaved, directory at the
-end) and in tiles. The bands of invented land have the resolution of their sources, 10, 20 and 30 m, which
-makes 7 MB, or all 10 m, which makes 9 MB. With `--chips` the pixels are those of GeoTIFFs instead. The limit
-is libdeflate inflating the same blocks into one buffer. Decoders take turns, and medians of their CPU time
-are compared, so that other work on the machine affects all alike.
+end) and in tiles. Their pixels are invented land, whose bands have the resolution of their sources, 10, 20
+and 30 m, which makes 7 MB, or all 10 m, which makes 9 MB; and three real places. The limit is libdeflate
+inflating the same blocks into one buffer. Decoders take turns, and medians of their CPU time are compared,
+so that other work on the machine affects all alike.
 """
 
 import argparse
@@ -13,9 +13,8 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -26,10 +25,9 @@ from clay_assets.chips import read_chip
 from clay_assets.chips.directory import Directory
 from clay_assets.chips.geotiff import read_header, read_samples
 from clay_assets_tests.geotiffs import chip_bytes, chip_name, read_with_rasterio
+from clay_assets_tests.golden import REAL_CHIPS
+from clay_assets_tests.recipe import chip_pixels
 from clay_model.spec import BANDS, CHIP_SIZE
-
-REFLECTANCE = (600, 800, 700, 1100, 2200, 2600, 2700, 2800, 1900, 1200)
-"""Typical reflectance x 10,000 of vegetated land, for B02 to B12."""
 
 COARSE = {2: ("B05", "B06", "B07", "B8A", "B11", "B12"), 3: ("dem",)}
 """Bands whose source has pixels of 20 and 30 m: each is repeated two or three times."""
@@ -50,11 +48,10 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, default=os.cpu_count() or 1, help="of the rows with several threads"
     )
-    parser.add_argument("--chips", nargs="+", type=Path, metavar="FILE", help="GeoTIFFs of 13 bands")
     arguments = parser.parse_args()
     print(f"{'':42}" + "".join(f"{name:>19}" for name in DECODERS) + f"{'limit':>9}{'ours : rasterio':>17}")
     rows = []
-    for scene, pixels in _scenes(arguments.chips):
+    for scene, pixels in _scenes():
         print(scene)
         files = {layout: chip_bytes(pixels, layout=name) for layout, name in LAYOUTS.items()}
         for layout, data in files.items():
@@ -69,33 +66,18 @@ def main() -> None:
     print(json.dumps({"benchmark": "decode", "unit": "chips per second and core", "rows": rows}))
 
 
-def _scenes(paths: Sequence[Path] | None) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield a name and pixels, (13, 512, 512)."""
-    if not paths:
-        yield "land, bands as their sources are", land(coarse=True)
-        yield "land, all bands 10 m", land(coarse=False)
-    for path in paths or ():
-        yield path.name, read_with_rasterio(path.read_bytes())
-
-
-def land(*, coarse: bool, seed: int = 0) -> NDArray[np.float32]:
-    """Return (13, 512, 512) in the bands' units: smooth over half a kilometre, with texture on top."""
-    random = np.random.default_rng(seed)
-    corners = random.standard_normal((len(BANDS), 10, 10))
-    cell, part = np.divmod(np.linspace(0, 8.999, CHIP_SIZE), 1)
-    cell = cell.astype(int)
-    rows = corners[:, cell] * (1 - part[:, None]) + corners[:, cell + 1] * part[:, None]
-    smooth = rows[:, :, cell] * (1 - part) + rows[:, :, cell + 1] * part
-    texture = random.standard_normal(smooth.shape)
-    optical = np.rint(np.reshape(REFLECTANCE, (10, 1, 1)) * (1 + 0.3 * smooth[:10]) + 20 * texture[:10])
-    radar = np.reshape((0.02, 0.08), (2, 1, 1)) * np.exp(0.5 * smooth[10:12] + 0.3 * texture[10:12])
-    height = 300 + 150 * smooth[12:] + texture[12:]
-    pixels = np.concatenate([optical.clip(1, 20_000), radar, height]).astype(np.float32)
-    for factor, bands in COARSE.items() if coarse else ():
+def _scenes() -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield names and pixels, (13, 512, 512)."""
+    land = chip_pixels("land")
+    coarse = land.copy()
+    for factor, bands in COARSE.items():
         source = np.arange(CHIP_SIZE) // factor * factor
         for band in map(BANDS.index, bands):
-            pixels[band] = pixels[band][np.ix_(source, source)]
-    return pixels
+            coarse[band] = land[band][np.ix_(source, source)]
+    yield "land, bands as their sources are", coarse
+    yield "land, all bands 10 m", land
+    for chip in REAL_CHIPS:
+        yield f"real, {chip.name}", chip.pixels()
 
 
 DECODERS: Mapping[str, Decoder] = {

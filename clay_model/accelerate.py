@@ -73,15 +73,6 @@ def _pack_layer(layer: Layer, *, headwise: bool, rows: int) -> None:
     mlp.add_module("contract", PackedLinear(mlp.contract.weight, mlp.contract.bias, rows=rows))
 
 
-def chips_at_once(device: torch.device) -> int | None:
-    """Return how many chips of a batch go through the network together; None for all.
-
-    One on the CPU: the thousand tokens or more of one chip fill the matrix units as well as those of eight,
-    and its activations stay in the caches. A vector then cannot depend on the rest of its batch.
-    """
-    return 1 if device.type == "cpu" else None
-
-
 def auto_batch_size(embedder: "Embedder") -> int:
     """Return how many chips to pass to `Embedder.encode` at a time.
 

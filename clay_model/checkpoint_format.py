@@ -5,12 +5,15 @@ The two instances are in `v0.checkpoint` and `v15.checkpoint`; `checkpoint` read
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from clay_model.encoder import Encoder
 from clay_model.model_spec import Dimensions, ModelSpec
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 Shapes = dict[str, tuple[int, ...]]
 """Name of a parameter → its shape."""
@@ -63,3 +66,11 @@ def shapes_of(make: Callable[[], nn.Module]) -> Shapes:
     """Return the shape of each parameter of a network, which is made without weights."""
     with torch.device("meta"):
         return {name: tuple(weight.shape) for name, weight in make().state_dict().items()}
+
+
+def with_weights(make: Callable[[], ModuleT], weights: Mapping[str, Tensor]) -> ModuleT:
+    """Return a network with these weights, without drawing random ones first."""
+    with torch.device("meta"):
+        module = make()
+    module.load_state_dict(weights, assign=True)
+    return module

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from clay_model.accelerate import accelerate, chips_at_once
+from clay_model.accelerate import accelerate
 from clay_model.checkpoint import read_checkpoint
 from clay_model.device import resolve_devices, resolve_precision
 from clay_model.encoder import Encoder
@@ -28,7 +28,10 @@ class Embedder:
 
     Attributes:
         encoder: The network.
-        device: Its device.
+        spec: The model: bands, window size, levels and the rest.
+        dimensions: The network's size.
+        model_name: Model and size, e.g. `clay-v0-small` or `clay-v1.5-large`.
+        device: The encoder's device.
         precision: Of its matrix products.
         model_size: One of `spec.sizes`, as the checkpoint says; `custom` for another size.
         untrained: Whether the checkpoint says that its weights were never trained.
@@ -54,6 +57,9 @@ class Embedder:
             untrained: As the checkpoint says.
             fast: Use the device's fast kernels; `False` keeps the plain path, the reference of the tests.
         """
+        self.spec: ModelSpec = encoder.spec
+        self.dimensions: Dimensions = encoder.dimensions
+        self.model_name = self.spec.model_name(model_size)
         self.device = device
         self.precision = precision
         self.model_size = model_size
@@ -61,24 +67,11 @@ class Embedder:
         if precision == "bf16":
             encoder.to_precision(torch.bfloat16)
         self.encoder: Encoder = encoder.to(device).eval()
-        self._chips_at_once = chips_at_once(device) if fast else None
+        # On the CPU, the thousand tokens or more of one chip fill the matrix units as well as those of eight,
+        # and its activations stay in the caches. A vector then cannot depend on the rest of its batch.
+        self._chips_at_once = 1 if fast and device.type == "cpu" else None
         if fast:
             accelerate(self.encoder, device, precision)
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The model: bands, window size, levels and the rest."""
-        return self.encoder.spec
-
-    @property
-    def dimensions(self) -> Dimensions:
-        """The network's size."""
-        return self.encoder.dimensions
-
-    @property
-    def model_name(self) -> str:
-        """Model and size, e.g. `clay-v0-small` or `clay-v1.5-large`."""
-        return self.spec.model_name(self.model_size)
 
     def embed(
         self,

@@ -1,12 +1,8 @@
 """Names of Clay v0's parameters in a Lightning checkpoint (vit-pytorch's) and in our encoder."""
 
-from collections.abc import Mapping
 from types import MappingProxyType
 
-import torch
-from torch import Tensor
-
-from clay_model.checkpoint_format import CheckpointFormat, shapes_of, transformer_names
+from clay_model.checkpoint_format import CheckpointFormat, shapes_of, transformer_names, with_weights
 from clay_model.model_spec import Dimensions
 from clay_model.v0.encoder import Encoder
 from clay_model.v0.spec import BAND_GROUPS, CHIP_SIZE, PATCH_SIZE, SPEC
@@ -39,13 +35,6 @@ def _names(dimensions: Dimensions) -> dict[str, str]:
     return names | transformer_names(dimensions, _LAYER_NAMES)
 
 
-def _build(dimensions: Dimensions, weights: Mapping[str, Tensor]) -> Encoder:
-    with torch.device("meta"):  # do not draw random weights only to replace them
-        encoder = Encoder(dimensions)
-    encoder.load_state_dict(weights, assign=True)
-    return encoder
-
-
 FORMAT = CheckpointFormat(
     spec=SPEC,
     marks=tuple(f"patch_embedding.{group}." for group in BAND_GROUPS),
@@ -55,5 +44,5 @@ FORMAT = CheckpointFormat(
     ),
     names=_names,
     shapes=lambda dimensions: shapes_of(lambda: Encoder(dimensions)),
-    build=_build,
+    build=lambda dimensions, weights: with_weights(lambda: Encoder(dimensions), weights),
 )

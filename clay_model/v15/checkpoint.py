@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from clay_model.checkpoint_format import CheckpointFormat, Shapes, shapes_of, transformer_names
+from clay_model.checkpoint_format import CheckpointFormat, Shapes, shapes_of, transformer_names, with_weights
 from clay_model.model_spec import Dimensions
 from clay_model.v15.encoder import Encoder
 from clay_model.v15.generator import KernelGenerator
@@ -68,16 +68,12 @@ def _shapes(dimensions: Dimensions) -> Shapes:
 @torch.no_grad()
 def _build(dimensions: Dimensions, weights: Mapping[str, Tensor]) -> Encoder:
     """Return the encoder, with kernels generated for Sentinel-2's wavelengths."""
-    with torch.device("meta"):  # do not draw random weights only to replace them
-        encoder, generator = Encoder(dimensions), KernelGenerator(dimensions.dim).eval()
     split: dict[bool, dict[str, Tensor]] = {True: {}, False: {}}
     for name, weight in weights.items():
         split[name.startswith(_GENERATOR)][name.removeprefix(_GENERATOR)] = weight
-    generator.load_state_dict(split[True], assign=True)
-    kernels, bias = generator(WAVELENGTHS)
+    kernels, bias = with_weights(lambda: KernelGenerator(dimensions.dim), split[True]).eval()(WAVELENGTHS)
     embedding = {"patch_embedding.proj.weight": kernels, "patch_embedding.proj.bias": bias}
-    encoder.load_state_dict(split[False] | embedding, assign=True)
-    return encoder
+    return with_weights(lambda: Encoder(dimensions), split[False] | embedding)
 
 
 FORMAT = CheckpointFormat(
