@@ -31,6 +31,7 @@ import psutil
 import torch
 import trustme
 
+from benchmarks.chip_server import serving_chips
 from benchmarks.feed_gil import HELD, RATE, ROUNDS, hold_the_gil, is_feeding, print_holders, sampled
 from benchmarks.feed_table import print_table
 from benchmarks.measure import clean_environment
@@ -203,30 +204,22 @@ def _thread_seconds() -> dict[int, tuple[str, float]]:
     return found
 
 
-# The server.
-
-
 @contextmanager
 def _serving(root: Path, count: int) -> Iterator[dict[str, str]]:
-    """Run the server; yield the environment of a process that uses and trusts it."""
+    """Run an HTTPS server of chips; yield the environment of a process that uses and trusts it."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(root / "authority.pem"))
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(root / "server.pem"))
-    command = [sys.executable, "-m", "benchmarks.feed_server", str(root / "chips"), str(count)]
-    with subprocess.Popen([*command, str(root / "server.pem")], stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout  # noqa: S101 - it is a pipe
-            port = int(server.stdout.readline())
-            yield {
-                **clean_environment(),
-                "AWS_ENDPOINT_URL_S3": f"https://127.0.0.1:{port}",
-                "AWS_CA_BUNDLE": str(root / "authority.pem"),
-                "AWS_ACCESS_KEY_ID": "any",
-                "AWS_SECRET_ACCESS_KEY": "any",
-                "AWS_REGION": "us-east-1",
-            }
-        finally:
-            server.terminate()
+    options = ("--folder", root / "chips", "--certificate", root / "server.pem")
+    with serving_chips(count, *options) as port:
+        yield {
+            **clean_environment(),
+            "AWS_ENDPOINT_URL_S3": f"https://127.0.0.1:{port}",
+            "AWS_CA_BUNDLE": str(root / "authority.pem"),
+            "AWS_ACCESS_KEY_ID": "any",
+            "AWS_SECRET_ACCESS_KEY": "any",
+            "AWS_REGION": "us-east-1",
+        }
 
 
 if __name__ == "__main__":

@@ -28,9 +28,6 @@ class Embedder:
 
     Attributes:
         encoder: The network.
-        spec: The model: bands, window size, levels and the rest.
-        dimensions: The network's size.
-        model_name: Model and size, e.g. `clay-v0-small` or `clay-v1.5-large`.
         device: The encoder's device.
         precision: Of its matrix products.
         model_size: One of `spec.sizes`, as the checkpoint says; `custom` for another size.
@@ -57,9 +54,6 @@ class Embedder:
             untrained: As the checkpoint says.
             fast: Use the device's fast kernels; `False` keeps the plain path, the reference of the tests.
         """
-        self.spec: ModelSpec = encoder.spec
-        self.dimensions: Dimensions = encoder.dimensions
-        self.model_name = self.spec.model_name(model_size)
         self.device = device
         self.precision = precision
         self.model_size = model_size
@@ -72,6 +66,21 @@ class Embedder:
         self._chips_at_once = 1 if fast and device.type == "cpu" else None
         if fast:
             accelerate(self.encoder, device, precision)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model: bands, window size, levels and the rest."""
+        return self.encoder.spec
+
+    @property
+    def dimensions(self) -> Dimensions:
+        """The network's size."""
+        return self.encoder.dimensions
+
+    @property
+    def model_name(self) -> str:
+        """Model and size, e.g. `clay-v0-small` or `clay-v1.5-large`."""
+        return self.spec.model_name(self.model_size)
 
     def embed(
         self,

@@ -119,6 +119,11 @@ def test_size_comes_from_shapes_where_hyper_parameters_do_not_say(
     assert checkpoint.encoder.dimensions == CUSTOM[spec]
 
 
+def test_size_from_shapes_has_its_name(path: Path) -> None:
+    checkpoint = read_checkpoint(write_checkpoint(path, {"state_dict": encoder_state("tiny")}))
+    assert checkpoint.model_size == "tiny"
+
+
 def test_heads_may_be_wider_than_a_token(path: Path) -> None:
     dimensions = Dimensions(dim=64, depth=2, heads=3, mlp_ratio=1)  # as in `large`
     state = {PREFIX + name: torch.randn(shape) for name, shape in parameter_shapes(dimensions).items()}
