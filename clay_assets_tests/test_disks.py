@@ -16,7 +16,7 @@ import pytest
 from clay_assets.pipeline import RunStopped, TileOutcome
 from clay_assets.publishing.publish import publish_tile
 from clay_assets.state.states import TileStores
-from clay_assets.storage import DiskFull, StorageError, Store, StoreDenied
+from clay_assets.storage import DiskFull, Store, StoreDenied
 from clay_assets_tests.embedding.scene import Scene, process
 
 MOUNT, UMOUNT = (shutil.which(name) or name for name in ("mount", "umount"))
@@ -204,9 +204,3 @@ def test_writing_to_another_users_folder_is_refused(tmp_path: Path) -> None:
         folder.chmod(0o755)
         (folder / "a").unlink()
         folder.rmdir()
-
-
-def test_an_error_of_a_disk_says_that_no_further_tile_would_do_better() -> None:
-    assert DiskFull.systemic
-    assert StoreDenied.systemic
-    assert issubclass(DiskFull, StorageError)

@@ -225,6 +225,7 @@ def test_an_asset_downstream_is_not_made_in_a_run_that_fails_and_ours_are_record
     result = book.run([*assets(failing({"27WXP": TransferFailed("broke")})), downstream()])
 
     assert not result.success
+    assert book.events(LISTED) == own_metadata(TILES)
     assert book.events(EMBEDDED) == own_metadata([tile for tile in TILES if tile != "27WXP"])
     assert book.events(dg.AssetKey("index")) == {}
 

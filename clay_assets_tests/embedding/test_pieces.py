@@ -17,12 +17,13 @@ from clay_assets.embedding.fold import fold_pieces
 from clay_assets.embedding.progress import Progress
 from clay_assets.embedding.tile import embed_planned
 from clay_assets.pipeline import TileJob, TileOutcome, process_tiles
+from clay_assets.results import TileResults
 from clay_assets.results.pieces import PieceLimits, find_pieces, pieces_prefix
 from clay_assets.state.survey import survey
-from clay_assets.storage import Store, StoredObject
+from clay_assets.storage import AccessDenied, Store, StoredObject
 from clay_assets.tiles.inventory import read_inventory
 from clay_assets_tests.embedding.scene import PATIENCE, MeanEncoder, Scene
-from clay_assets_tests.embedding.streaming import BROKEN, within
+from clay_assets_tests.embedding.streaming import BROKEN, number_of, within
 
 TILE = "27WXN"
 
@@ -47,7 +48,7 @@ def pieces_of(scene: Scene) -> list[StoredObject]:
     return list(find_pieces(scene.work).get(TILE, ()))
 
 
-def leave_pieces(scene: Scene, upto: int, *, chips: int = 2) -> None:
+def leave_pieces(scene: Scene, upto: int, *, chips: int = 2, retry_skipped: bool = False) -> None:
     """Leave the pieces, and no results, of a run that is killed after `upto` chips."""
     kept = scene.root / "kept"
 
@@ -61,7 +62,7 @@ def leave_pieces(scene: Scene, upto: int, *, chips: int = 2) -> None:
             shutil.copytree(scene.root / "work", kept)  # as the disk is at this moment
             raise Killed
 
-    plan = scene.plan()
+    plan = scene.plan(retry_skipped=retry_skipped)
     with scene.run(plan) as run, pytest.raises(Killed):
         embed_planned(plan, run, scene.work, die, PieceLimits(chips=chips))
     shutil.rmtree(scene.root / "work")
@@ -104,6 +105,16 @@ def test_a_killed_run_loses_at_most_one_piece_and_the_next_publishes_the_same_by
     (name,) = undisturbed.output_files()
     assert scene.output_files() == [name]
     assert scene.output.read(name) == undisturbed.output.read(name)
+
+
+def test_a_piece_with_all_chips_of_its_tile_is_incomplete_results(scene: Scene) -> None:
+    scene.put(TILE, {1: 5, 2: 5})
+    leave_pieces(scene, 2, chips=2)
+    (piece,) = pieces_of(scene)
+    results = TileResults.open(scene.work, TILE, scene.encoder().target().preferred, piece)
+    assert results is not None
+    with results:
+        assert (results.header.summary.embedded, results.header.remaining) == (2, 1)
 
 
 def test_a_tile_that_ends_before_the_first_limit_stores_no_piece(scene: Scene) -> None:
@@ -168,6 +179,22 @@ def test_a_piece_takes_precedence_over_earlier_results(scene: Scene) -> None:
     assert scene.values() == {1: 11, 2: 12, 3: 13}
     with scene.results() as results:
         assert results.rows == 3
+
+
+def test_a_piece_takes_precedence_over_an_earlier_skip_of_the_same_chip(scene: Scene) -> None:
+    scene.put(TILE, {1: 11, 2: 12})
+
+    def deny(chip: StoredObject) -> None:
+        if number_of(chip) == 1:
+            raise AccessDenied(f"{chip.url}: these credentials may not read it")
+
+    scene.chips.before = deny
+    scene.embed()
+    assert scene.values() == {1: "unreadable", 2: 12}
+    scene.chips.before = lambda _: None
+    leave_pieces(scene, upto=1, chips=1, retry_skipped=True)
+    fold(scene)
+    assert scene.values() == {1: 11, 2: 12}
 
 
 @pytest.mark.parametrize(

@@ -58,12 +58,13 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_again() -> None:
         assert Store("s3://chips", with_keys(endpoint)).read(LISTED) == CONTENT
 
 
-def test_a_server_that_stays_busy_is_a_failed_transfer() -> None:
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_a_server_that_stays_busy_is_a_failed_transfer(status: int) -> None:
     requests = []
 
     def busy(request: BaseHTTPRequestHandler, number: int) -> None:
         requests.append(number)
-        respond(request, 503, b"<Error><Code>SlowDown</Code><Message>Too fast</Message></Error>")
+        respond(request, status, b"<Error><Code>SlowDown</Code><Message>Too fast</Message></Error>")
 
     with (
         misbehaving(busy) as endpoint,
