@@ -90,6 +90,25 @@ def file_of(stores: TileStores, tile: str = TILE, *, again: bool = False) -> Rep
     return check_file(stores.work, stores.output, tile, files, again=again)
 
 
+def test_a_chip_of_several_windows_counts_once(stores: TileStores) -> None:
+    vectors = clay_like(12, dim=384).reshape(3, 4, 384)
+
+    def cut(outcomes: list[Outcome]) -> list[Outcome]:
+        return [
+            replace(one, footprints=[*one.footprints] * 4, vectors=four, thumbnails=[*one.thumbnails] * 4)
+            for one, four in zip(outcomes, vectors, strict=True)
+            if isinstance(one, Embedded)
+        ]
+
+    put_chips(stores, TILE, range(3))
+    MadeUp(V15, vectors=lambda count: clay_like(count, dim=384), alter=cut).store(stores, TILE)
+
+    results = results_of(stores)
+
+    assert results.faults == {}
+    assert results.numbers[ACCOUNT] == {"chips": 3, "embedded": 3, "skipped": 0}
+
+
 def test_a_good_tile_has_no_faults_and_its_numbers_are_those_of_its_vectors(stores: TileStores) -> None:
     finish(stores, TILE, MadeUp(skipped=1), chips=20)
 
