@@ -128,7 +128,7 @@ def test_a_run_takes_a_tile_through_all_steps_and_leaves_it_current(scene: Scene
     assert again.published is not None
     assert not again.published.written
     assert scene.chips.take_reads() == []
-    assert encoder.asked == 1
+    assert encoder.loads == 1
 
 
 def test_no_network_is_loaded_if_no_chip_is_to_embed(scene: Scene) -> None:
@@ -140,7 +140,7 @@ def test_no_network_is_loaded_if_no_chip_is_to_embed(scene: Scene) -> None:
 
     outcomes = process(scene, ["27WXN", "27WXP", "27WXQ"], encoder=encoder)
 
-    assert encoder.asked == 0
+    assert encoder.loads == 0
     assert [(outcome.reused, outcome.empty, outcome.error) for outcome in outcomes.values()] == [
         (True, False, None),
         (False, False, None),
@@ -162,7 +162,7 @@ def test_each_tile_of_a_run_gets_its_own_vectors(scene: Scene) -> None:
     for index, tile in enumerate(tiles):
         own = {number: 10.0 * number + index for number in range(1, 1 + index % 4)}
         assert scene.values(tile) == own | {5: "format", 6: 100.0 + index}
-    assert encoder.asked == 1
+    assert encoder.loads == 1
 
 
 def test_a_tile_is_recorded_while_the_next_one_is_embedded(scene: Scene) -> None:
@@ -356,7 +356,7 @@ def test_a_network_that_fails_to_load_is_tried_once_and_stops_the_run_after_tile
     with pytest.raises(RunStopped, match="CUDA driver version is insufficient"):
         process(scene, TILES[:8], recorded.append, encoder=encoder)
 
-    assert encoder.asked == 1
+    assert encoder.loads == 1
     assert {outcome.tile: outcome.error is None for outcome in recorded} == {
         **dict.fromkeys(TILES[:3], True),
         TILES[3]: False,
@@ -468,7 +468,7 @@ def test_steps_can_run_separately(scene: Scene, subsets: list[tuple[Step, ...]])
         assert outcome.error is None
         made = {"inventory": outcome.inventory, "embed": outcome.results, "publish": outcome.published}
         assert {step for step, thing in made.items() if thing is not None} == set(steps)
-        assert encoder.asked == ("embed" in steps)
+        assert encoder.loads == ("embed" in steps)
 
     assert scene.values() == {1: 10.0, 2: 20.0}
     assert len(scene.output_files()) == 1

@@ -141,4 +141,4 @@ def _processor(cpuinfo: Path) -> str:
     except OSError:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "not said")
+    return next(names, "unknown")

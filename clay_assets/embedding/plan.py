@@ -78,7 +78,7 @@ def plan_tile(
         try:
             rows = results.chips()
         except DamagedFileError as error:
-            log.warning("the results of tile %s are made anew: %s", tile, error)
+            log.warning("the results of tile %s are made again: %s", tile, error)
             return TilePlan(tile, chips, fingerprint, todo=chips)
     found = compare(tile, chips, header, rows, max_nodata=limit, retry_skipped=retry_skipped)
     return TilePlan(tile, chips, fingerprint, header, found.kept, found.todo)

@@ -208,7 +208,7 @@ class _Entries:
 
     @classmethod
     def of(cls, data: bytes) -> "_Entries | None":
-        """None of a file that earlier damage left without one."""
+        """The entries; None if earlier damage destroyed the directory."""
         dialect = DIALECTS.get(data[:4])
         try:
             if dialect is None:
@@ -286,7 +286,7 @@ def _renamed_entry(random: Random, data: bytes, tag: int) -> bytes:
 
 
 def _values_of(data: bytes, *tags: int) -> range:
-    """Where the values of one of these tags lie, if they do not stand in the entry."""
+    """Position of the values of one of these tags, if they are not in the entry itself."""
     entries = _Entries.of(data)
     for position in entries.positions if entries is not None else ():
         assert entries is not None

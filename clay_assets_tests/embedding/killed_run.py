@@ -1,6 +1,6 @@
 """A run in a process of its own, slow enough to be killed: `python -m …killed_run ROOT LEVEL PAUSE CHIPS`.
 
-The scene's stores lie below ROOT; each batch of two chips takes PAUSE seconds; a piece holds CHIPS chips.
+The scene's stores are below ROOT; each batch of two chips takes PAUSE seconds; a piece holds CHIPS chips.
 """
 
 import sys

@@ -41,7 +41,7 @@ class MeanEncoder(EncoderSettings):
     requests: list[Fingerprint] = field(default_factory=list, compare=False, repr=False)
 
     def local_checkpoint(self) -> LocalCheckpoint:
-        """The file, described as the network behind it says."""
+        """The file, described as `embedder` declares."""
         found = self.checkpoint.stat()
         path = Path(found.url)
         name, untrained = self.embedder.model_name, self.embedder.untrained
@@ -49,7 +49,7 @@ class MeanEncoder(EncoderSettings):
         return LocalCheckpoint(path, facts)
 
     @property
-    def asked(self) -> int:
+    def loads(self) -> int:
         """Calls of `embedders`."""
         return len(self.requests)
 

@@ -56,7 +56,7 @@ def test_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
             for _ in range(4):
                 progress.count(skip())
     seen = b""
-    with suppress(OSError):  # what the terminal says at its end, once all was read
+    with suppress(OSError):  # raised at the end of the terminal's output
         while part := os.read(ours, 65_536):
             seen += part
     os.close(ours)

@@ -89,7 +89,7 @@ def value(outcome: Outcome) -> float:
 
 
 def pixels_in_memory() -> list[Tensor]:
-    """Decoded chips, including those that other tests keep; while the list is held, none of them is freed."""
+    """Decoded chips, including those that other tests keep; the list keeps them alive."""
     objects = (thing for thing in gc.get_objects() if type(thing) is Tensor)
     return [thing for thing in objects if tuple(thing.shape) == (1, 13, 512, 512)]
 
@@ -289,11 +289,11 @@ def test_stopping_early_abandons_the_rest_of_the_tile() -> None:
     assert sum("27WXN" in chip.url for chip in read) <= 1 + 2 + 1 + 3 * 2 + BATCHES_AHEAD * 2
 
 
-@pytest.mark.parametrize("asked_for", [True, False], ids=["asked for, never begun", "never asked for"])
-def test_a_tile_that_is_not_taken_does_not_block_the_next(asked_for: bool) -> None:
+@pytest.mark.parametrize("requested", [True, False], ids=["requested, never begun", "never requested"])
+def test_a_tile_that_is_not_taken_does_not_block_the_next(requested: bool) -> None:
     def work() -> list[float]:
         with stream_of({"27WXN": 40, "27WXP": 3}, by_number) as stream:
-            if asked_for:
+            if requested:
                 stream.results("27WXN").close()
             return [value(outcome) for outcome in stream.results("27WXP")]
 
@@ -316,10 +316,10 @@ def test_leaving_early_stops_every_thread_and_starts_no_other_chip() -> None:
             raise KeyboardInterrupt
         return set(threading.enumerate()) - before - {threading.current_thread()}, len(read)
 
-    left, reads = within(PATIENCE, work)
+    alive, reads = within(PATIENCE, work)
 
     time.sleep(0.1)
-    assert not left
+    assert not alive
     assert len(read) == reads < 50
 
 
@@ -441,7 +441,7 @@ def test_a_batch_is_halved_until_it_fits_the_memory(caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize("ahead", [0, 1, 3])
 def test_memory_held_by_batches_in_progress_is_waited_for(ahead: int) -> None:
     class Crowded(MeanEmbedder):
-        """Has no memory for the third batch until others are done, said as the CPU's allocator says it."""
+        """Has no memory for the third batch until others are done; fails as the CPU's allocator does."""
 
         def encode(self, pixels: Tensor, places: Tensor, dates: Tensor, level: Level) -> Tensor:
             if len(self.batches) == 2 and not refused:

@@ -75,7 +75,7 @@ def test_a_current_tile_is_left_alone_and_loads_no_network(scene: Scene) -> None
 
     assert scene.plan().is_current
     assert again == first
-    assert encoder.asked == 0
+    assert encoder.loads == 0
     assert scene.chips.take_reads() == []
     assert scene.work.stat(key_of(scene)) == stored
 
@@ -110,7 +110,7 @@ def test_a_removed_chip_is_dropped_without_loading_the_network(scene: Scene) -> 
     header = scene.embed(encoder=encoder)
 
     assert scene.values() == {1: 10.0}
-    assert (encoder.asked, scene.chips.take_reads(), header.summary.encoded) == (0, [], 0)
+    assert (encoder.loads, scene.chips.take_reads(), header.summary.encoded) == (0, [], 0)
 
 
 @pytest.mark.parametrize("other", ["level", "precision", "checkpoint", "model"])

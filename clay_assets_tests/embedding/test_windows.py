@@ -65,7 +65,7 @@ def vectors_of(path: str) -> NDArray[np.float32]:
 
 
 def expected(path: Path, data: bytes, name: str, level: Level = "cls") -> NDArray[np.float32]:
-    """The oracle: a chip's windows cut by hand, through the model's front door."""
+    """The oracle: a chip's windows, cut here and embedded by the model's own API."""
     chip = read_chip(data, name, spec=V15)
     cuts = [slice(0, 256), slice(256, 512)] if chip.pixels.shape[1] == 512 else [slice(0, 256)]
     windows = np.stack([chip.pixels[:10, rows, columns] for rows, columns in product(cuts, cuts)])
@@ -103,8 +103,12 @@ def test_chips_become_rows_by_date_number_and_window_each_with_its_own_place_and
         box = shapely.box(west, north - 2_560, west + 2_560, north)
         degrees = shapely.transform(box, to_degrees.transform, interleaved=False)
         assert footprint.symmetric_difference(degrees).area < 1e-9 * degrees.area
-    said = read_provenance(file)
-    assert (said["model"], said["level"], said["chips"]) == ("clay-v1.5-custom-64x2", "cls", "2")
+    provenance = read_provenance(file)
+    assert (provenance["model"], provenance["level"], provenance["chips"]) == (
+        "clay-v1.5-custom-64x2",
+        "cls",
+        "2",
+    )
 
 
 @pytest.mark.parametrize(
@@ -195,14 +199,14 @@ def test_a_broken_run_keeps_all_windows_of_finished_chips_only(scene: Scene, bat
     broken = process(scene, [TILE], encoder=encoder)
     with scene.results(encoder=encoder) as results:
         windows = [(row.key[-8:-4], row.window) for row in results.chips()]
-        left = results.header.remaining
+        remaining = results.header.remaining
     scene.chips.take_reads()
     scene.chips.before = lambda _: None
     (done,) = process(scene, [TILE], encoder=encoder).values()
 
     assert errors(broken) == {TILE: "TransferFailed"}
     assert windows == [(f"{number:04}", window) for number in (1, 2, 3) for window in range(4)]
-    assert left == 2
+    assert remaining == 2
     assert scene.chips.take_reads() == [4, 5]
     assert done.published is not None
     assert vectors_of(done.published.url)[:, 0].tolist() == [
@@ -256,9 +260,9 @@ def test_both_models_share_one_work_store_and_one_output(
     ]
 
     names = scene.output_files()
-    said = [read_provenance(scene.root / "output" / name) for name in names]
-    assert [facts["model"] for facts in said] == ["clay-v0-custom-16x1", "clay-v1.5-custom-64x2"]
-    assert [facts["level"] for facts in said] == ["mean", "cls"]
+    provenance = [read_provenance(scene.root / "output" / name) for name in names]
+    assert [facts["model"] for facts in provenance] == ["clay-v0-custom-16x1", "clay-v1.5-custom-64x2"]
+    assert [facts["level"] for facts in provenance] == ["mean", "cls"]
     assert [pq.read_metadata(scene.root / "output" / name).num_rows for name in names] == [1, 4]
     assert [validate(scene.root / "output" / name, name=name) for name in names] == [[], []]
     assert (scene.chips.take_reads(), [outcome[TILE].reused for outcome in back]) == ([], [True, True])

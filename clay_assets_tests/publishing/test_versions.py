@@ -74,7 +74,7 @@ def test_publishing_beside_files_made_otherwise_is_refused_before_a_chip_is_read
 
     assert refusal.value.systemic
     assert NAME("27WXP", 1) in str(refusal.value)
-    assert (scene.chips.take_reads(), encoder.asked) == ([], 0)
+    assert (scene.chips.take_reads(), encoder.loads) == ([], 0)
 
 
 def test_a_run_over_all_tiles_of_a_version_replaces_it(scene: Scene) -> None:
@@ -123,7 +123,7 @@ def test_a_moved_folder_of_chips_embeds_nothing_again_and_files_name_the_new_pla
 
     outcomes = process(scene, ["27WXN", "27WXP"], stores=moved, encoder=encoder)
 
-    assert (errors(outcomes), encoder.asked) == ({"27WXN": "", "27WXP": ""}, 0)
+    assert (errors(outcomes), encoder.loads) == ({"27WXN": "", "27WXP": ""}, 0)
     urls = pq.read_table(scene.root / "output" / NAME("27WXN", 1))["source_url"].to_pylist()
     assert len(urls) == 2
     assert all(url.startswith(f"{scene.root}/archive/2020/27WXN/2020-06-15/claytile_") for url in urls)
