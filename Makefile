@@ -56,7 +56,7 @@ demo: $(VENV)/installed .dagster/dagster.yaml  ## embed chips of two real places
 		--to claytile_22JGS_20210723_v02_0005.tif --picture data/similar.png
 
 test: $(VENV)/installed  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/installed  ## check style and types
 	$(BIN)/ruff check .

