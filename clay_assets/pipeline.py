@@ -36,8 +36,8 @@ from clay_assets.storage import (
     Store,
     StoredObject,
     TransferFailed,
+    again_if_replaced,
 )
-from clay_assets.storage.replaced import again_if_replaced
 from clay_assets.tiles.inventory import (
     Inventory,
     InventoryMissing,

@@ -22,8 +22,7 @@ from clay_assets.results.fingerprint import chip_key, chips_digest
 from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.results.pieces import PieceLimits, PieceWriter
 from clay_assets.state.comparison import is_complete
-from clay_assets.storage import AccessDenied, ObjectChanged, ObjectMissing, Store
-from clay_assets.storage.replaced import again_if_replaced
+from clay_assets.storage import AccessDenied, ObjectChanged, ObjectMissing, Store, again_if_replaced
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,7 @@ from clay_assets.results import ResultsHeader, TileResults, results_key
 from clay_assets.results.fingerprint import chip_key, chips_digest
 from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.results.target import Target
-from clay_assets.storage import Store, StoredObject
-from clay_assets.storage.temporary import temporary_errors
+from clay_assets.storage import Store, StoredObject, temporary_errors
 from clay_assets.tiles.inventory import read_inventory
 
 

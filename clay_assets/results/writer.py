@@ -17,8 +17,7 @@ from clay_assets.results.header import ResultsHeader
 from clay_assets.results.outcomes import Embedded, Outcome, Skipped
 from clay_assets.results.reader import results_key
 from clay_assets.results.schema import results_schema
-from clay_assets.storage import Store
-from clay_assets.storage.temporary import temporary_errors
+from clay_assets.storage import Store, temporary_errors
 
 PIECE_BYTES = 16 * 2**20
 """Vectors held before they are written as one row group."""

@@ -1,18 +1,17 @@
 """Bytes in and out of a folder or a bucket (S3, Google Cloud, Azure), through one class: `Store`.
 
-Belongs here: listing, whole-object reads, atomic writes, and errors that a person can act on. Does not belong
+Belongs here: listing, whole-object reads, atomic writes, and errors that say what to do. Does not belong
 here: what the bytes mean (`chips`, `results`, `publishing`), and Dagster (`dagster/object_store.py` turns
 configuration into a `Store`).
 
-    store.py       Store: the one public class; keys and URLs
-    folder.py      a local folder behind it
-    bucket.py      a prefix of a bucket behind it, on obstore
-    connection.py  credentials, endpoints, certificates and time limits of a bucket
-    answers.py     what the clients raise → the errors below
-    errors.py      the errors, and which of them no other object would escape
-    types.py       StoredObject, S3Options
-    replaced.py    reading what another run may replace meanwhile
-    temporary.py   the temporary folder, when it is full or cannot be written
+    store.py        Store: the public class; addresses, keys and URLs
+    folder.py       the local folder behind a Store
+    bucket.py       the prefix of a bucket behind a Store, on obstore
+    connection.py   credentials, endpoints, certificates and time limits of a bucket
+    interruption.py gives up requests of a process that is being stopped
+    translation.py  exceptions of obstore and boto3 → the errors below
+    errors.py       error classes; retrying what another run replaces
+    types.py        StoredObject, S3Options
 """
 
 from clay_assets.storage.errors import (
@@ -26,7 +25,9 @@ from clay_assets.storage.errors import (
     StorageError,
     StoreDenied,
     TransferFailed,
+    again_if_replaced,
 )
+from clay_assets.storage.folder import temporary_errors
 from clay_assets.storage.store import Store
 from clay_assets.storage.types import S3Options, StoredObject
 
@@ -44,4 +45,6 @@ __all__ = [
     "StoreDenied",
     "StoredObject",
     "TransferFailed",
+    "again_if_replaced",
+    "temporary_errors",
 ]

@@ -1,70 +1,128 @@
-"""An address and its options → obstore's client for it.
+"""`Connection`: a bucket's client of obstore, and requests whose errors name URL, cause and remedy.
 
-Belongs here: where credentials, endpoint, region, certificates and time limits come from. For S3 the AWS SDK
-(boto3) finds them and obstore sends the requests; for Google Cloud and Azure obstore reads the `GOOGLE_*` and
-`AZURE_*` variables itself. Does not belong here: the requests (`bucket.py`).
-Signing, retries and multipart uploads are obstore's: https://developmentseed.org/obstore/
+Belongs here: attempts, and where credentials, endpoint, region, certificates and time limits come from. For
+S3 the AWS SDK (boto3) finds them and obstore sends the requests; for Google Cloud and Azure obstore reads the
+`GOOGLE_*` and `AZURE_*` variables itself. Signing, retries and multipart uploads are obstore's:
+https://developmentseed.org/obstore/
 """
 
 import functools
 import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+import boto3
+import botocore.session
+import obstore
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.loaders import create_loader
+from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from clay_assets.storage.errors import AccessDenied, ObjectMissing, StorageError
+from clay_assets.storage.interruption import Waiting
+from clay_assets.storage.translation import BrokenAnswer, CutShort, translate_error
 from clay_assets.storage.types import S3Options
 
-if TYPE_CHECKING:  # imported when the first request is made: a store of local files needs none of it
-    from obstore.store import (
-        AzureConfig,
-        AzureStore,
-        ClientConfig,
-        GCSConfig,
-        GCSStore,
-        RetryConfig,
-        S3Config,
-        S3Store,
-    )
+if TYPE_CHECKING:  # not there at run time
+    from obstore.store import ClientConfig, RetryConfig, S3Config
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT = timedelta(seconds=10)
 READ_TIMEOUT = timedelta(seconds=20)  # without a single byte; S3 takes tenths of a second to begin
 TRANSFER_TIMEOUT = timedelta(hours=6)  # of one request; obstore's own 30 s would end a checkpoint's download
-NO_MORE_ATTEMPTS_AFTER = timedelta(minutes=2)
-"""From the first attempt on. A dead network is reported after `max_attempts` times 10 s at the latest, one
-that goes silent in the middle after two minutes and 20 s."""
+NO_MORE_ATTEMPTS_AFTER = timedelta(minutes=2)  # since the first attempt
+MAX_BACKOFF = timedelta(seconds=5)  # between two attempts
+LONGEST_SILENCE = NO_MORE_ATTEMPTS_AFTER + MAX_BACKOFF + READ_TIMEOUT
+"""A request to a store that stays silent fails after this time at the latest: 2 min 25 s."""
 
 
-def connect(scheme: str, bucket: str, options: S3Options) -> "S3Store | GCSStore | AzureStore":
-    """A client for one bucket, which any number of threads may use.
+class Connection:
+    """obstore's client for one bucket, made with the first request; any number of threads may use it.
+
+    Attributes:
+        waiting: for this bucket's requests.
+    """
+
+    def __init__(self, scheme: str, bucket: str, options: S3Options) -> None:
+        self._scheme, self._bucket, self._options = scheme, bucket, options
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self.waiting = Waiting()
+
+    def url(self, name: str) -> str:
+        """The URL of an object of the bucket."""
+        return f"{self._scheme}://{self._bucket}/{name}".rstrip("/")
+
+    def request(self, name: str, ask: Callable[[Any], T], *, of_store: bool = False) -> T:
+        """What `ask` returns for the client, asked again while the answer is broken.
+
+        obstore repeats requests that fail. It passes on a body that is cut where it resumed another one, or
+        that has the length or the ETag of something else.
+
+        Args:
+            name: of the object or the prefix.
+            ask: calls obstore.
+            of_store: whether a refusal concerns the whole store, as that of a listing or a write does.
+
+        Raises:
+            StorageError: With the URL, the cause and the remedy.
+        """
+        remaining = self._options.max_attempts
+        while True:
+            try:
+                return self.waiting.call(lambda: ask(self._connected()))
+            except Exception as error:
+                translated = translate_error(error, self.url(name), self._options, of_store=of_store)
+                if translated is error and not isinstance(error, StorageError):
+                    raise
+            # obstore has asked for the rest of a cut body as often as it may: ask for the whole once more.
+            remaining = min(remaining - 1, 1) if isinstance(translated, CutShort) else remaining - 1
+            if not remaining or not isinstance(translated, BrokenAnswer):
+                break
+        if isinstance(translated, ObjectMissing) and not of_store:
+            with suppress(AccessDenied):  # a 404 without a body may also mean that there is no such bucket
+                self.request(name, lambda client: next(obstore.list(client, name), None), of_store=True)
+        raise translated from None
+
+    def _connected(self) -> Any:  # noqa: ANN401 - any of obstore's clients
+        with self._lock:
+            if self._client is None:
+                self._client = connect(self._scheme, self._bucket, self._options)
+            return self._client
+
+
+def connect(scheme: str, bucket: str, options: S3Options) -> S3Store | GCSStore | AzureStore:
+    """Returns a client for one bucket, which any number of threads may use.
 
     Raises:
         botocore.exceptions.BotoCoreError: If there are no S3 credentials, or the settings cannot work.
         Exception: obstore's own, likewise for Google Cloud and Azure.
     """
-    from obstore.store import AzureStore, GCSStore
-
+    retries: RetryConfig = {
+        "max_retries": options.max_attempts - 1,
+        "retry_timeout": NO_MORE_ATTEMPTS_AFTER,
+        "backoff": {"max_backoff": MAX_BACKOFF},
+    }
     if scheme == "s3":
-        return _connect_s3(bucket, options)
-    client, retries = _client(options.verify), _retries(options)
-    if scheme == "az":
-        account: AzureConfig = {"skip_signature": True} if options.use_unsigned_session else {}
-        return AzureStore(bucket, config=account, client_options=client, retry_config=retries)
-    settings: GCSConfig = {"skip_signature": True} if options.use_unsigned_session else {}
-    if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):  # as Google's own libraries take it
-        settings = {"base_url": emulator if "://" in emulator else f"http://{emulator}", "bearer_token": "-"}
-    return GCSStore(bucket, config=settings, client_options=client, retry_config=retries)
+        return _connect_s3(bucket, options, retries)
+    kind: Any = AzureStore if scheme == "az" else GCSStore
+    config: dict[str, Any] = {"skip_signature": True} if options.use_unsigned_session else {}
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST")  # as Google's own libraries take it
+    if emulator and scheme == "gs":
+        config = {"base_url": emulator if "://" in emulator else f"http://{emulator}", "bearer_token": "-"}
+    return kind(bucket, config=config, client_options=_client(options.verify), retry_config=retries)
 
 
-def _connect_s3(bucket: str, options: S3Options) -> "S3Store":
-    import boto3
-    import botocore.session
-    from botocore import UNSIGNED
-    from botocore.config import Config
-    from botocore.exceptions import NoCredentialsError, PartialCredentialsError
-    from obstore.auth.boto3 import Boto3CredentialProvider
-    from obstore.store import S3Store
-
+def _connect_s3(bucket: str, options: S3Options, retries: "RetryConfig") -> S3Store:
     core = botocore.session.Session(profile=options.profile_name or None)
     core.register_component("data_loader", _service_models(core.get_config_variable("data_path")))
     session = boto3.Session(
@@ -75,9 +133,10 @@ def _connect_s3(bucket: str, options: S3Options) -> "S3Store":
         botocore_session=core,
     )
     config = Config(
-        signature_version=UNSIGNED,  # it is asked for addresses alone
+        signature_version=UNSIGNED,  # this client is asked for addresses alone
         connect_timeout=CONNECT_TIMEOUT.seconds,
-        retries={"total_max_attempts": options.max_attempts},
+        read_timeout=READ_TIMEOUT.seconds,
+        retries={"total_max_attempts": min(options.max_attempts, 3)},
     )
     where = {
         "endpoint_url": options.endpoint_url or None,
@@ -87,25 +146,19 @@ def _connect_s3(bucket: str, options: S3Options) -> "S3Store":
     client = session.client("s3", config=config, **where)
     if urlsplit(client.meta.endpoint_url).hostname.endswith((".amazonaws.com", ".amazonaws.com.cn")):
         client = session.client("s3", config=config, region_name=bucket_region(client, bucket), **where)
-    credentials = None
+    provider = None
     if not options.use_unsigned_session:
-        if session.get_credentials() is None:
+        credentials = session.get_credentials()
+        if credentials is None:
             raise NoCredentialsError
-        frozen = session.get_credentials().get_frozen_credentials()  # an expired login is told by its name
-        for variable, value in {
-            "access_key_id": frozen.access_key,
-            "secret_access_key": frozen.secret_key,
-        }.items():
+        frozen = credentials.get_frozen_credentials()  # here, an expired login is an error of boto3's
+        for name, value in (("access_key_id", frozen.access_key), ("secret_access_key", frozen.secret_key)):
             if not value:
-                raise PartialCredentialsError(provider="the store", cred_var=f"aws_{variable}")
-        credentials = Boto3CredentialProvider(session, ttl=timedelta(minutes=5))
-    verify = options.verify if options.verify is not None else core.get_config_variable("ca_bundle")
-    # Unless the user asks for it no checksum but the SHA-256 that every signature holds: many servers other
-    # than AWS take no more.
-    asked = os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION") or core.get_scoped_config().get(
-        "request_checksum_calculation", ""
-    )
-    address = _address(client, bucket)
+                raise PartialCredentialsError(provider="the store", cred_var=f"aws_{name}")
+        provider = Boto3CredentialProvider(session, ttl=timedelta(minutes=5))
+    # The address of the bucket, in the style and at the endpoint that the SDK's settings ask for.
+    presigned = client.generate_presigned_url("list_objects_v2", Params={"Bucket": bucket})
+    address = urlunsplit((*urlsplit(presigned)[:3], "", "")).rstrip("/")
     settings: S3Config = {
         "endpoint": address,
         "aws_endpoint_url_s3": address,  # the variable of this name would take precedence
@@ -115,41 +168,37 @@ def _connect_s3(bucket: str, options: S3Options) -> "S3Store":
         "request_payer": options.request_payer,
         "disable_bulk_delete": True,  # not every server has it
     }
+    # The SHA-256 in each signature is the only checksum unless the user asks for more: many servers other
+    # than AWS take no other.
+    asked = os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION") or core.get_scoped_config().get(
+        "request_checksum_calculation", ""
+    )
     if asked.lower() == "when_supported":
         settings["checksum_algorithm"] = "sha256"
+    verify = options.verify if options.verify is not None else core.get_config_variable("ca_bundle")
     return S3Store(
         bucket,
         config=settings,
         client_options=_client(verify),
-        retry_config=_retries(options),
-        credential_provider=credentials,
+        retry_config=retries,
+        credential_provider=provider,
     )
 
 
 @functools.cache
 def _service_models(search_path: str | None) -> Any:  # noqa: ANN401 - botocore has no types
     """The SDK's descriptions of services, parsed once per process: saves 13 MB and 70 to 380 ms per store."""
-    from botocore.loaders import create_loader
-
     return create_loader(search_path)
 
 
 def bucket_region(client: Any, bucket: str) -> str:  # noqa: ANN401 - botocore makes its clients at run time
-    """The region that holds a bucket, which S3 tells everybody; the client's own where it is not told."""
-    from botocore.exceptions import ClientError
-
+    """Returns the region of a bucket, which S3 answers without credentials, too; else the client's own."""
     try:
         answer = client.head_bucket(Bucket=bucket)
     except ClientError as error:  # 403 without credentials: the header is there all the same
         answer = error.response
     headers = answer["ResponseMetadata"].get("HTTPHeaders", {})
     return str(headers.get("x-amz-bucket-region", client.meta.region_name))
-
-
-def _address(client: Any, bucket: str) -> str:  # noqa: ANN401 - as above
-    """The URL of the bucket, in the style and at the endpoint that the SDK's settings ask for."""
-    url = client.generate_presigned_url("list_objects_v2", Params={"Bucket": bucket})
-    return urlunsplit((*urlsplit(url)[:3], "", "")).rstrip("/")
 
 
 def _client(verify: bool | str | None) -> "ClientConfig":
@@ -164,7 +213,3 @@ def _client(verify: bool | str | None) -> "ClientConfig":
     elif isinstance(verify, str):
         client["root_certificate"] = Path(verify).read_bytes()
     return client
-
-
-def _retries(options: S3Options) -> "RetryConfig":
-    return {"max_retries": options.max_attempts - 1, "retry_timeout": NO_MORE_ATTEMPTS_AFTER}

@@ -1,53 +1,52 @@
-"""What can go wrong with a store, by what a caller does about it.
+"""Error classes of a store. Each message names the URL, the cause and the remedy; none holds a credential."""
 
-Belongs here: the error classes. Each message names the URL, what was found, and what to do next; none holds a
-credential. How an exception of the S3 client becomes one of them: `s3_errors.py`.
-"""
+from collections.abc import Callable
+from typing import ClassVar, TypeVar
 
-from typing import ClassVar
+T = TypeVar("T")
 
 
 class StorageError(Exception):
     """A store could not do what was asked.
 
     Attributes:
-        systemic: True where the next object would fail the same way (wrong credentials, no such bucket), so
-            that a caller with many objects to go should stop; False where the trouble is this one object's.
+        systemic: True where every other object of the store would fail as well (wrong credentials, no such
+            bucket): a caller with many objects should stop.
     """
 
     systemic: ClassVar[bool] = False
 
 
 class AccessDenied(StorageError):
-    """This object may not be had: permissions or a policy forbid it, it is archived, or a link leaves."""
+    """Permissions forbid access to this object, it is archived, or a link leads out of the store."""
 
 
 class StoreDenied(AccessDenied):
-    """Nothing in the store may be had or kept: credentials are missing, wrong or expired, or forbid it."""
+    """Credentials are missing, wrong or expired, or do not allow to list or to write."""
 
     systemic = True
 
 
 class DiskFull(StorageError):
-    """A disk of this machine has no space: that of a local store, or of the temporary folder."""
+    """The disk of a local store or of the temporary folder has no space."""
 
     systemic = True
 
 
 class BucketMissing(StorageError):
-    """The S3 bucket does not exist where it was looked for."""
+    """The bucket or container does not exist."""
 
     systemic = True
 
 
 class FolderMissing(StorageError):
-    """The local folder a store stands on does not exist."""
+    """The folder of a local store does not exist."""
 
     systemic = True
 
 
 class Misconfigured(StorageError):
-    """The store's address or its S3 settings cannot be used as they are written."""
+    """The store's address or its settings cannot be used."""
 
     systemic = True
 
@@ -61,4 +60,18 @@ class ObjectChanged(StorageError):
 
 
 class TransferFailed(StorageError):
-    """The transfer broke, or no server answered, in every attempt."""
+    """The transfer broke, or the server did not answer, in every attempt."""
+
+
+def again_if_replaced(work: Callable[[], T], attempts: int = 5) -> T:
+    """Calls `work` again if another run replaced an object while `work` read it.
+
+    Raises:
+        ObjectChanged, ObjectMissing: If that happens in every attempt.
+    """
+    for _ in range(attempts - 1):
+        try:
+            return work()
+        except (ObjectChanged, ObjectMissing):
+            continue
+    return work()

@@ -1,16 +1,18 @@
-"""A local folder as a place of objects.
+"""The local folder behind a `Store`, and errors of local files.
 
-Belongs here: files. Two rules set it apart from plain file access: nothing is read or written through a link
-that leaves the folder (chips are untrusted, and a link must not make us publish another file's content), and
-a file appears under its name only when it is whole.
+Two rules set it apart from plain file access, and from obstore's local store: nothing is read or written
+through a link that leaves the folder (chips are untrusted, and a link must not publish another file's
+content), and ETags hold no inode, so that a copy that keeps its modification times is not embedded again.
 """
 
 import errno
+import io
 import logging
 import os
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,12 +31,32 @@ from clay_assets.storage.types import StoredObject
 
 logger = logging.getLogger(__name__)
 
+CHUNK = 1 << 20  # bytes copied at a time
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+REFUSALS = (errno.EACCES, errno.EPERM)
+LOCAL: dict[int, tuple[type[StorageError], str]] = {
+    errno.ENOENT: (ObjectMissing, ", so there is no such file."),
+    errno.EISDIR: (ObjectMissing, ": it is not a file."),
+    errno.ENOTDIR: (ObjectMissing, ": a file is where a folder is expected."),
+    **dict.fromkeys(REFUSALS, (AccessDenied, ". Check the owner and mode of the file and its folders.")),
+    **dict.fromkeys(
+        NO_SPACE,
+        (DiskFull, ". Free space on that disk, or name another place; an earlier file is unchanged."),
+    ),
+    errno.EROFS: (
+        StoreDenied,
+        ", expected one that can be written. Mount it so, or name another place; an earlier file is"
+        " unchanged.",
+    ),
+}
+"""Class and remedy by the error of the operating system."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` when the block ends well, and vanishes when it does not.
+    """A file that takes the place of `path` when the block ends without an exception, and else vanishes.
 
-    It lies beside `path`, as `.{name}.{random}.tmp`, so that the last step is a rename within one filesystem.
+    It is `.{name}.{random}.tmp` beside `path`, so that the last step is a rename within one filesystem.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
@@ -49,79 +71,84 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-
-
 @contextmanager
-def named_errors(url: str, *, of_store: bool = False) -> Iterator[None]:
-    """Turns the operating system's errors into this package's.
+def local_errors(url: str, *, of_store: bool = False) -> Iterator[None]:
+    """Turns OSError into this package's errors.
 
     Args:
-        url: Of what is read or written.
-        of_store: Whether a refusal is of the whole store: something was to be written.
+        url: of the file that is read or written.
+        of_store: whether a refusal concerns the whole store, as that of a write does.
     """
     try:
         yield
-    except FileNotFoundError:
-        raise ObjectMissing(f"{url} does not exist.") from None
-    except (IsADirectoryError, NotADirectoryError):
-        raise ObjectMissing(
-            f"{url} is not a file: got a folder there, or a file where a folder should be."
-        ) from None
-    except PermissionError as error:
-        raise (StoreDenied if of_store else AccessDenied)(
-            f"{url}: {error.strerror}. Check the owner and mode of the file and its folders."
-        ) from None
     except OSError as error:
+        kind, remedy = LOCAL.get(error.errno or 0, (StorageError, ""))
+        if kind is AccessDenied and of_store:
+            kind = StoreDenied
+        raise kind(f"{url}: {error.strerror or error}{remedy}") from None
+
+
+@contextmanager
+def temporary_errors() -> Iterator[None]:
+    """Turns OSError of temporary files, which results and published files pass through, into this package's.
+
+    Raises:
+        DiskFull: If there is no space. StoreDenied: If no file can be written there.
+    """
+    advice = (
+        "let TMPDIR name another folder, with room for a tile: 2 MB at level mean, 2.5 GB at level group."
+    )
+    try:
+        yield
+    except OSError as error:
+        place = "the temporary folder"
+        with suppress(FileNotFoundError):  # none can be used
+            place += f" {tempfile.gettempdir()}"
         if error.errno in NO_SPACE:
-            raise DiskFull(
-                f"{url}: {error.strerror}. Free space on that disk, or name another place; an earlier file is"
-                " as it was."
-            ) from None
-        if error.errno == errno.EROFS:
+            reason = os.strerror(error.errno)  # pyarrow's errors have a longer one
+            raise DiskFull(f"{place}: {reason}. Free space, or {advice}") from error
+        if error.errno in (*REFUSALS, errno.EROFS, errno.ENOENT):
             raise StoreDenied(
-                f"{url}: {error.strerror}, expected one that can be written. Mount it so, or name another"
-                " place; an earlier file is as it was."
-            ) from None
-        raise StorageError(f"{url}: {error.strerror or error}.") from error
-
-
-def _stored(url: str, status: os.stat_result) -> StoredObject:
-    return StoredObject(url, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}")
+                f"{place} cannot be written ({error.strerror}). Check its owner and mode, or {advice}"
+            ) from error
+        raise
 
 
 class Folder:
-    """The files below one folder; the methods are those of `Store`, with keys relative to the root."""
+    """The files below one folder; keys are relative to it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def folders(self) -> list[str]:
-        """The names of the folders directly below the root."""
-        with named_errors(str(self.root)):
-            return [entry.name for entry in self._entries("") if entry.is_dir()]
+        """Names of the folders directly below the root."""
+        return [entry.name for entry in self._entries("") if entry.is_dir()]
 
     def list(self, prefix: str) -> list[StoredObject]:
         """Every file whose key begins with `prefix`."""
+        folder, slash, _ = prefix.rpartition("/")
+        is_link = os.path.realpath(self.root / folder) != str(self.root.resolve() / folder)
+        if folder and (is_link or "/." in f"/{folder}"):
+            return []
         found = []
-        with named_errors(str(self.root)):
-            for key, entry in self._files("", prefix):
-                with suppress(FileNotFoundError):  # gone since the folder was read: as if never there
-                    found.append(_stored(str(self.root / key), entry.stat()))
+        with local_errors(str(self.root)):
+            for entry in self._files(folder + slash, prefix):
+                with suppress(FileNotFoundError):  # removed since the folder was read
+                    found.append(_stored(entry.path, entry.stat()))
         return found
 
     def stat(self, key: str) -> StoredObject:
         """Size and ETag of a file."""
         path = self._path(key)
-        with named_errors(str(path)):
+        with local_errors(str(path)):
             status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ObjectMissing(f"{path} is not a file.")
         return _stored(str(path), status)
 
     def read(self, key: str, expected: StoredObject | None) -> bytes:
-        """A file's content; `ObjectChanged` where it differs from `expected` or changes meanwhile."""
-        with self.open(key, expected) as file, named_errors(file.name):
+        """A file's content, if the file does not change meanwhile."""
+        with self.open(key, expected) as file, local_errors(file.name):
             opened = _stored(file.name, os.fstat(file.fileno()))
             data = file.read(opened.size + 1)  # one more than expected shows growth, without following it
             closed = _stored(file.name, os.fstat(file.fileno()))
@@ -131,16 +158,16 @@ class Folder:
             )
         return data
 
-    def fetch_to(self, key: str, expected: StoredObject | None, path: Path) -> StoredObject:
-        """Copies a file."""
-        with self.open(key, expected) as source, named_errors(str(path)), replacing(path) as file:
-            shutil.copyfileobj(source, file, 1 << 20)
+    def copy_to(self, key: str, expected: StoredObject | None, file: BinaryIO) -> StoredObject:
+        """Copies a file into an open file."""
+        with self.open(key, expected) as source:
+            shutil.copyfileobj(source, file, CHUNK)
             return _stored(source.name, os.fstat(source.fileno()))
 
     def open(self, key: str, expected: StoredObject | None) -> BinaryIO:
         """Opens a file for reading."""
         url = self.stat(key).url  # refuses what open() would wait for, such as a named pipe
-        with named_errors(url):
+        with local_errors(url):
             file = Path(url).open("rb")  # noqa: SIM115 - the caller's to close
         found = _stored(url, os.fstat(file.fileno()))
         if expected is not None and (found.etag, found.size) != (expected.etag, expected.size):
@@ -151,25 +178,24 @@ class Folder:
             )
         return file
 
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, content: bytes | Path) -> None:
         """Writes a file, creating its folders."""
         path = self._path(key)
-        with named_errors(str(path), of_store=True), replacing(path) as file:
-            file.write(data)
-
-    def put(self, key: str, path: Path) -> None:
-        """Copies a local file to here."""
-        target = self._path(key)
-        with path.open("rb") as source, named_errors(str(target), of_store=True), replacing(target) as file:
-            shutil.copyfileobj(source, file, 1 << 20)
+        with (
+            io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as source,
+            local_errors(str(path), of_store=True),
+            replacing(path) as file,
+        ):
+            shutil.copyfileobj(source, file, CHUNK)
 
     def delete(self, key: str) -> None:
-        """Removes a file, if it is there."""
+        """Removes a file, if there is one."""
         path = self._path(key)
-        with named_errors(str(path)):
+        with local_errors(str(path)):
             path.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
+        """The path of a key, refused where it leaves the folder."""
         path = self.root / key
         if not self._holds(path):
             raise AccessDenied(
@@ -181,40 +207,38 @@ class Folder:
         return path.resolve().is_relative_to(self.root.resolve())
 
     def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
-        """What lies directly in a folder, less hidden names, links to folders, links out of the root."""
+        """Entries of a folder, without hidden names, links to folders and links out of the root."""
+        asked = ""
         try:
-            scan = os.scandir(self.root / folder)
+            os.scandir(self.root).close()  # tells a root that is missing or denied from a folder in it
+            asked = folder
+            with os.scandir(self.root / folder) as scan:
+                entries = [entry for entry in scan if not entry.name.startswith(".")]
         except (FileNotFoundError, NotADirectoryError) as error:
-            if folder:
-                return  # removed since its name was read
+            if asked:
+                return  # there is none, or it was removed since its name was read
             raise FolderMissing(
                 f"The folder {self.root} is not there ({error.strerror}). Create it, or correct the address."
             ) from None
         except PermissionError as error:
-            raise (AccessDenied if folder else StoreDenied)(
-                f"{self.root}/{folder}: {error.strerror}. Check the owner and mode of the folder."
+            raise (AccessDenied if asked else StoreDenied)(
+                f"{self.root}/{asked}: {error.strerror}. Check the owner and mode of the folder."
             ) from None
-        with scan:
-            for entry in scan:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_symlink() and (entry.is_dir() or not self._holds(Path(entry.path))):
-                    logger.warning("%s left out: a link to a folder, or out of %s.", entry.path, self.root)
-                    continue
+        for entry in entries:
+            if entry.is_symlink() and (entry.is_dir() or not self._holds(Path(entry.path))):
+                logger.warning("%s left out: a link to a folder, or out of %s.", entry.path, self.root)
+            else:
                 yield entry
 
-    def _files(self, folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Keys and entries of the files below `folder`, entering only folders that can hold `prefix`."""
-        name, inside, _ = prefix[len(folder) :].partition("/")
-        only = self.root / folder / name
-        if inside and name and not name.startswith(".") and os.path.isdir(only) and not only.is_symlink():  # noqa: PTH112 - Path.is_dir() may raise
-            # Its neighbours, 10,000 of a tile's, need not be looked through. Anything else is told below.
-            yield from self._files(f"{folder}{name}/", prefix)
-            return
+    def _files(self, folder: str, prefix: str) -> Iterator[os.DirEntry[str]]:
+        """Files in `folder` (empty, or with a slash at its end) and below whose key begins with `prefix`."""
         for entry in self._entries(folder):
             key = folder + entry.name
-            if entry.is_dir():
-                if f"{key}/".startswith(prefix) or prefix.startswith(f"{key}/"):
-                    yield from self._files(f"{key}/", prefix)
-            elif entry.is_file() and key.startswith(prefix):
-                yield key, entry
+            if key.startswith(prefix) and entry.is_dir():
+                yield from self._files(f"{key}/", prefix)
+            elif key.startswith(prefix) and entry.is_file():
+                yield entry
+
+
+def _stored(url: str, status: os.stat_result) -> StoredObject:
+    return StoredObject(url, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}")

@@ -1,14 +1,11 @@
-"""The two value objects of a store: one object in it, and how to reach a cloud.
-
-Belongs here: their fields and what they may hold. Does not belong here: what they become (`connection.py`).
-"""
+"""`StoredObject`, an object in a listing, and `S3Options`, how to reach a cloud."""
 
 from dataclasses import dataclass, field
 
 from clay_assets.storage.errors import Misconfigured
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # slots: a listing may hold a million of them
 class StoredObject:
     """One object as a listing saw it.
 
@@ -28,8 +25,8 @@ class StoredObject:
 class S3Options:
     """How to reach S3: the fields of dagster-aws's `S3Resource`, and `request_payer`.
 
-    What is left empty is found by the AWS SDK itself: `AWS_*` variables, `~/.aws`, the instance's role.
-    Of these `use_unsigned_session`, `max_attempts` and `verify` hold for `gs://` and `az://` as well.
+    The AWS SDK finds what is left empty: `AWS_*` variables, `~/.aws`, the instance's role.
+    `use_unsigned_session`, `max_attempts` and `verify` hold for `gs://` and `az://` as well.
 
     Attributes:
         use_unsigned_session: anonymous requests, for public buckets.
@@ -37,12 +34,12 @@ class S3Options:
         endpoint_url: of a server other than AWS, with its scheme.
         max_attempts: per request, the first one included, and the continuations of a download that breaks.
         profile_name: a profile of `~/.aws/config`.
-        use_ssl: https where `endpoint_url` does not say.
-        verify: whether the server's certificate is verified; None: as the SDK's settings say.
+        use_ssl: https where `endpoint_url` names no scheme.
+        verify: whether to verify the server's certificate; None: as the SDK's settings say.
         aws_access_key_id: with `aws_secret_access_key`.
         aws_secret_access_key: with `aws_access_key_id`.
         aws_session_token: of temporary credentials.
-        request_payer: whether the owner of these credentials pays for the transfer, as some buckets ask.
+        request_payer: whether the owner of these credentials pays for the transfer.
     """
 
     use_unsigned_session: bool = False

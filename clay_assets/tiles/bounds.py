@@ -1,7 +1,7 @@
-"""Where a tile lies on the ground, from its MGRS code alone.
+"""The bounds of a tile on the ground, from its MGRS code alone.
 
-Zone and latitude band give the UTM zone; two letters give the 100 km square within it, whose rows repeat
-every 2,000 km, so that the band decides which one is meant. Zones of odd shape (31V, 32V, Svalbard) need no
+Zone and latitude band give the UTM zone; two letters give the 100 km square in it. Row letters repeat every
+2,000 km, and the band tells which one is meant. Zones of irregular shape (31V, 32V, Svalbard) need no
 exception: the code names the zone in which the tile is gridded.
 """
 
@@ -14,13 +14,13 @@ import shapely
 from numpy.typing import NDArray
 
 BANDS = "CDEFGHJKLMNPQRSTUVWX"
-"""Latitude bands from 80° south, 8° each; the last is 12°."""
+"""Latitude bands from 80° S northwards, 8° each; the last has 12°."""
 
 COLUMNS = ("ABCDEFGH", "JKLMNPQR", "STUVWXYZ")
-"""Letters of the squares from 100 km easting, in zones 1, 2, 3 and every third one after."""
+"""Column letters from 100 km easting on, in zones 1, 2, 3; they repeat every three zones."""
 
 ROWS = "ABCDEFGHJKLMNPQRSTUV"
-"""Letters of the squares northwards; even zones begin with F at the equator."""
+"""Row letters northwards; at the equator, odd zones begin with A and even zones with F."""
 
 SQUARE = 100_000
 """Side of a square in metres."""
@@ -29,27 +29,27 @@ TILE = 109_800
 """Side of a Sentinel-2 tile in metres: from the square's north-west corner 9.8 km into its neighbours."""
 
 CYCLE = len(ROWS) * SQUARE
-"""After so many metres the row letters begin again."""
+"""Metres after which the row letters repeat."""
 
 Bounds = tuple[float, float, float, float]
 """West, south, east, north in metres of a UTM zone."""
 
 
 def utm_zone(tile: str) -> pyproj.CRS:
-    """The UTM zone that a tile is gridded in."""
+    """Returns the UTM zone in which a tile is gridded."""
     return pyproj.CRS.from_epsg((32600 if tile[2] >= "N" else 32700) + int(tile[:2]))
 
 
 def tile_bounds(tile: str) -> Bounds:
-    """The Sentinel-2 tile of this code, in metres of its UTM zone.
+    """Returns the bounds of a Sentinel-2 tile in metres of its UTM zone.
 
-    Tiles are snapped to multiples of 60 m, so that the real one may lie up to 60 m away.
+    Sentinel-2 snaps tiles to multiples of 60 m: the real bounds are up to 60 m away.
 
     Args:
         tile: MGRS code such as 27WXN.
 
     Raises:
-        ValueError: If there is no such column of squares in that zone.
+        ValueError: If the zone has no such column.
     """
     zone, band, column, row = int(tile[:2]), tile[2], tile[3], tile[4]
     columns = COLUMNS[(zone - 1) % 3]
@@ -64,14 +64,14 @@ def tile_bounds(tile: str) -> Bounds:
 
 @functools.cache
 def _band_centre(band: str) -> float:
-    """Northing of the middle of a latitude band, at its zone's central meridian."""
+    """Returns the northing of the middle of a latitude band, at the central meridian."""
     index = BANDS.index(band)
     latitude = -80 + 8 * index + (6 if band == "X" else 4)
     return float(_to_utm.transformer(f"31{band}").transform(3, latitude)[1])
 
 
 class _Transformers(threading.local):
-    """One transformer for each zone and thread: making one takes 4 ms, none may be shared."""
+    """One transformer per zone and thread: making one takes 4 ms, and threads must not share them."""
 
     def __init__(self) -> None:
         self.transformer = functools.lru_cache(maxsize=8)(self._make)
@@ -85,17 +85,17 @@ _to_utm = _Transformers()
 
 
 def overhang(tile: str, footprints: NDArray[np.object_]) -> NDArray[np.float64]:
-    """How far footprints reach out of their tile.
+    """Returns how far footprints reach out of their tile.
 
     Args:
         tile: MGRS code.
         footprints: (N,) shapely polygons in OGC:CRS84.
 
     Returns:
-        (N,) metres; 0 for a footprint inside, infinity for one that the tile's zone cannot show.
+        (N,) metres; 0 for a footprint inside, infinity for one outside the domain of the tile's UTM zone.
 
     Raises:
-        ValueError: If the code names no tile.
+        ValueError: If the zone has no such column.
     """
     west, south, east, north = tile_bounds(tile)
     corners, owners = shapely.get_coordinates(footprints, return_index=True)

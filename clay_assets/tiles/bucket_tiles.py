@@ -1,7 +1,4 @@
-"""The tiles of a bucket as a manifest: what `clay tiles` prints or writes.
-
-Not here: reading a manifest (`manifest`).
-"""
+"""Writes the tiles of a store as a manifest, for `clay tiles`. Reading one: `manifest`."""
 
 import sys
 import tempfile
@@ -11,7 +8,7 @@ from clay_assets.storage import StorageError, Store
 from clay_assets.tiles.code import TILE_CODE
 
 FOLDERS_NAMED = 10
-"""Folders that are no tiles, named in a message."""
+"""Folders other than tiles that a message names."""
 
 
 class OutputError(OSError):
@@ -19,11 +16,11 @@ class OutputError(OSError):
 
 
 def print_tiles(chips: Store, output: Path | None = None) -> None:
-    """Print the tiles that have a folder, sorted, in the manifest's format.
+    """Prints or writes the tiles that have a folder, sorted, one code a line.
 
     Args:
         chips: Holds one folder per tile.
-        output: File to replace; stdout where None.
+        output: File to replace; None: stdout.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -52,7 +49,7 @@ def print_tiles(chips: Store, output: Path | None = None) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Put a text in a file's place: whole, or not at all."""
+    """Replaces a file as a whole, and keeps its mode."""
     target = path.resolve()
     try:
         with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=".", delete=False) as new:

@@ -1,4 +1,4 @@
-"""What chips there are of a tile: a listing, not a reading, kept as `chip_inventory/{MGRS}.parquet`."""
+"""Lists the chips of a tile, without reading any; keeps the list as `chip_inventory/{MGRS}.parquet`."""
 
 import io
 from collections.abc import Sequence
@@ -15,6 +15,9 @@ from clay_assets.tiles.code import TILE_CODE
 
 CHIP_SUFFIXES = (".tif", ".tiff")
 
+NUMBERS = 10**18
+"""More than a chip's number within its tile and date."""
+
 INVENTORY = pa.schema(
     [
         pa.field("source_url", pa.string(), nullable=False),
@@ -22,7 +25,7 @@ INVENTORY = pa.schema(
         pa.field("etag", pa.string(), nullable=False),
     ]
 )
-"""One row for each chip that the listing showed, in the order of date, then chip number."""
+"""One row per listed chip, in the order of date, then chip number."""
 
 
 class InventoryMissing(LookupError):
@@ -40,9 +43,9 @@ class Inventory:
     """The objects under a tile's folder.
 
     Attributes:
-        chips: GeoTIFFs by their names, in the order of date, then chip number. One with a name that is no
-            chip's stands at the end; reading it gives it a recorded skip.
-        others: Objects of other kinds (side files, manifests), which are ignored here.
+        chips: GeoTIFFs in the order of date, then chip number, by their names. Those whose name is not a
+            chip's come last; reading one records a skip.
+        others: Objects of other kinds (side files, manifests), which are ignored.
     """
 
     chips: tuple[StoredObject, ...]
@@ -50,14 +53,14 @@ class Inventory:
 
 
 def list_chips(store: Store, tile: str) -> Inventory:
-    """List a tile: one LIST request per 1,000 objects.
+    """Lists a tile: one LIST request per 1,000 objects.
 
     Args:
         store: Holds one folder per tile.
         tile: MGRS code.
 
     Returns:
-        What there is; without chips where the tile has no folder.
+        The inventory; empty where the tile has no folder.
 
     Raises:
         StorageError: If the store cannot be listed.
@@ -65,14 +68,24 @@ def list_chips(store: Store, tile: str) -> Inventory:
     found = store.list(f"{tile}/")
     chips = [item for item in found if item.url.lower().endswith(CHIP_SUFFIXES)]
     others = tuple(item for item in found if not item.url.lower().endswith(CHIP_SUFFIXES))
-    return Inventory(tuple(sorted(chips, key=_order)), others)
+    chips.sort(key=_order)
+    return Inventory(tuple(chips), others)
+
+
+def _order(chip: StoredObject) -> int:
+    """Sort key: date, then chip number. One integer, as tuples would take 100 MB for a million chips."""
+    try:
+        name = ChipName.parse(chip.url)
+    except ChipRejected:
+        return date.max.toordinal() * NUMBERS
+    return name.date.toordinal() * NUMBERS + name.number
 
 
 def require_tiles(store: Store) -> None:
-    """Tell tiles without chips from a wrong address: one tile with a folder is enough.
+    """Raises unless a tile has a folder: tells tiles without chips from a wrong address.
 
     Raises:
-        NoTiles: If there is none.
+        NoTiles: If no tile has a folder.
         StorageError: If the store cannot be listed.
     """
     if not any(TILE_CODE.fullmatch(name) for name in store.folders()):
@@ -82,21 +95,13 @@ def require_tiles(store: Store) -> None:
         )
 
 
-def _order(chip: StoredObject) -> tuple[date, int, str]:
-    try:
-        name = ChipName.parse(chip.url)
-    except ChipRejected:
-        return date.max, 0, chip.url
-    return name.date, name.number, chip.url
-
-
 def inventory_key(tile: str) -> str:
-    """Key of a tile's inventory in the work store."""
+    """Returns the key of a tile's inventory in the work store."""
     return f"chip_inventory/{tile}.parquet"
 
 
 def write_inventory(store: Store, tile: str, chips: Sequence[StoredObject]) -> None:
-    """Keep a tile's inventory, in place of an earlier one.
+    """Stores a tile's inventory, in place of an earlier one.
 
     Raises:
         StorageError: If it cannot be stored.
@@ -111,10 +116,10 @@ def write_inventory(store: Store, tile: str, chips: Sequence[StoredObject]) -> N
 
 
 def read_inventory(store: Store, tile: str) -> list[StoredObject]:
-    """The inventory of a tile, as it was written.
+    """Returns the stored inventory of a tile.
 
     Raises:
-        InventoryMissing: If there is none, or it is damaged, another version's or another tile's.
+        InventoryMissing: If there is none, or it is damaged, of another version or of another tile.
         StorageError: If it cannot be fetched.
     """
     where = store.url(inventory_key(tile))
@@ -140,5 +145,4 @@ def read_inventory(store: Store, tile: str) -> list[StoredObject]:
         raise InventoryMissing(
             f"the inventory at {where} is of {said}, expected {tile}: materialize chip_inventory again"
         )
-    rows = table.to_pylist()
-    return [StoredObject(row["source_url"], row["size"], row["etag"]) for row in rows]
+    return list(map(StoredObject, *(column.to_pylist() for column in table.columns)))

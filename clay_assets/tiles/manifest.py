@@ -1,7 +1,7 @@
-"""The tiles of interest: a text file of MGRS codes becomes the partitions of every asset.
+"""Reads the manifest: a text file of the MGRS codes that become the partitions of every asset.
 
 Partitions are static, because a static key can be materialized from the command line on a fresh machine;
-they are sorted, because a range of partitions then means neighbouring tiles.
+they are sorted, so that a range of partitions means neighbouring tiles.
 https://docs.dagster.io/guides/build/partitions-and-backfills/partitioning-assets
 """
 
@@ -11,24 +11,20 @@ from clay_assets.tiles.code import TILE_CODE
 
 
 class ManifestError(ValueError):
-    """A manifest of tiles cannot be read; the message names each bad line."""
+    """The manifest cannot be read; the message names each bad line."""
 
 
 def read_tiles(path: Path) -> list[str]:
-    """Tiles of a manifest.
+    """Returns the tiles of a manifest, sorted and without duplicates.
 
     Args:
-        path: Text file, one MGRS code a line; `#` begins a comment, blank lines are passed over.
-
-    Returns:
-        The codes, sorted, each once.
+        path: Text file, one MGRS code a line; `#` begins a comment, blank lines are skipped.
 
     Raises:
-        ManifestError: If the file is missing, not text or names no tile, or a line is no MGRS code; all of
-            these are named.
+        ManifestError: If the file is missing, not text or without tiles, or lines are no MGRS codes.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin with a mark
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin with a byte order mark
     except FileNotFoundError:
         raise ManifestError(
             f"no tile manifest at {path.absolute()}: write one MGRS code a line, for example with"

@@ -76,4 +76,4 @@ def test_a_listing_takes_under_1_500_bytes_per_object() -> None:
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert listed_memory(done.stdout) / 20_000 < 1_500
+    assert listed_memory(done.stdout) / 20_000 < 600

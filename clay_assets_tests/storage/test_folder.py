@@ -161,7 +161,7 @@ def test_putting_a_file_where_a_folder_is_leaves_nothing_behind(tmp_path: Path) 
     (tmp_path / "store" / "taken").mkdir(parents=True)
     (tmp_path / "local").write_bytes(b"new")
 
-    with pytest.raises(StorageError, match=r"taken is not a file"):
+    with pytest.raises(StorageError, match=r"taken: Is a directory: it is not a file"):
         Store(tmp_path / "store").put("taken", tmp_path / "local")
 
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["taken"]

@@ -1,0 +1,166 @@
+"""Exceptions of obstore and boto3 → this package's errors, with cause and remedy.
+
+obstore has retried by then. Messages are built from the server's code and text, credentials are struck out,
+and the original exceptions are not chained, because they hold the request.
+"""
+
+import re
+
+from clay_assets.storage.errors import (
+    AccessDenied,
+    BucketMissing,
+    Misconfigured,
+    ObjectChanged,
+    ObjectMissing,
+    StorageError,
+    StoreDenied,
+    TransferFailed,
+)
+from clay_assets.storage.types import S3Options
+
+CREDENTIALS = {
+    "s3": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or the store's own fields; "
+    "for a public bucket set use_unsigned_session.",
+    "gs": "Set GOOGLE_APPLICATION_CREDENTIALS, or run gcloud auth application-default login; "
+    "for a public bucket set use_unsigned_session.",
+    "az": "Set AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN; "
+    "for a public container set use_unsigned_session.",
+}
+ENDPOINT = {
+    "s3": "Check AWS_ENDPOINT_URL_S3 or endpoint_url, and the network.",
+    "gs": "Check STORAGE_EMULATOR_HOST, if it is set, and the network.",
+    "az": "Check AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ENDPOINT, and the network.",
+}
+
+
+class NotPartial(StorageError):
+    """The server answers a range request as if it were for the whole object."""
+
+
+class BrokenAnswer(TransferFailed):
+    """The answer is cut, too long, or not of the object that the server has: worth another request."""
+
+
+class CutShort(BrokenAnswer):
+    """The body ended early, and obstore's requests for the rest failed."""
+
+
+REGION = "Set AWS_REGION or region_name to the bucket's region."
+DENIED = (
+    "These credentials may not do this (used are s3:ListBucket, GetObject, PutObject, AbortMultipartUpload, "
+    "DeleteObject or their like), or there is no such object and they may not list the bucket. {credentials}"
+)
+# What the server answers: its error code, or the HTTP status where the answer has no body, as that to a HEAD.
+# S3 and Google Cloud: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+# Azure: https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
+SERVER_SIDE: tuple[tuple[str, type[StorageError], str], ...] = (
+    (
+        "NoSuchBucket|ContainerNotFound",
+        BucketMissing,
+        "Check the bucket's name and the endpoint, or create the bucket.",
+    ),
+    ("ResourceNotFound", BucketMissing, "There is no such container, or it is not public. {credentials}"),
+    ("InvalidAccessKeyId", StoreDenied, "The server does not know this access key. {credentials}"),
+    ("SignatureDoesNotMatch", StoreDenied, "The secret key does not belong to the access key. {credentials}"),
+    ("AuthenticationFailed", StoreDenied, "The account key or token is not valid. {credentials}"),
+    ("PublicAccessNotPermitted", StoreDenied, "The container is not public. {credentials}"),
+    ("ExpiredToken", StoreDenied, "The temporary credentials have expired: renew them."),
+    ("InvalidToken", StoreDenied, "The session token is not valid. {credentials}"),
+    ("RequestTimeTooSkewed", StoreDenied, "This machine's clock is wrong: set it."),
+    ("UserProjectMissing", StoreDenied, "The bucket is requester-pays, which is supported for S3 only."),
+    ("InvalidObjectState|BlobArchived", AccessDenied, "The object is archived: restore it first."),
+    ("EntityTooLarge", StorageError, "The server takes no object, or no part of one, of this size."),
+    ("InvalidBucketName|InvalidResourceName", Misconfigured, "Correct the name of the bucket or container."),
+    ("PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint.*", Misconfigured, REGION),
+    (".* 301", Misconfigured, REGION),
+    (".* 404", ObjectMissing, "There is no such object. If it was listed, it has been deleted since."),
+    (".* 412", ObjectChanged, "It changed since it was listed. List it again, and run again."),
+    (".* 400", StoreDenied, f"Usually expired credentials or another region. {{credentials}} {REGION}"),
+    (".* 401", StoreDenied, DENIED),
+    (".* 403", AccessDenied, DENIED),
+    (".* (408|429|5..)", TransferFailed, "The server is busy or failing: run again later."),
+    (".*", StorageError, ""),
+)
+# What obstore says where the server gave no usable answer.
+CLIENT_SIDE: tuple[tuple[str, type[StorageError], str], ...] = (
+    ("non-partial", NotPartial, ""),
+    ("list response", BrokenAnswer, "{endpoint}"),
+    ("response body error", CutShort, "{endpoint}"),
+    ("without LOCATION", Misconfigured, REGION),
+    ("Content-Range|Requested", BrokenAnswer, "The server cannot resume a transfer that broke. {endpoint}"),
+    ("ontent-Length", StorageError, "The server did not say how long it is. Use a server that does."),
+    ("nvalid path|ould not parse path", StorageError, "Rename or delete the object, or correct its name."),
+    ("must be specified", Misconfigured, "{credentials}"),
+    ("certificate|Certificate", TransferFailed, "If the certificate is your own, name it in AWS_CA_BUNDLE."),
+    ("redential|token|metadata", StoreDenied, "{credentials}"),
+    ("HTTP error|Client error", TransferFailed, "{endpoint}"),
+    ("", StorageError, ""),
+)
+
+SHORTEST_SECRET = 8  # characters; the "a" of a test server must not be struck out of every word
+# The part of a URL before the @, which may hold slashes; AWS access keys; signatures of Azure.
+SECRETS = re.compile(r"(?<=://)\S+(?=@)|\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b|(?<=[?&]sig=)[^&\s]+")
+
+
+def translate_error(error: Exception, url: str, options: S3Options, *, of_store: bool) -> Exception:
+    """Returns the error to raise for an exception of obstore or boto3.
+
+    Args:
+        error: any exception.
+        url: of the object or prefix.
+        options: of the store; their secrets are struck out of the message.
+        of_store: whether a refusal concerns the whole store, as that of a listing or a write does.
+
+    Returns:
+        A `StorageError`; `error` itself where it comes from elsewhere, so that bugs stay visible.
+    """
+    if isinstance(error, StorageError):
+        return error
+    scheme = url.partition(":")[0]
+    module = type(error).__module__.partition(".")[0]
+    kind: type[StorageError]
+    if isinstance(error, TimeoutError):  # of `interruption`
+        kind, cause, remedy = TransferFailed, f"{error}", ENDPOINT[scheme]
+    elif module in ("botocore", "boto3") or (isinstance(error, ValueError) and "path" not in f"{error}"):
+        cause = f"{error}" or type(error).__name__
+        denied = re.search("Credential|Profile|Token|SSO|Login", type(error).__name__)
+        kind, remedy = (
+            (StoreDenied, "{credentials}")
+            if denied
+            else (Misconfigured, "Correct the store's address or its settings.")
+        )
+    elif module == "obstore" or isinstance(error, (FileNotFoundError, ValueError)):
+        kind, cause, remedy = _of_obstore(f"{error}")
+        if kind is AccessDenied and remedy is DENIED and of_store:
+            kind = StoreDenied
+    else:
+        return error
+    for secret in (options.aws_secret_access_key, options.aws_session_token, options.aws_access_key_id):
+        if secret and len(secret) >= SHORTEST_SECRET:
+            cause = cause.replace(secret, "***")
+    remedy = remedy.format(credentials=CREDENTIALS[scheme], endpoint=ENDPOINT[scheme])
+    return kind(f"{url}: {SECRETS.sub('***', cause).rstrip('.')}. {remedy}".rstrip())
+
+
+def _of_obstore(text: str) -> tuple[type[StorageError], str, str]:
+    """Class, cause and remedy of an error of obstore, whose text quotes the server's answer."""
+    text, _, debug = text.partition("\n\nDebug source:")
+    request = re.search(r"Error performing ([A-Z]+ [^\s?]+)", text)
+    asked = request[1] if request else "the request"
+    status = re.search(r"(?:status code: |\(code: )(\d{3})", text)
+    if status:
+        code, message = (
+            re.search(rf"<{name}>(.*?)</{name}>", text, re.DOTALL) for name in ("Code", "Message")
+        )
+        answer = f"{code[1] if code else ''} {status[1]}"
+        kind, remedy = next(entry[1:] for entry in SERVER_SIDE if re.match(f"{entry[0]}( |$)", answer))
+        said = " ".join(message[1].split()) if message else "without a message"
+        cause = f"the server answered {asked} with {code[1] if code else status[1]}, {said}"
+        return kind, f"{cause}, in every attempt" if kind is TransferFailed else cause, remedy
+    reason = text.rpartition(" - ")[2]
+    causes = re.findall(r'message: "([^"]+)"|(Invalid\w*Certificate\w*\(\s*\w+)|kind: (\w+)', debug)
+    detail = next((cause for found in reversed(causes) for cause in found if cause), "")
+    kind, remedy = next(entry[1:] for entry in CLIENT_SIDE if re.search(entry[0], f"{reason} {detail}"))
+    if issubclass(kind, TransferFailed):
+        return kind, f"{asked} failed in every attempt: {reason} ({detail})", remedy
+    return kind, reason, remedy
