@@ -119,7 +119,10 @@ def connect(scheme: str, bucket: str, options: S3Options) -> S3Store | GCSStore 
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")  # as Google's own libraries take it
     if emulator and scheme == "gs":
         config = {"base_url": emulator if "://" in emulator else f"http://{emulator}", "bearer_token": "-"}
-    return kind(bucket, config=config, client_options=_client(options.verify), retry_config=retries)
+    client: GCSStore | AzureStore = kind(
+        bucket, config=config, client_options=_client(options.verify), retry_config=retries
+    )
+    return client
 
 
 def _connect_s3(bucket: str, options: S3Options, retries: "RetryConfig") -> S3Store:

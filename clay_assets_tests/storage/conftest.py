@@ -1,4 +1,4 @@
-"""Stores on each kind of place, and an environment that neither helps nor hinders a test."""
+"""A store of each kind, and an environment without the machine's cloud settings."""
 
 import os
 import uuid
@@ -16,7 +16,7 @@ CLOUDS = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_")
 
 @pytest.fixture(autouse=True)
 def no_credentials_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Neither the developer's cloud settings nor a cloud machine's role can help or hinder a test."""
+    """Hides the developer's cloud settings and the role of a cloud machine."""
     for name in [name for name in os.environ if name.startswith(CLOUDS)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

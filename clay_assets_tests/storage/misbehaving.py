@@ -1,7 +1,4 @@
-"""HTTP servers on loopback that answer as a test says.
-
-Belongs here: the server, and the answers that several tests give. What is asked of a store: the tests.
-"""
+"""HTTP servers on loopback whose answers a test chooses."""
 
 import re
 import threading
@@ -21,7 +18,7 @@ LISTED = StoredObject("s3://chips/a.tif", len(CONTENT), ETAG)
 
 @contextmanager
 def misbehaving(answer: Callable[[BaseHTTPRequestHandler, int], None]) -> Iterator[str]:
-    """Serves HTTP on loopback; `answer` gets each request and its number, from 1."""
+    """Serves HTTP on loopback; calls `answer` with each request and its number, from 1."""
     count = 0
 
     class Handler(BaseHTTPRequestHandler):

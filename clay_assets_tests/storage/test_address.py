@@ -1,4 +1,4 @@
-"""Which addresses and options are a store's."""
+"""Addresses and options that a store accepts or refuses."""
 
 import pytest
 

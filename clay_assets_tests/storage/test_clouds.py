@@ -1,4 +1,4 @@
-"""What differs between the clouds: how they are reached, and what they call a refusal."""
+"""What differs between the clouds: settings, and codes of refusals."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a store does wherever it is: asked of a folder and of every kind of server."""
+"""What every store does, tested on a folder and on each kind of server."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -91,7 +91,7 @@ def test_a_stored_file_replaces_the_earlier_one(store: Store, tmp_path: Path) ->
     assert store.read("27WXN.gpq") == local.read_bytes()
 
 
-def test_storing_a_file_that_is_not_there_is_the_callers_error(store: Store, tmp_path: Path) -> None:
+def test_storing_a_missing_file_raises_file_not_found(store: Store, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.gpq"):
         store.put("27WXN.gpq", tmp_path / "none.gpq")
 
@@ -117,7 +117,7 @@ def test_an_object_that_changed_after_the_listing_is_not_read(store: Store, tmp_
     assert store.read("1.tif") == b"after!"
 
 
-def test_an_object_that_is_not_there_is_named(store: Store) -> None:
+def test_a_missing_object_is_named(store: Store) -> None:
     for attempt in (store.read, store.stat, store.open):
         with pytest.raises(ObjectMissing, match=r"ghost\.tif") as raised:
             attempt("ghost.tif")
@@ -170,7 +170,7 @@ def test_a_store_can_be_a_single_object(
 @pytest.mark.parametrize(
     "name", ["../secret", "a/../../secret", "./a", "a\0b", "/etc/passwd", "s3://other/secret"]
 )
-def test_a_name_that_leads_out_of_the_store_is_refused(store: Store, name: str) -> None:
+def test_a_name_that_leaves_the_store_is_refused(store: Store, name: str) -> None:
     with pytest.raises(StorageError, match=r"cannot be a key|is not in the store"):
         store.read(name)
     with pytest.raises(StorageError, match=r"cannot be a key|is not in the store"):

@@ -20,7 +20,7 @@ from clay_assets.storage import (
 )
 from clay_assets.storage.folder import replacing
 
-NOBODY = 65534  # a user and a group that own nothing
+UNPRIVILEGED = 65534  # user and group `nobody`
 
 
 def test_a_missing_store_folder_is_named_and_a_missing_folder_in_it_is_empty(tmp_path: Path) -> None:
@@ -86,35 +86,35 @@ def test_links_out_of_the_folder_are_neither_listed_nor_followed(
 
 
 @pytest.fixture
-def folder_of_nobody() -> Iterator[Path]:
-    """A folder whose owner runs the test: root, whom no mode keeps out, becomes nobody for it."""
+def unprivileged_folder() -> Iterator[Path]:
+    """A folder owned by the user of the test, who is not root: no mode keeps root out."""
     is_root = os.geteuid() == 0
     with tempfile.TemporaryDirectory() as name:
         if is_root:
-            os.chown(name, NOBODY, NOBODY)
-            os.seteuid(NOBODY)
+            os.chown(name, UNPRIVILEGED, UNPRIVILEGED)
+            os.seteuid(UNPRIVILEGED)
         try:
             yield Path(name)
         finally:
             os.seteuid(os.getuid())
 
 
-def test_a_file_without_permissions_is_denied_alone_and_the_whole_folder_with_all_in_it(
-    folder_of_nobody: Path,
+def test_a_denied_file_or_tile_is_not_systemic_and_a_denied_store_is(
+    unprivileged_folder: Path,
 ) -> None:
-    store = Store(folder_of_nobody)
+    store = Store(unprivileged_folder)
     for key in ("27WXN/a.tif", "27WXN/b.tif", "27WXP/a.tif"):
         store.write(key, b"chip")
     listed = {found.url: found for found in store.list()}
-    (folder_of_nobody / "27WXN" / "a.tif").chmod(0)
-    (folder_of_nobody / "27WXP").chmod(0)
+    (unprivileged_folder / "27WXN" / "a.tif").chmod(0)
+    (unprivileged_folder / "27WXP").chmod(0)
 
     with pytest.raises(AccessDenied, match=r"a\.tif: Permission denied. Check the owner and mode") as file:
         store.read("27WXN/a.tif")
     with pytest.raises(AccessDenied, match=r"27WXP/: Permission denied. Check the owner and mode") as tile:
         store.list("27WXP/")
     assert store.read(listed[store.url("27WXN/b.tif")]) == b"chip"
-    folder_of_nobody.chmod(0)
+    unprivileged_folder.chmod(0)
     with pytest.raises(StoreDenied, match=r"Permission denied\. Check the owner and mode") as whole:
         store.list()
     assert (file.value.systemic, tile.value.systemic, whole.value.systemic) == (False, False, True)
@@ -130,7 +130,7 @@ def test_the_store_folder_itself_may_be_a_link(tmp_path: Path) -> None:
     assert store.read("a.tif") == b"chip"
 
 
-def test_what_is_not_a_file_is_not_read(tmp_path: Path) -> None:
+def test_folders_and_pipes_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "folder.tif").mkdir()
     os.mkfifo(tmp_path / "pipe.tif")  # opening it would wait for ever
     store = Store(tmp_path)
@@ -174,7 +174,7 @@ def test_stored_files_have_the_mode_that_the_umask_gives(tmp_path: Path) -> None
     assert (tmp_path / "stored").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_a_file_that_grows_while_it_is_read_is_not_taken_for_whole(tmp_path: Path) -> None:
+def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
     growing = tmp_path / "growing.tif"
     growing.write_bytes(bytes(32 << 20))
     finished = threading.Event()
@@ -185,7 +185,7 @@ def test_a_file_that_grows_while_it_is_read_is_not_taken_for_whole(tmp_path: Pat
                 file.write(b"more")
 
     def read_often() -> None:
-        """On a busy machine a whole read may fall between two writes; not fifty of them."""
+        """On a busy machine one read may fall between two writes, but not fifty of them."""
         for _ in range(50):
             Store(tmp_path).read("growing.tif")
 

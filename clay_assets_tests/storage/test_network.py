@@ -1,4 +1,4 @@
-"""Networks that break. The servers are real; that they misbehave is the point."""
+"""Transfers that break, busy servers, and headers of requests."""
 
 import time
 from dataclasses import replace
