@@ -50,9 +50,14 @@ RATES: Mapping[str, Rate] = {
 }
 """By argument name."""
 
-LOOKERS = 32
-LOOKS = 3
-"""Tiles surveyed at a time, and requests per tile of a tick: `benchmarks.tick`."""
+TILES_PER_TICK = 2_000
+SURVEYED_AT_ONCE = 32
+REQUESTS_PER_TILE = 3
+"""Of a tick: `clay_assets.dagster.automation`, `clay_assets.state.survey`, and requests if nothing is
+cached."""
+
+SENSOR_TICKS = 144
+"""A day: one every ten minutes."""
 
 PUTS_AND_LISTS = 16.5
 GETS_AND_HEADS = 8.6
@@ -92,9 +97,11 @@ def project(
     }
     total = sum(dollars.values())
     around_h = tiles * rates["around_s"] / 3600
-    tick_cpu = tiles * rates["tick_ms"] / 1000
-    tick_wait = tiles * LOOKS * rates["latency_ms"] / 1000 / LOOKERS
-    look_dollars = (rates["put_dollars"] + 2 * rates["get_dollars"]) / 1000
+    per_tick, ticks = min(tiles, TILES_PER_TICK), math.ceil(tiles / TILES_PER_TICK)
+    tick_cpu = per_tick * rates["tick_ms"] / 1000
+    tick_wait = per_tick * REQUESTS_PER_TILE * rates["latency_ms"] / 1000 / SURVEYED_AT_ONCE
+    # Of a sensor's tick: one LIST per tile, and the results and published files of all tiles, 1,000 a LIST.
+    lists = SENSOR_TICKS * (per_tick + 2 * math.ceil(tiles / 1000))
     return {
         "chips": f"{chips:,}, {chips * rates['chip_mb'] / 1e6:,.1f} TB to read",
         "a worker does": f"{limits[bound]:,.2f} chips/s, bound by {bound}",
@@ -109,9 +116,12 @@ def project(
         "beside the workers": f"{around_h:,.1f} core hours of Dagster, PostgreSQL and Ray:"
         f" {around_h / wall_h:,.1f} cores to keep pace",
         "a tick of the schedule": f"{max(tick_cpu, tick_wait):,.0f} s: {tick_cpu:,.0f} s of one core,"
-        f" {tick_wait:,.0f} s of waiting beside it; the limit is 60 s unless raised",
-        "the sensor, every 10 minutes": f"{144 * tiles * LOOKS:,} requests a day,"
-        f" {144 * tiles * look_dollars:,.2f} $ a day",
+        f" {tick_wait:,.0f} s of waiting in parallel, for {per_tick:,} tiles; {ticks} ticks a day; the"
+        f" limit is"
+        " 60 s",
+        "the sensor, every 10 minutes": f"{lists:,} LISTs a day, {lists / 1000 * rates['put_dollars']:,.2f}"
+        " $ a"
+        f" day; each tile every {10 * ticks:,} minutes",
     }
 
 

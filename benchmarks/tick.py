@@ -1,12 +1,13 @@
-"""How long a tick of the schedule takes: surveying every tile of a manifest.
+"""How long a tick of the schedule takes: surveying tiles of a manifest.
 
     python -m benchmarks.tick --tiles 56000 --current 300
 
-Ticks of `new_imagery_daily`, evaluated as the code server does, over tiles with one chip each, the second of
-two. First a manifest of many tiles that have chips and no results, on a server of S3's listings that makes up
-its answers. Then tiles that are embedded and published, in a folder and on moto's S3. The servers are other
-processes on loopback; CPU is this one's. What a large manifest takes once it is embedded is projected from
-the latter: CPU, and waiting for answers, which is arithmetic.
+Two ticks of `new_imagery_daily` in one process, evaluated as the code server does: the first finds nothing in
+its cache, the second finds every tile. First over a manifest of many tiles that have chips and no results,
+whose tick surveys as many as a tick does; a server of S3's listings makes up the answers. Then over tiles
+that are embedded and published, one chip each, in a folder and on moto's S3. The servers are other processes
+on loopback; CPU is this one's. What a tick of embedded tiles takes is projected from these: CPU, and waiting
+for answers, which is arithmetic.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice, product
@@ -30,6 +32,7 @@ import dagster as dg
 
 from benchmarks.growth import DATE
 from clay_assets.dagster import build_defs
+from clay_assets.dagster.automation import DAILY_HOUR, TILES_PER_TICK
 from clay_assets.dagster.build import build_resources
 from clay_assets.demo.checkpoint import write_untrained_checkpoint
 from clay_assets.settings import Settings
@@ -38,23 +41,24 @@ from clay_assets.tiles.code import TILE_CODE
 from clay_assets_tests.geotiffs import chip_bytes, chip_name, chip_pixels
 from clay_assets_tests.s3_server import S3Bucket, client, serving
 
-COLUMNS = "ABCDEFGHJK"
-ROWS = "ABCDEFGHJKLMNPQ"
-SURVEYORS = 32
+CLIENT_THREADS = 32
 """`clay_assets.state.survey.WORKERS`: tiles surveyed at a time."""
 
+COLUMNS = "ABCDEFGHJK"
+ROWS = "ABCDEFGHJKLMNPQ"
 LISTING = (
     '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
-    "<Name>made-up</Name><Prefix>{prefix}</Prefix><KeyCount>1</KeyCount><MaxKeys>1000</MaxKeys>"
-    "<IsTruncated>false</IsTruncated>{held}</ListBucketResult>"
+    "<Name>made-up</Name><Prefix>{prefix}</Prefix><KeyCount>{count}</KeyCount><MaxKeys>1000</MaxKeys>"
+    "<IsTruncated>false</IsTruncated>{chips}</ListBucketResult>"
 )
 CHIP = (
-    "<Contents><Key>{prefix}2020-06-15/claytile_{tile}_20200615_v02_0001.tif</Key><Size>7400000</Size>"
+    "<Contents><Key>{prefix}2020-06-15/claytile_{tile}_20200615_v02_{number:04}.tif</Key><Size>7400000</Size>"
     "<LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>&quot;0&quot;</ETag></Contents>"
 )
 
-REQUESTS = 3
-"""For a current tile: a LIST of its chips, one read each of the ends of its results and its file."""
+REQUESTS = {"first": 3, "next": 1}
+"""Of a current tile: a LIST of its chips and, unless the state is cached, one read each of the footers of its
+results and its file."""
 
 
 def codes(count: int) -> list[str]:
@@ -79,24 +83,43 @@ def settings_for(root: Path, place: str, tiles: Sequence[str]) -> dict[str, str]
     }
 
 
-def tick(settings: Mapping[str, str]) -> dict[str, float]:
-    """Evaluate two ticks; returns the second's wall and CPU seconds and what it requests."""
+@dataclass(frozen=True)
+class Tick:
+    """What a tick took.
+
+    Attributes:
+        tiles: Tiles surveyed.
+        wall_s: Wall time.
+        cpu_s: CPU time of this process.
+        runs: Runs requested.
+    """
+
+    tiles: int
+    wall_s: float
+    cpu_s: float
+    runs: int
+
+
+def ticks(settings: Mapping[str, str]) -> list[Tick]:
+    """Evaluate the schedule's first tick of a day and the same tick again, now with a full cache."""
+    tiles = min(len(Path(settings["CLAY_TILES"]).read_text().split()), TILES_PER_TICK)
+    done = []
     with variables(settings), dg.instance_for_test() as instance:
         found = Settings.from_environment()
         defs = build_defs(settings=found)
         schedule = defs.resolve_schedule_def("new_imagery_daily")
-        with dg.build_schedule_context(
-            instance=instance,
-            scheduled_execution_time=datetime.now(UTC),
-            resources=build_resources(found),
-            repository_def=defs.get_repository_def(),
-        ) as context:
-            schedule.evaluate_tick(context)  # imports, and opens connections
-            wall, cpu = time.perf_counter(), time.process_time()
-            made = schedule.evaluate_tick(context)
-            spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
-    tiles = len(Path(settings["CLAY_TILES"]).read_text().split())
-    return {**spent, "tiles": tiles, "runs": len(made.run_requests or ())}
+        for _ in range(2):
+            with dg.build_schedule_context(
+                instance=instance,
+                scheduled_execution_time=datetime(2026, 10, 5, DAILY_HOUR, tzinfo=UTC),
+                resources=build_resources(found),
+                repository_def=defs.get_repository_def(),
+            ) as context:
+                wall, cpu = time.perf_counter(), time.process_time()
+                made = schedule.evaluate_tick(context)
+                wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            done.append(Tick(tiles, wall, cpu, len(made.run_requests or ())))
+    return done
 
 
 def embed(root: Path, settings: Mapping[str, str], tiles: Sequence[str]) -> None:
@@ -113,37 +136,45 @@ def embed(root: Path, settings: Mapping[str, str], tiles: Sequence[str]) -> None
     subprocess.run(command, env=environment, check=True, capture_output=True)
 
 
-def without_results(root: Path, tiles: Sequence[str]) -> dict[str, float]:
-    """A tick over tiles with chips, none of which is embedded."""
+def without_results(root: Path, tiles: Sequence[str], chips: int) -> list[Tick]:
+    """Ticks over tiles with chips, none of which is embedded."""
     receiving, sending = multiprocessing.Pipe(duplex=False)
-    server = multiprocessing.get_context("spawn").Process(target=serve_listings, args=(sending,), daemon=True)
+    context = multiprocessing.get_context("spawn")
+    server = context.Process(target=serve_listings, args=(sending, chips), daemon=True)
     server.start()
     try:
         bucket = S3Bucket(f"http://127.0.0.1:{receiving.recv()}", "made-up")
         with variables(bucket.environment):
-            return tick(settings_for(root, f"s3://{bucket.name}", tiles))
+            return ticks(settings_for(root, f"s3://{bucket.name}", tiles))
     finally:
         server.terminate()
         server.join()
 
 
-def serve_listings(sending: Connection) -> None:
-    """Answer LIST requests for a tile's chips with one chip, and others with nothing; sends its port."""
+def serve_listings(sending: Connection, chips: int) -> None:
+    """Answer LIST requests for a tile with so many chips, and others with nothing; sends its port."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             query = parse_qs(urlsplit(self.path).query)
+            if "list-type" not in query:  # an object
+                self.send_error(404)
+                return
             prefix = query.get("prefix", [""])[0]
             tile = prefix.strip("/").rpartition("/")[2]
-            held = CHIP.format(prefix=prefix, tile=tile) if TILE_CODE.fullmatch(tile) else ""
-            answer = LISTING.format(prefix=prefix, held=held).encode()
+            numbers = range(1, chips + 1) if TILE_CODE.fullmatch(tile) else ()
+            listed = "".join(CHIP.format(prefix=prefix, tile=tile, number=number) for number in numbers)
+            answer = LISTING.format(prefix=prefix, chips=listed, count=len(numbers)).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/xml")
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def log_message(self, *_: object) -> None: ...
 
@@ -152,22 +183,22 @@ def serve_listings(sending: Connection) -> None:
         http.serve_forever()
 
 
-def in_folder(root: Path, tiles: Sequence[str]) -> dict[str, float]:
-    """A tick over tiles that are current, in a folder."""
+def in_folder(root: Path, tiles: Sequence[str]) -> list[Tick]:
+    """Ticks over tiles that are current, in a folder."""
     settings = settings_for(root, str(root / "current"), tiles)
     embed(root, settings, tiles)
-    return tick(settings)
+    return ticks(settings)
 
 
-def on_s3(root: Path, tiles: Sequence[str]) -> dict[str, float]:
-    """A tick over tiles that are current, on S3."""
+def on_s3(root: Path, tiles: Sequence[str]) -> list[Tick]:
+    """Ticks over tiles that are current, on S3."""
     with serving() as endpoint:
         bucket = S3Bucket(endpoint, "tick")
         client(endpoint).create_bucket(Bucket=bucket.name)
         with variables(bucket.environment):
             settings = settings_for(root, f"s3://{bucket.name}", tiles)
             embed(root, settings, tiles)
-            return tick(settings)
+            return ticks(settings)
 
 
 @contextmanager
@@ -188,6 +219,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tiles", type=int, default=56_000, help="of the manifest")
+    parser.add_argument("--chips", type=int, default=480, help="of a tile without results")
     parser.add_argument("--current", type=int, default=300, help="tiles that are embedded and published")
     parser.add_argument("--latency", type=float, default=0.04, help="seconds of an S3 request")
     options = parser.parse_args()
@@ -196,22 +228,34 @@ def main() -> None:
         write_untrained_checkpoint(root / "tiny.ckpt", model_size="tiny")
         few = codes(options.current)
         rows = {
-            "S3, no results": without_results(root, codes(options.tiles)),
-            "folder, current": in_folder(root, few),
-            "S3, current": on_s3(root, few),
+            "S3, new, 1 chip": without_results(root, codes(options.tiles), 1),
+            f"S3, new, {options.chips} chips": without_results(root, codes(options.tiles), options.chips),
+            "folder, current, 1 chip": in_folder(root, few),
+            "S3, current, 1 chip": on_s3(root, few),
         }
-    for what, row in rows.items():
+    cpu: dict[str, dict[str, float]] = {}  # milliseconds a tile
+    for what, measured in rows.items():
+        cpu[what] = {}
+        for which, tick in zip(REQUESTS, measured, strict=True):
+            cpu[what][which] = 1000 * tick.cpu_s / tick.tiles
+            print(
+                f"measured   {what:24} {which:6}{tick.tiles:6,} tiles{tick.wall_s:7.1f} s"
+                f"{cpu[what][which]:7.2f} ms CPU a tile, {tick.runs:,} runs requested"
+            )
+    one, many, current = (cpu[what] for what in rows if what.startswith("S3"))
+    count = -(-options.tiles // TILES_PER_TICK)
+    tiles = min(options.tiles, TILES_PER_TICK)
+    for which, requests in REQUESTS.items():
+        core = tiles * (current[which] + many[which] - one[which]) / 1000
+        waiting = tiles * requests * options.latency / CLIENT_THREADS
         print(
-            f"measured   {what:20}{row['tiles']:8,.0f} tiles{row['wall_s']:9.1f} s"
-            f"{1000 * row['cpu_s'] / row['tiles']:8.2f} ms CPU a tile, {row['runs']:,.0f} runs requested"
+            f"projected  S3, current, {options.chips} chips   {which:6}{tiles:6,}"
+            f" tiles{max(core, waiting):7.1f} s:"
+            f" {core:.1f} s of one core and, beside it, {waiting:.1f} s of waiting; {count} such ticks for"
+            f" {options.tiles:,} tiles"
         )
-    cpu = options.tiles * rows["S3, current"]["cpu_s"] / options.current
-    waiting = options.tiles * REQUESTS * options.latency / SURVEYORS
-    print(
-        f"projected  {'S3, current':20}{options.tiles:8,} tiles{max(cpu, waiting):9.1f} s: {cpu:.0f} s of one"
-        f" core and, beside it, {waiting:.0f} s of waiting"
-    )
-    print(json.dumps({"benchmark": "tick", "rows": rows}))
+    found = {what: [asdict(tick) for tick in pair] for what, pair in rows.items()}
+    print(json.dumps({"benchmark": "tick", "rows": found}))
 
 
 if __name__ == "__main__":

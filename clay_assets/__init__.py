@@ -1,7 +1,7 @@
 """Embeddings of satellite imagery: chips in, one GeoParquet file per MGRS tile out.
 
-The public Python API; none of it imports Dagster. Each name is imported when it is first used, so that
-`import clay_assets` costs nothing. The Dagster code location is `clay_assets.definitions`.
+The public Python API, which does not import Dagster. Each name is imported when it is first used, so that
+`import clay_assets` is fast. The Dagster code location is `clay_assets.definitions`.
 """
 
 from importlib import import_module
@@ -24,7 +24,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the module holds
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any object of the module
     if name in _MODULES:
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

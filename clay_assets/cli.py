@@ -1,9 +1,8 @@
-"""The command `clay`: which tiles a bucket holds, and what is left to do of them.
+"""The command `clay`: lists a bucket's tiles, estimates the remaining work, and examines published files.
 
-Only what is asked before anything runs; running is Dagster's (`dagster asset materialize`, its UI). Answers
-go to stdout, everything else to stderr. `clay tiles … --output tiles.txt` replaces a manifest, and only once
-the answer is there: `> tiles.txt` would empty it first. Imports neither PyTorch nor Dagster: an answer should
-not take longer than asking the bucket.
+Dagster runs the pipeline, not this command. Answers go to stdout, everything else to stderr. `clay tiles …
+--output tiles.txt` replaces a manifest only after the listing succeeded; `> tiles.txt` would empty it first.
+Imports neither PyTorch nor Dagster, so that an answer takes little longer than asking the bucket.
 """
 
 import argparse
@@ -21,33 +20,30 @@ from clay_assets.cli_options import add_tiles
 from clay_assets.export import command as export_command
 from clay_assets.search import command as similar_command
 from clay_assets.settings import Settings, SettingsError
-from clay_assets.storage import S3Options, StorageError, Store
+from clay_assets.storage import StorageError, Store
 from clay_assets.tiles.bucket_tiles import FOLDERS_NAMED, OutputError, print_tiles
 from clay_assets.tiles.manifest import ManifestError, read_tiles
 from clay_assets.verify import command as verify_command
 
 if TYPE_CHECKING:
-    from clay_assets.embedding.encoders import EncoderSettings
     from clay_assets.results.target import Target
-    from clay_assets.state.states import TileState, TileStores
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        arguments: Without the program's name; the process's own if left out.
+        arguments: Without the program's name; the process's own by default.
 
     Returns:
-        The exit status: 0, or 2 where there is no answer and stderr says why; 1 of `clay verify` where
-        something is wrong.
+        The exit status: 0; 2 if it failed, for a reason given on stderr; 1 if `clay verify` found faults.
     """
     parsed = _parser().parse_args(arguments)
-    # As Dagster does for its commands: what stands in `.env` here wins over the environment.
+    # As for Dagster's commands, `.env` in the working directory takes precedence over the environment.
     os.environ.update({name: value for name, value in dotenv_values(".env").items() if value is not None})
     try:
         if parsed.command == "tiles":
-            options = _reading(_settings())
+            options = _settings().read_options
             store = Store(
                 parsed.where, replace(options, use_unsigned_session=True) if parsed.anonymous else options
             )
@@ -55,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif parsed.command == "prune":
             print_orphans(_settings(), remove=parsed.yes)
         elif parsed.command == "similar":
-            return similar_command.run(parsed, _settings().value("CLAY_OUTPUT_URI"))
+            return similar_command.run(parsed, _settings().output_uri)
         elif parsed.command == "verify":
             return _verify(parsed, _settings())
         elif parsed.command == "export":
-            return export_command.run(parsed, _settings().value("CLAY_OUTPUT_URI"))
+            return export_command.run(parsed, _settings().output_uri)
         else:
             print_estimate(_settings(), parsed.tiles)
         sys.stdout.flush()
@@ -72,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _settings() -> Settings:
-    """The settings; a warning about them is told like everything else."""
+    """The settings; prints warnings about them in this command's own form."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         settings = Settings.from_environment()
@@ -83,7 +79,7 @@ def _settings() -> Settings:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="clay", description="What a bucket of chips holds and what is left to do."
+        prog="clay", description="Show what a bucket of chips holds and what remains to be done."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     tiles = commands.add_parser(
@@ -99,15 +95,15 @@ def _parser() -> argparse.ArgumentParser:
     tiles.add_argument("--anonymous", action="store_true", help="send unsigned requests: for public buckets")
     estimate = commands.add_parser(
         "estimate",
-        help="say what is left to embed and how long it will take",
-        description="Say how many tiles are in which state, what is left to embed, and how long that takes at"
-        " the rate of earlier runs. CLAY_* and AWS_* variables, or .env, say where everything lies.",
+        help="count the chips that remain to be embedded and estimate how long that takes",
+        description="Count tiles by state and the chips that remain to be embedded, and estimate how long"
+        " that takes at the rate of earlier runs. CLAY_* and AWS_* variables, or .env, name the stores.",
     )
     add_tiles(estimate)
     prune = commands.add_parser(
         "prune",
-        help="name the published files of tiles that have no chips any more, or are not in the manifest",
-        description="Name the published files whose tiles have no chips any more or are not in the manifest.",
+        help="list published files of tiles without chips or outside of the manifest",
+        description="List the published files whose tiles no longer have chips or are not in the manifest.",
     )
     prune.add_argument("--yes", action="store_true", help="remove them")
     similar_command.add_parser(commands)
@@ -117,40 +113,39 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def print_estimate(settings: Settings, manifest: Path | None) -> None:
-    """Print what is left to do of a manifest's tiles, and how long it will take.
+    """Print the states of a manifest's tiles, the remaining chips, and how long they will take.
 
     Args:
         settings: Of the deployment.
-        manifest: File of tiles; the settings' where None.
+        manifest: File of tiles; None: that of the settings.
 
     Raises:
         ManifestError: If the manifest cannot be read.
-        SettingsError: If a setting means nothing.
         StorageError: If a store refuses.
     """
-    # What reads Parquet and GeoTIFF names takes most of a second to import.
+    # Modules that read Parquet and GeoTIFF names take most of a second to import.
     from clay_assets.state.estimate import outlook, state_table
     from clay_assets.state.orphans import orphaned_files
     from clay_assets.state.survey import survey
 
-    settings.check()
-    tiles = read_tiles(manifest or settings.manifest)
-    stores = _stores(settings)
-    print(f"clay: looking at {len(tiles)} tiles under {stores.chips.uri}", file=sys.stderr)
+    tiles = read_tiles(manifest or settings.tiles)
+    stores = settings.stores()
+    print(f"clay: checking {len(tiles)} tiles under {stores.chips.uri}", file=sys.stderr)
     states = survey(stores, tiles, _known_target(settings, stores.work), settings.version)
     print("\n".join([*state_table(states), "", *outlook(states)]))
-    orphans = orphaned_files(stores.output, tiles, _empty(states))
+    empty = [tile.tile for tile in states if tile.state == "empty"]
+    orphans = orphaned_files(stores.output, tiles, empty)
     if orphans:
         count = sum(map(len, orphans.values()))
         print(
             f"{count} published files are orphans: their tiles have no chips, or are not in the manifest"
-            f" ({', '.join(sorted(orphans)[:FOLDERS_NAMED])}). `clay prune` names them and removes them if"
-            f" asked."
+            f" ({', '.join(sorted(orphans)[:FOLDERS_NAMED])}). `clay prune` lists them, `clay prune --yes`"
+            " removes them."
         )
 
 
 def print_orphans(settings: Settings, *, remove: bool) -> None:
-    """Name the published files whose tiles have no chips or have left the manifest; remove them if asked.
+    """Print the published files whose tiles have no chips or are not in the manifest; optionally remove them.
 
     Args:
         settings: Of the deployment.
@@ -163,10 +158,10 @@ def print_orphans(settings: Settings, *, remove: bool) -> None:
     from clay_assets.state.orphans import orphaned_files
     from clay_assets.tiles.inventory import list_chips, require_tiles
 
-    stores = _stores(settings)
-    tiles = read_tiles(settings.manifest)
+    stores = settings.stores()
+    tiles = read_tiles(settings.tiles)
     require_tiles(stores.chips)  # under a wrong address every tile would look empty
-    published = orphaned_files(stores.output, (), ())  # all files: of no manifest
+    published = orphaned_files(stores.output, (), ())  # an empty manifest: all files
     empty = [tile for tile in tiles if tile in published and not list_chips(stores.chips, tile).chips]
     orphans = orphaned_files(stores.output, tiles, empty)
     for files in orphans.values():
@@ -180,41 +175,11 @@ def print_orphans(settings: Settings, *, remove: bool) -> None:
 
 
 def _verify(parsed: argparse.Namespace, settings: Settings) -> int:
-    stores = _stores(settings)
+    stores = settings.stores()
     if parsed.where:
         stores = replace(stores, output=Store(parsed.where))
-    settings.check()
-    tiles = read_tiles(parsed.tiles or settings.manifest)
-    return verify_command.run(parsed, stores, tiles, _encoder(settings), settings.version)
-
-
-def _stores(settings: Settings) -> "TileStores":
-    from clay_assets.state.states import TileStores
-
-    return TileStores(
-        Store(settings.value("CLAY_CHIPS_URI"), _reading(settings)),
-        Store(settings.value("CLAY_WORK_URI")),
-        Store(settings.value("CLAY_OUTPUT_URI")),
-    )
-
-
-def _reading(settings: Settings) -> S3Options:
-    """How chips and checkpoint are read."""
-    return S3Options(use_unsigned_session=settings.anonymous, request_payer=settings.request_payer)
-
-
-def _encoder(settings: Settings) -> "EncoderSettings":
-    from clay_assets.embedding.encoders import EncoderSettings
-
-    return EncoderSettings(
-        Store(settings.value("CLAY_CHECKPOINT"), _reading(settings)),
-        level=settings.value("CLAY_LEVEL"),
-        precision=settings.value("CLAY_PRECISION"),
-        device=settings.value("CLAY_DEVICE"),
-        batch_size=settings.value("CLAY_BATCH_SIZE"),
-        max_nodata=settings.max_nodata,
-        allow_untrained=settings.allow_untrained,
-    )
+    tiles = read_tiles(parsed.tiles or settings.tiles)
+    return verify_command.run(parsed, stores, tiles, settings.encoder(), settings.version)
 
 
 def _known_target(settings: Settings, work: Store) -> "Target | None":
@@ -222,11 +187,7 @@ def _known_target(settings: Settings, work: Store) -> "Target | None":
     from clay_assets.embedding.checkpoint_cache import CheckpointMissing
 
     try:
-        return _encoder(settings).known_target(work)
+        return settings.encoder().known_target(work)
     except CheckpointMissing as error:
-        print(f"clay: results at hand count as stale: {error}", file=sys.stderr)
+        print(f"clay: existing results count as stale: {error}", file=sys.stderr)
         return None
-
-
-def _empty(states: "Sequence[TileState]") -> list[str]:
-    return [look.tile for look in states if look.state == "empty"]

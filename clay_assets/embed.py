@@ -17,13 +17,13 @@ Address = str | PathLike[str]
 
 @dataclass(frozen=True)
 class EmbeddedTile:
-    """A tile that was embedded and published.
+    """An embedded and published tile.
 
     Attributes:
         url: Address of the published GeoParquet file.
         rows: Embeddings in it.
-        skipped: How many chips were skipped, by reason.
-        written: False where the file existed already, made from the same chips in the same way.
+        skipped: Number of skipped chips by reason.
+        written: False if the file existed already, made from the same chips in the same way.
     """
 
     url: str
@@ -48,21 +48,21 @@ def embed_tile(
 ) -> EmbeddedTile:
     """Embed the chips of a tile and write its GeoParquet file.
 
-    Chips that are current are not read again: results are kept in the same store, by the same rules, as those
-    of the Dagster assets. Shows a progress bar on a terminal.
+    Chips whose results are current are not read again. Results are kept in the same store and by the same
+    rules as those of the Dagster assets. Shows a progress bar on a terminal.
 
     Args:
         tile: MGRS code, e.g. `27WXN`.
         chips: Folder or `s3://bucket/prefix` that holds one folder per tile.
         checkpoint: Local path or `s3://` address of the checkpoint.
-        output: Where the published file goes.
-        work: Where results are kept between runs.
+        output: Folder or `s3://bucket/prefix` for the published file.
+        work: Folder or `s3://bucket/prefix` for results that are kept between runs.
         level: How much of a chip one vector describes; empty: the model's own default.
         precision: `auto` (bf16 where the hardware multiplies it natively), `fp32` or `bf16`.
         device: `auto`, `cpu`, `cuda`, `cuda:0`, or several: `cuda:0,cuda:1`.
-        version: Of the published file, for its name.
-        force: Embed every chip again, also those that are current.
-        allow_untrained: Whether vectors of weights that were never trained may be made.
+        version: Version of the published file, part of its name.
+        force: Embed every chip again, even if its results are current.
+        allow_untrained: Whether to embed with weights that were never trained.
 
     Returns:
         The published file.
@@ -70,7 +70,7 @@ def embed_tile(
     Raises:
         NoUsableChips: If the tile has no usable chips.
         StorageError: If an address cannot be read or written, or the checkpoint is missing.
-        CheckpointError: If the file is no checkpoint of a model that is supported.
+        CheckpointError: If the file is not a checkpoint of a supported model.
         SettingsError: If an argument is invalid.
         UntrainedWeights: If the checkpoint's weights were never trained.
         VersionMixed: If the output holds files of this version of another checkpoint or level.

@@ -1,69 +1,34 @@
-"""The settings of a deployment, from `CLAY_*` environment variables and their defaults.
+"""The settings of a deployment: the name, default, form and description of each environment variable.
 
-The only place of the package that reads them, once, when the code location is wired or the command `clay`
-starts. What an asset uses goes on as resource config under the variable's own name, so the Dagster UI says
-where a value is from. Others are read elsewhere: AWS_* by the AWS SDK, XDG_CACHE_HOME by `checkpoint_cache`,
-and what stands in `.env` comes in through Dagster or `cli`.
+Only this module of the package reads `CLAY_*` variables: once, when the code location is loaded or the
+command `clay` starts. The fields of Dagster's resources and the table in docs/settings.md are derived from
+it. Other variables are read elsewhere: AWS_* by the AWS SDK, XDG_CACHE_HOME by `embedding.checkpoint_cache`.
+Dagster and `cli` load `.env` into the environment first.
 """
 
-import math
 import os
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from clay_assets.storage import StorageError, Store
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from clay_assets.storage import S3Options, StorageError, Store
 from clay_model.spec import MODELS
 
-DEFAULTS: Mapping[str, str] = {
-    "CLAY_CHIPS_URI": "data/chips",
-    "CLAY_CHECKPOINT": "checkpoints/clay-small-70MT-1100T-10E.ckpt",
-    "CLAY_OUTPUT_URI": "data/embeddings",
-    "CLAY_WORK_URI": "data/work",
-    "CLAY_STAC_URI": "data/stac",
-    "CLAY_TILES": "tiles.txt",
-    "CLAY_LEVEL": "",
-    "CLAY_PRECISION": "auto",
-    "CLAY_DEVICE": "auto",
-    "CLAY_BATCH_SIZE": "auto",
-    "CLAY_VERSION": "1",
-    "CLAY_TILES_PER_RUN": "64",
-    "CLAY_OWNERS": "",
-    "CLAY_MAX_NODATA": "0.3",
-    "CLAY_ALLOW_UNTRAINED": "0",
-    "CLAY_REQUEST_PAYER": "0",
-}
-"""Every variable with its default, which serves a laptop with nothing set."""
-
-ADDRESSES = ("CLAY_CHIPS_URI", "CLAY_CHECKPOINT", "CLAY_OUTPUT_URI", "CLAY_WORK_URI", "CLAY_STAC_URI")
+if TYPE_CHECKING:
+    from clay_assets.embedding.encoders import EncoderSettings
+    from clay_assets.state.states import TileStores
 
 LEVELS = tuple(dict.fromkeys(level for spec in MODELS for level in spec.levels))
-"""Of either model; whether the checkpoint's model has a level is known when a run starts."""
+"""Levels of all models. A run refuses a level that the checkpoint's model does not have."""
 
-FORMS: Mapping[str, tuple[str, str]] = {
-    "CLAY_LEVEL": ("|".join(("", *LEVELS)), f"one of {', '.join(LEVELS)}, or nothing: the model's own"),
-    "CLAY_PRECISION": ("auto|fp32|bf16", "auto, fp32 or bf16"),
-    "CLAY_DEVICE": (
-        r"auto|free|(cpu|cuda)(:[0-9]+)?(, *(cpu|cuda)(:[0-9]+)?)*",
-        "auto, free, cpu, cuda or cuda:N (several: cuda:0,cuda:1)",
-    ),
-    "CLAY_BATCH_SIZE": ("auto|0*[1-9][0-9]*", "auto or a whole number from 1"),
-    "CLAY_VERSION": ("[0-9]{1,9}", "a whole number from 0"),
-    "CLAY_TILES_PER_RUN": ("[0-9]{1,9}", "a whole number from 0"),
-    "CLAY_OWNERS": (
-        r" *((team:[^,]+|[^@,\s]+@[^@,\s]+) *(, *|$))*",
-        "e-mail addresses or team:name, with commas between",
-    ),
-}
-"""The form of each value that is not a switch, a share or an address, and the same in words."""
-
-NO_SIGN_REQUEST = "AWS_NO_SIGN_REQUEST"
-"""As the AWS CLI's option `--no-sign-request`: chips and checkpoint are read without credentials."""
-
-YES, NO = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
+ENCODER_FIELDS = ("level", "precision", "device", "batch_size", "max_nodata", "allow_untrained")
+"""Settings that `EncoderSettings` and Dagster's `ClayEncoder` share by name."""
 
 
 class SettingsError(ValueError):
@@ -72,174 +37,211 @@ class SettingsError(ValueError):
     systemic = True
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the code location needs to know before any run.
+def _form(pattern: str, expected: str) -> BeforeValidator:
+    """Refuse text that does not match a pattern as a whole; `expected` describes the pattern."""
 
-    Attributes:
-        environment: The `CLAY_*` variables that are set, and `AWS_NO_SIGN_REQUEST`.
-    """
-
-    environment: Mapping[str, str]
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
-        """Take the variables that are set and not empty; warn of an unknown one that begins with CLAY_."""
-        ours = {name: value for name, value in environment.items() if name.startswith("CLAY_") and value}
-        unknown = sorted(set(ours) - set(DEFAULTS))
-        if unknown:  # perhaps misspelt, perhaps another program's
-            warnings.warn(f"no settings: {', '.join(unknown)}; there are {', '.join(DEFAULTS)}", stacklevel=2)
-        known = {name: value for name, value in ours.items() if name in DEFAULTS}
-        if environment.get(NO_SIGN_REQUEST):
-            known[NO_SIGN_REQUEST] = environment[NO_SIGN_REQUEST]
-        return cls(known)
-
-    def value(self, name: str) -> str:
-        """The variable's value, or its default."""
-        return self.environment.get(name, DEFAULTS[name])
-
-    def config(self, name: str) -> str:
-        """The same for resource config: by the variable's name if it is set, so that a run reads it anew."""
-        from dagster import EnvVar  # half a second, which the command line need not wait for
-
-        return EnvVar(name) if name in self.environment else DEFAULTS[name]
-
-    def check(self) -> None:
-        """Refuse what no run could use, all of it at once; reaches no network and imports no PyTorch.
-
-        Raises:
-            SettingsError: If a value is invalid.
-        """
-        wrong = []
-        looks = [partial(self._formed, name) for name in FORMS]
-        for look in looks + [partial(getattr, self, name) for name in CHECKED]:
-            try:
-                look()
-            except SettingsError as error:
-                wrong.append(str(error))
-        for name in ADDRESSES:
-            try:
-                Store(self.value(name))
-            except StorageError as error:  # does not repeat an address that may hold a secret
-                wrong.append(f"{name}: {error}")
-        if wrong:
-            raise SettingsError("\n".join(wrong))
-
-    @property
-    def manifest(self) -> Path:
-        """The file of tiles."""
-        return Path(self.value("CLAY_TILES"))
-
-    @property
-    def checkpoint(self) -> str:
-        """Address of the checkpoint, the same from whichever working directory it is named."""
-        return self._absolute(self.value("CLAY_CHECKPOINT"))
-
-    @property
-    def version(self) -> int:
-        """Version of the published files.
-
-        Raises:
-            SettingsError: If the value is no whole number from 0.
-        """
-        return int(self._formed("CLAY_VERSION"))
-
-    @property
-    def tiles_per_run(self) -> int:
-        """Tiles in one run of a backfill; 0: one run for all.
-
-        Raises:
-            SettingsError: If the value is no whole number from 0.
-        """
-        return int(self._formed("CLAY_TILES_PER_RUN"))
-
-    @property
-    def stac_uri(self) -> str:
-        """Where the STAC catalog goes.
-
-        Raises:
-            SettingsError: If that is below the published files: readers of a folder take every file for
-                Parquet.
-        """
-        return self._beside_output("CLAY_STAC_URI")
-
-    @property
-    def work_uri(self) -> str:
-        """Where inventories and results are kept between runs.
-
-        Raises:
-            SettingsError: If that is below the published files, as for `stac_uri`.
-        """
-        return self._beside_output("CLAY_WORK_URI")
-
-    def _beside_output(self, name: str) -> str:
-        place, output = self._absolute(self.value(name)), self._absolute(self.value("CLAY_OUTPUT_URI"))
-        if f"{place}/".startswith(f"{output}/"):
-            raise SettingsError(
-                f"{name} is {place}, which is below CLAY_OUTPUT_URI ({output}): readers of that folder take"
-                " every file for Parquet. Name a place beside it"
-            )
-        return self.value(name)
-
-    @staticmethod
-    def _absolute(address: str) -> str:
-        return address.rstrip("/") if "://" in address else str(Path(address).absolute())
-
-    @property
-    def max_nodata(self) -> float:
-        """Highest share of a chip's pixels without data, 0 to 1.
-
-        Raises:
-            SettingsError: If the value is no number from 0 to 1.
-        """
-        value = self.value("CLAY_MAX_NODATA")
-        try:
-            share = float(value)
-        except ValueError:
-            share = math.nan
-        if not 0 <= share <= 1:
-            raise _wrong("CLAY_MAX_NODATA", value, "a number from 0 to 1")
-        return share
-
-    @property
-    def allow_untrained(self) -> bool:
-        """Whether vectors of weights that were never trained may be made."""
-        return self._switch("CLAY_ALLOW_UNTRAINED", self.value("CLAY_ALLOW_UNTRAINED"))
-
-    @property
-    def anonymous(self) -> bool:
-        """Whether chips and checkpoint are read without credentials."""
-        return self._switch(NO_SIGN_REQUEST, self.environment.get(NO_SIGN_REQUEST, ""))
-
-    @property
-    def request_payer(self) -> bool:
-        """Whether the requester pays for reading chips and checkpoint."""
-        return self._switch("CLAY_REQUEST_PAYER", self.value("CLAY_REQUEST_PAYER").replace("requester", "1"))
-
-    @property
-    def owners(self) -> list[str]:
-        """Owners of the assets in Dagster's form: e-mail addresses, or `team:name`."""
-        return [owner.strip() for owner in self.value("CLAY_OWNERS").split(",") if owner.strip()]
-
-    @staticmethod
-    def _switch(name: str, value: str) -> bool:
-        if value.lower() not in YES | NO:
-            raise _wrong(name, value, "1 or 0")
-        return value.lower() in YES
-
-    def _formed(self, name: str) -> str:
-        value = self.value(name)
-        form, words = FORMS[name]
-        if not re.fullmatch(form, value):
-            raise _wrong(name, value, words)
+    def check(value: object) -> object:
+        if isinstance(value, str) and not re.fullmatch(pattern, value):
+            raise ValueError(f"expected {expected}")
         return value
 
-
-CHECKED = ("stac_uri", "work_uri", "max_nodata", "allow_untrained", "anonymous", "request_payer")
-"""Properties that refuse an invalid value when they are looked at."""
+    return BeforeValidator(check)
 
 
-def _wrong(name: str, value: str, expected: str) -> SettingsError:
-    default = DEFAULTS.get(name, "")
-    otherwise = f"unset it for {default!r}" if default else "unset it"
-    return SettingsError(f"{name} is {value!r}, expected {expected}: correct it, or {otherwise}")
+def _check_address(address: str) -> str:
+    try:
+        Store(address)
+    except StorageError as error:  # its message does not repeat an address that may hold a secret
+        raise ValueError(str(error)) from None
+    return address
+
+
+def _share(value: object) -> float:
+    try:
+        share = float(str(value))
+    except ValueError:
+        share = -1
+    if not 0 <= share <= 1:
+        raise ValueError("expected a number from 0 to 1")
+    return share
+
+
+Address = Annotated[str, BeforeValidator(_check_address)]
+Count = Annotated[int, _form("[0-9]{1,9}", "a whole number from 0")]
+Switch = Annotated[bool, _form("(?i:1|true|yes|on|0|false|no|off)", "1 or 0")]
+
+
+def _variable(field: str) -> str:
+    # As the AWS CLI's option `--no-sign-request`.
+    return "AWS_NO_SIGN_REQUEST" if field == "anonymous" else f"CLAY_{field.upper()}"
+
+
+class Settings(BaseModel):
+    """What the code location and the command line need to know before any run.
+
+    A field's alias is its environment variable. Use `from_environment`, which reports all errors at once.
+    """
+
+    model_config = ConfigDict(frozen=True, alias_generator=_variable)
+
+    chips_uri: Address = Field(
+        default="data/chips",
+        description="folder or `s3://`, `gs://`, `az://bucket/prefix` that holds one folder per tile",
+    )
+    checkpoint: Address = Field(
+        default="checkpoints/clay-small-70MT-1100T-10E.ckpt",
+        description="local path or `s3://` of the checkpoint",
+    )
+    output_uri: Address = Field(default="data/embeddings", description="where the published `.gpq` files go")
+    work_uri: Address = Field(
+        default="data/work", description="inventories and per-chip results between runs"
+    )
+    stac_uri: Address = Field(
+        default="data/stac", description="STAC Items and Collection; not below the published files"
+    )
+    tiles: Path = Field(
+        default=Path("tiles.txt"),
+        description="manifest: the tiles of interest, one MGRS code a line; the partitions",
+    )
+    level: Annotated[
+        str, _form("|".join(("", *LEVELS)), f"one of {', '.join(LEVELS)}, or nothing: the model's own")
+    ] = Field(
+        default="",
+        description="how much of a chip one vector describes; empty: the model's default. Clay v0: mean"
+        " (default, one vector), patch (16 x 16), group (6 x 16 x 16). Clay v1.5: cls (default), mean, patch"
+        " (32 x 32)",
+    )
+    precision: Annotated[str, _form("auto|fp32|bf16", "auto, fp32 or bf16")] = Field(
+        default="auto", description="auto (bf16 where the hardware multiplies it natively), fp32 or bf16"
+    )
+    device: Annotated[
+        str,
+        _form(
+            r"auto|free|(cpu|cuda)(:[0-9]+)?(, *(cpu|cuda)(:[0-9]+)?)*",
+            "auto, free, cpu, cuda or cuda:N (several: cuda:0,cuda:1)",
+        ),
+    ] = Field(
+        default="auto",
+        description="auto (every GPU, or the CPU), cpu, cuda, cuda:0; several: cuda:0,cuda:1; free: one that"
+        " no other run of the host uses",
+    )
+    batch_size: Annotated[str, _form("auto|0*[1-9][0-9]*", "auto or a whole number from 1")] = Field(
+        default="auto", description="windows per forward pass: auto, or a number from 1"
+    )
+    version: Count = Field(default=1, description="version of the published files, part of their names")
+    tiles_per_run: Count = Field(default=64, description="tiles in a run of a backfill; 0: one run for all")
+    max_nodata: Annotated[float, BeforeValidator(_share)] = Field(
+        default=0.3,
+        description="highest share of a chip's pixels without data, 0 to 1; chips with more are skipped",
+    )
+    allow_untrained: Switch = Field(
+        default=False, description="1: embed with weights that were never trained, to try the pipeline"
+    )
+    request_payer: Annotated[
+        Switch, BeforeValidator(lambda value: "1" if value == "requester" else value)
+    ] = Field(
+        default=False, description="1: pay for reading chips and checkpoint from requester-pays buckets"
+    )
+    anonymous: Switch = Field(
+        default=False, description="1: read chips and checkpoint without credentials, from public buckets"
+    )
+    owners: Annotated[
+        str,
+        _form(
+            r" *((team:[^,]+|[^@,\s]+@[^@,\s]+) *(, *|$))*",
+            "e-mail addresses or team:name, with commas between",
+        ),
+    ] = Field(default="", description="owners of the assets in Dagster, e.g. `team:eo`; several with commas")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Read the variables that are set and not empty; warn of unknown ones that begin with CLAY_.
+
+        Reaches no network and imports no PyTorch.
+
+        Raises:
+            SettingsError: If values are invalid; it names all of them.
+        """
+        ours = {
+            name: value for name, value in environment.items() if value and name.startswith(("CLAY_", "AWS_"))
+        }
+        unknown = sorted(name for name in ours if name.startswith("CLAY_") and name not in VARIABLES)
+        if unknown:  # misspelt, or another program's
+            expected = ", ".join(VARIABLES)
+            warnings.warn(f"unknown settings: {', '.join(unknown)}; expected {expected}", stacklevel=2)
+        try:
+            return cls.model_validate(ours)
+        except ValidationError as error:
+            refused = "\n".join(_refusal(details) for details in error.errors())
+        # Not in the handler: the context would be pydantic's error, which repeats values that may be secret.
+        raise SettingsError(refused)
+
+    @model_validator(mode="after")
+    def _check_places(self) -> Self:
+        output = absolute(self.output_uri)
+        for name in ("stac_uri", "work_uri"):
+            place = absolute(getattr(self, name))
+            if f"{place}/".startswith(f"{output}/"):
+                raise ValueError(
+                    f"{_variable(name)} is {place}, which is below CLAY_OUTPUT_URI ({output}): readers of"
+                    f" that"
+                    " folder take every file for Parquet. Name a place beside it"
+                )
+        return self
+
+    def config(self, name: str) -> Any:  # noqa: ANN401 - text or a number
+        """A field as resource config: as `EnvVar` if its variable is set, so that a run reads it anew."""
+        from dagster import EnvVar  # takes half a second, which the command line need not wait for
+
+        value = getattr(self, name)
+        return EnvVar(_variable(name)) if name in self.model_fields_set and isinstance(value, str) else value
+
+    @property
+    def read_options(self) -> S3Options:
+        """How to read chips and checkpoint."""
+        return S3Options(use_unsigned_session=self.anonymous, request_payer=self.request_payer)
+
+    def stores(self) -> "TileStores":
+        """The stores of chips, work and published files."""
+        from clay_assets.state.states import TileStores  # its package imports what reads Parquet
+
+        return TileStores(
+            Store(self.chips_uri, self.read_options), Store(self.work_uri), Store(self.output_uri)
+        )
+
+    def encoder(self) -> "EncoderSettings":
+        """The checkpoint and how to run it."""
+        from clay_assets.embedding.encoders import EncoderSettings
+
+        fields = {name: getattr(self, name) for name in ENCODER_FIELDS}
+        return EncoderSettings(Store(self.checkpoint, self.read_options), **fields)
+
+
+VARIABLES: Mapping[str, FieldInfo] = MappingProxyType(
+    {_variable(name): field for name, field in Settings.model_fields.items()}
+)
+"""The field of each environment variable."""
+
+
+def absolute(address: str) -> str:
+    """An address that does not depend on the working directory."""
+    return address.rstrip("/") if "://" in address else str(Path(address).absolute())
+
+
+def default_text(field: FieldInfo) -> str:
+    """A field's default, as one would write it into its variable."""
+    default = field.default
+    return str(int(default)) if isinstance(default, bool) else str(default)
+
+
+def _refusal(details: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    """One error of pydantic: got, expected, remedy."""
+    reason = str(details["ctx"]["error"])
+    if not details["loc"]:  # of several fields
+        return reason
+    name = str(details["loc"][0])
+    if not reason.startswith("expected"):
+        return f"{name}: {reason}"
+    default = default_text(VARIABLES[name])
+    remedy = f"unset it for {default!r}" if default else "unset it"
+    return f"{name} is {details['input']!r}, {reason}: correct it, or {remedy}"

@@ -204,7 +204,7 @@ def test_a_bug_in_planning_a_tile_fails_only_that_tile(scene: Scene, monkeypatch
             raise KeyError("a missing column")
         return plan_tile(work, tile, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("clay_assets.pipeline.plan_tile", plan)
+    monkeypatch.setattr("clay_assets.pipeline.planner.plan_tile", plan)
 
     assert errors(process(scene, TILES[:3])) == {TILES[0]: "", TILES[1]: "KeyError", TILES[2]: ""}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clay_assets.cli import main
-from clay_assets.settings import DEFAULTS
+from clay_assets.settings import Settings
 from clay_assets.state import TileStores
 from clay_assets.state.estimate import human_size, human_time
 from clay_assets.storage import Store
@@ -19,55 +19,46 @@ from clay_assets_tests.storage.misbehaving import misbehaving
 from clay_assets_tests.tile_scene import MadeUp, finish, know_checkpoint, put_chips
 
 
+def set_environment(monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str]) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture
 def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TileStores:
-    """Default places under an empty working directory, and nothing set."""
+    """The default stores under an empty working directory, without any variable set."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("CLAY_", "AWS_"))]:
         monkeypatch.delenv(name)
-    # `main` sets what `.env` says; setting and unsetting here makes monkeypatch put it back afterwards.
+    # `main` sets the variables of `.env`; setting and unsetting them here makes monkeypatch restore them.
     for name in ("CLAY_TILES", "CLAY_CHIPS_URI"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "data" / "chips").mkdir(parents=True)
     stores = TileStores(*(Store(f"data/{name}") for name in ("chips", "work", "embeddings")))
-    checkpoint = tmp_path / DEFAULTS["CLAY_CHECKPOINT"]
+    checkpoint = tmp_path / Settings().checkpoint
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"weights")
     know_checkpoint(stores.work, Store(checkpoint))
     return stores
 
 
-def clay(
-    *arguments: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own."""
-    command = [sys.executable, "-m", "clay_assets", *arguments]
-    return subprocess.run(
-        command,
-        env={**os.environ, **(environment or {})},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_tiles_of_a_bucket_are_printed_as_a_manifest_and_other_folders_named_apart(
-    bucket: S3Bucket, tmp_path: Path
+@pytest.mark.usefixtures("stores")
+def test_tiles_of_a_bucket_are_printed_as_a_manifest_and_other_folders_are_reported(
+    bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chips = bucket.store("02")
     for key in ("36MXB/2020-06-15/a.tif", "27WXN/b.tif", "logs/c.txt", "27WXI/d.tif", "README"):
-        chips.write(key, b"x")
+        bucket.store("02").write(key, b"x")
+    set_environment(monkeypatch, bucket.environment)
 
-    done = clay("tiles", bucket.uri("02"), environment=bucket.environment)
+    assert main(["tiles", bucket.uri("02")]) == 0
 
-    assert done.returncode == 0
-    assert done.stdout == "27WXN\n36MXB\n"
-    assert done.stderr == "clay: left out, for they are no MGRS codes: 27WXI, logs\n"
-    (tmp_path / "tiles.txt").write_text(done.stdout)
-    assert read_tiles(tmp_path / "tiles.txt") == ["27WXN", "36MXB"]
+    out, err = capsys.readouterr()
+    assert out == "27WXN\n36MXB\n"
+    assert err == "clay: left out, for they are no MGRS codes: 27WXI, logs\n"
+    Path("tiles.txt").write_text(out)
+    assert read_tiles(Path("tiles.txt")) == ["27WXN", "36MXB"]
 
 
 def test_tiles_of_a_folder_are_printed(stores: TileStores, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +68,7 @@ def test_tiles_of_a_folder_are_printed(stores: TileStores, capsys: pytest.Captur
     assert capsys.readouterr() == ("18HYB\n27WXN\n", "")
 
 
-def test_tiles_replace_a_manifest_only_once_they_are_known(
+def test_tiles_replace_a_manifest_only_after_a_successful_listing(
     stores: TileStores, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put_chips(stores, "27WXN", [1])
@@ -98,7 +89,7 @@ def test_tiles_replace_a_manifest_only_once_they_are_known(
     assert sorted(path.name for path in Path().iterdir()) == ["checkpoints", "data", "tiles.txt"]
 
 
-def test_a_manifest_that_cannot_be_written_is_said_in_words(
+def test_a_manifest_that_cannot_be_written_exits_with_a_message(
     stores: TileStores, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put_chips(stores, "27WXN", [1])
@@ -106,7 +97,7 @@ def test_a_manifest_that_cannot_be_written_is_said_in_words(
     assert capsys.readouterr().err == "clay: cannot write nowhere/tiles.txt: No such file or directory\n"
 
 
-def test_a_place_without_tiles_is_refused_with_what_lies_there(
+def test_a_folder_without_tiles_is_refused_and_its_contents_named(
     stores: TileStores, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put_chips(stores, "27WXN", [1])
@@ -134,7 +125,7 @@ def test_a_place_without_tiles_is_refused_with_what_lies_there(
     ],
 )
 @pytest.mark.usefixtures("stores")
-def test_what_is_wrong_is_said_in_words_with_status_2(
+def test_errors_exit_with_status_2_and_a_message(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: Sequence[str],
@@ -153,25 +144,31 @@ def test_what_is_wrong_is_said_in_words_with_status_2(
     assert "Traceback" not in err
 
 
-def test_a_misspelt_setting_is_named(
+def test_a_misspelt_setting_is_reported(
     stores: TileStores, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finish(stores, "27WXN")
     Path("tiles.txt").write_text("27WXN\n")
     monkeypatch.setenv("CLAY_CHIP_URI", "elsewhere")
     assert main(["estimate"]) == 0
-    assert capsys.readouterr().err.startswith("clay: no settings: CLAY_CHIP_URI; there are CLAY_CHIPS_URI,")
+    assert capsys.readouterr().err.startswith(
+        "clay: unknown settings: CLAY_CHIP_URI; expected CLAY_CHIPS_URI,"
+    )
 
 
-def test_a_bucket_that_is_not_there_is_said_in_words_without_a_traceback(bucket: S3Bucket) -> None:
-    done = clay("tiles", "s3://no-such-bucket-of-ours/chips", environment=bucket.environment)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("clay: s3://no-such-bucket-of-ours/chips: the server answered")
-    assert "Check the bucket's name" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.usefixtures("stores")
+def test_a_missing_bucket_exits_with_status_2_and_a_message(
+    bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_environment(monkeypatch, bucket.environment)
+    assert main(["tiles", "s3://no-such-bucket-of-ours/chips"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("clay: s3://no-such-bucket-of-ours/chips: the server answered")
+    assert "Check the bucket's name" in err
 
 
-def test_an_estimate_counts_what_is_left_at_the_rate_of_earlier_runs(
+def test_an_estimate_counts_the_remaining_chips_at_the_rate_of_earlier_runs(
     stores: TileStores, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for tile, seconds in (("27WXM", 2.0), ("27WXN", 20.0), ("27WXP", 98.0)):
@@ -183,7 +180,7 @@ def test_an_estimate_counts_what_is_left_at_the_rate_of_earlier_runs(
     assert main(["estimate"]) == 0
 
     out, err = capsys.readouterr()
-    assert err == f"clay: looking at 5 tiles under {Path('data/chips').absolute()}\n"
+    assert err == f"clay: checking 5 tiles under {Path('data/chips').absolute()}\n"
     rows = [line.split()[:6] for line in out.splitlines()]
     assert rows[:7] == [
         ["state", "tiles", "chips", "size", "to", "embed"],
@@ -195,30 +192,30 @@ def test_an_estimate_counts_what_is_left_at_the_rate_of_earlier_runs(
         [],
     ]
     assert out.splitlines()[7:] == [
-        "3,600 chips (40.0 kB) are left to embed.",
+        "3,600 chips (40.0 kB) remain to be embedded.",
         "Earlier runs embedded 0.5 chips a second: 60 chips of 3 tiles, with clay-v0-small on cpu.",
         "At that rate it takes 2.0 hours.",
     ]
 
 
-def test_an_estimate_without_earlier_runs_says_that_it_knows_no_rate(
+def test_an_estimate_without_earlier_runs_has_no_rate(
     stores: TileStores, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put_chips(stores, "27WXN", [1, 2])
     Path("mine.txt").write_text("27WXN\n")
     assert main(["estimate", "--tiles", "mine.txt"]) == 0
     out = capsys.readouterr().out
-    assert "2 chips (12 B) are left to embed." in out
-    assert "No earlier run of these tiles says how fast: embed one, and ask again." in out
+    assert "2 chips (12 B) remain to be embedded." in out
+    assert "The rate is unknown until one of these tiles has been embedded." in out
 
 
-def test_an_estimate_of_finished_tiles_says_that_nothing_is_left(
+def test_an_estimate_of_finished_tiles_says_that_nothing_remains(
     stores: TileStores, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finish(stores, "27WXN")
     Path("tiles.txt").write_text("27WXN\n")
     assert main(["estimate"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "Nothing is left to embed."
+    assert capsys.readouterr().out.splitlines()[-1] == "Nothing remains to be embedded."
 
 
 def test_an_estimate_reads_s3_and_dotenv(bucket: S3Bucket, tmp_path: Path) -> None:
@@ -234,37 +231,39 @@ def test_an_estimate_reads_s3_and_dotenv(bucket: S3Bucket, tmp_path: Path) -> No
     know_checkpoint(stores.work, bucket.store("clay.ckpt"))
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     (tmp_path / "tiles.txt").write_text("27WXN\n")
-    # As in `dagster dev`, the file wins over the environment.
-    done = clay("estimate", environment={"CLAY_CHIPS_URI": "s3://another/chips"}, cwd=tmp_path)
+    # As in `dagster dev`, the file takes precedence over the environment.
+    environment = {**os.environ, "CLAY_CHIPS_URI": "s3://another/chips"}
+    command = [sys.executable, "-m", "clay_assets", "estimate"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert bucket.uri("chips") in done.stderr
-    assert "Nothing is left to embed." in done.stdout
+    assert "Nothing remains to be embedded." in done.stdout
 
 
-def test_an_estimate_before_there_is_a_checkpoint_counts_what_is_to_embed_and_says_so(
+def test_an_estimate_without_a_checkpoint_counts_existing_results_as_stale(
     stores: TileStores, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finish(stores, "27WXN")
     put_chips(stores, "27WXP", [1])
     Path("tiles.txt").write_text("27WXN\n27WXP\n")
-    Path(DEFAULTS["CLAY_CHECKPOINT"]).unlink()
+    Path(Settings().checkpoint).unlink()
 
     assert main(["estimate"]) == 0
 
     out, err = capsys.readouterr()
-    assert "clay: results at hand count as stale: no checkpoint at" in err
+    assert "clay: existing results count as stale: no checkpoint at" in err
     assert [line.split()[:3] for line in out.splitlines()[1:3]] == [["new", "1", "1"], ["stale", "1", "3"]]
 
 
 def orphans_of(stores: TileStores) -> dict[str, str]:
-    """A current tile, one whose chips are gone, one that left the manifest, and a file of somebody else."""
+    """A current tile, one whose chips are deleted, one not in the manifest, and other programs' files."""
     for tile in ("27WXM", "27WXN", "27WXP"):
         finish(stores, tile)
     finish(stores, "27WXN", version=2)
     for chip in stores.chips.list("27WXN/"):
         stores.chips.delete(chip)
-    stores.output.write("notes/27WXN_20200615_20200615_v001.gpq", b"someone's")
-    stores.output.write("readme.txt", b"someone's")
+    stores.output.write("notes/27WXN_20200615_20200615_v001.gpq", b"other")
+    stores.output.write("readme.txt", b"other")
     Path("tiles.txt").write_text("27WXM\n27WXN\n28WDS\n")  # the last was never published
     name = "{}_20200615_20200615_v00{}.gpq".format
     return {
@@ -275,7 +274,7 @@ def orphans_of(stores: TileStores) -> dict[str, str]:
     }
 
 
-def test_published_files_whose_tiles_are_gone_are_named_by_the_estimate_and_removed_only_when_asked(
+def test_orphans_are_reported_by_the_estimate_and_removed_only_by_prune_yes(
     stores: TileStores, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = orphans_of(stores)
@@ -291,7 +290,7 @@ def test_published_files_whose_tiles_are_gone_are_named_by_the_estimate_and_remo
 
     orphans = sorted(url for kind, url in files.items() if kind != "current")
     assert "3 published files are orphans" in estimate
-    assert "(27WXN, 27WXP). `clay prune` names them" in estimate
+    assert "(27WXN, 27WXP). `clay prune` lists them" in estimate
     assert sorted(listed.out.splitlines()) == orphans
     assert listed.err == "clay: 3 files to remove; run `clay prune --yes` to do it\n"
     assert untouched == before
@@ -303,7 +302,7 @@ def test_published_files_whose_tiles_are_gone_are_named_by_the_estimate_and_remo
 
 
 @pytest.mark.parametrize("place", ["data/nowhere", "data/work"])
-def test_nothing_is_pruned_where_no_tile_has_chips_because_the_address_is_wrong(
+def test_nothing_is_pruned_under_a_wrong_address_of_chips(
     stores: TileStores, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
 ) -> None:
     orphans_of(stores)
@@ -323,7 +322,7 @@ def test_nothing_is_pruned_where_no_tile_has_chips_because_the_address_is_wrong(
 )
 @pytest.mark.parametrize("asked", ["tiles", "estimate"])
 @pytest.mark.usefixtures("stores")
-def test_how_s3_is_read_reaches_the_stores_of_chips_and_of_the_checkpoint(
+def test_read_options_reach_the_stores_of_chips_and_of_the_checkpoint(
     monkeypatch: pytest.MonkeyPatch, asked: str, variable: str, signed: bool, payer: str | None
 ) -> None:
     seen: dict[str, tuple[bool, str | None]] = {}
@@ -372,27 +371,31 @@ def test_the_command_imports_neither_dagster_nor_torch(stores: TileStores) -> No
     assert done.returncode == 0, done.stderr
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(stores: TileStores) -> None:
+def test_a_closed_pipe_is_not_an_error(stores: TileStores) -> None:
     put_chips(stores, "27WXN", [1])
-    # `true` is gone before the first line is written.
+    # `true` ends before the first line is written.
     pipeline = f"set -o pipefail; {sys.executable} -m clay_assets tiles data/chips | true"
     done = subprocess.run(["/bin/bash", "-c", pipeline], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_help_names_both_commands() -> None:
-    done = clay("--help")
-    assert done.returncode == 0
-    assert "print the tiles of a bucket as a manifest" in done.stdout
-    assert "what is left to embed and how long it will take" in done.stdout
-    assert clay().returncode == 2
+def test_help_describes_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as help_shown:
+        main(["--help"])
+    assert help_shown.value.code == 0
+    out = capsys.readouterr().out
+    assert "print the tiles of a bucket as a manifest" in out
+    assert "estimate how long" in out
+    with pytest.raises(SystemExit) as refused:
+        main([])
+    assert refused.value.code == 2
 
 
 @pytest.mark.parametrize(
     ("count", "text"),
     [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (999_960, "1000.0 kB"), (6_400_000_000_000, "6.4 TB")],
 )
-def test_sizes_are_told_in_decimal_units(count: int, text: str) -> None:
+def test_sizes_have_decimal_units(count: int, text: str) -> None:
     assert human_size(count) == text
 
 
@@ -400,5 +403,5 @@ def test_sizes_are_told_in_decimal_units(count: int, text: str) -> None:
     ("seconds", "text"),
     [(1, "0.1 minutes"), (90, "1.5 minutes"), (5400, "1.5 hours"), (1e7, "2,777.8 hours")],
 )
-def test_times_are_told_in_minutes_or_hours(seconds: float, text: str) -> None:
+def test_durations_are_in_minutes_or_hours(seconds: float, text: str) -> None:
     assert human_time(seconds) == text

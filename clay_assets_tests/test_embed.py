@@ -1,4 +1,4 @@
-"""`embed_tile`: what it returns and raises, that the assets make the same, and that it needs no Dagster."""
+"""`embed_tile`: its results and errors, equality with the assets, and independence of Dagster."""
 
 import os
 import subprocess
@@ -45,7 +45,7 @@ print(len(core))
 
 @pytest.fixture
 def chips(tmp_path: Path) -> Path:
-    """A folder with two chips of a tile and a text that calls itself one."""
+    """A folder with two chips of a tile and a text file named like one."""
     folder = tmp_path / "chips" / TILE / "2020-06-15"
     folder.mkdir(parents=True)
     (folder / chip_name(1)).write_bytes(good_chip())
@@ -61,7 +61,7 @@ def embed(chips: Path, checkpoint: Path, tile: str = TILE, **options: object) ->
     return embed_tile(tile, chips=chips, checkpoint=checkpoint, **(places | settings | options))  # type: ignore[arg-type]
 
 
-def test_a_tile_gives_its_file_its_rows_and_its_skips(chips: Path, tiny_checkpoint: Path) -> None:
+def test_a_tile_returns_its_file_its_rows_and_its_skips(chips: Path, tiny_checkpoint: Path) -> None:
     done = embed(chips, tiny_checkpoint)
 
     path = Path(done.url)
@@ -119,7 +119,7 @@ def test_the_assets_make_the_same_vectors(
     assert vectors[0].tobytes() == vectors[1].tobytes()
 
 
-def test_what_assets_of_the_same_stores_embedded_is_current(
+def test_another_version_is_published_without_embedding_again(
     chips: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = embed(chips, tiny_checkpoint)
@@ -141,7 +141,7 @@ def test_a_tile_of_bad_chips_raises_their_reasons(chips: Path, tiny_checkpoint: 
         embed(chips, tiny_checkpoint)
 
 
-def test_errors_that_stop_a_run_are_raised_as_they_are(chips: Path, tiny_checkpoint: Path) -> None:
+def test_errors_that_stop_a_run_are_raised_unchanged(chips: Path, tiny_checkpoint: Path) -> None:
     with pytest.raises(FolderMissing, match="elsewhere"):
         embed(chips.parent / "elsewhere" / "chips", tiny_checkpoint)
     with pytest.raises(StorageError, match=r"no checkpoint at .*none\.ckpt"):
@@ -156,7 +156,7 @@ def test_errors_that_stop_a_run_are_raised_as_they_are(chips: Path, tiny_checkpo
         embed(chips / TILE, tiny_checkpoint)
 
 
-def test_the_public_names_are_loaded_when_they_are_used() -> None:
+def test_the_public_names_are_imported_when_they_are_used() -> None:
     script = (
         "import sys, clay_assets; early = {'torch', 'pyarrow'} & set(sys.modules);"
         " names = [getattr(clay_assets, name) for name in clay_assets.__all__];"
@@ -168,7 +168,7 @@ def test_the_public_names_are_loaded_when_they_are_used() -> None:
         _ = clay_assets.nothing
 
 
-def test_everything_outside_of_the_dagster_folder_works_with_dagster_blocked(
+def test_everything_outside_of_the_dagster_package_works_without_dagster(
     chips: Path, tiny_checkpoint: Path
 ) -> None:
     """Imports every module of the core, and embeds a tile."""

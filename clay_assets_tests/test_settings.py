@@ -1,50 +1,95 @@
+"""Defaults, accepted and refused values of each setting; that docs/settings.md and Dagster show the same."""
+
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from clay_assets.settings import DEFAULTS, Settings, SettingsError
+from clay_assets.cli import main
+from clay_assets.dagster import ClayEncoder, build_defs
+from clay_assets.settings import ENCODER_FIELDS, VARIABLES, Settings, SettingsError, default_text
+from clay_assets.tiles.manifest import ManifestError
+from clay_assets_tests.embedding.scene import Scene
+
+SWITCHES = ("CLAY_ALLOW_UNTRAINED", "CLAY_REQUEST_PAYER", "AWS_NO_SIGN_REQUEST")
+ADDRESSES = ("CLAY_CHIPS_URI", "CLAY_CHECKPOINT", "CLAY_OUTPUT_URI", "CLAY_WORK_URI", "CLAY_STAC_URI")
+WRONG = [
+    *((name, "file:///data", "A store is a folder .* got scheme file://") for name in ADDRESSES),
+    *((name, "s3://", "got '' as the bucket's name; expected s3://bucket/prefix") for name in ADDRESSES),
+    *((name, "s3://AKIA12345678:hu/sh@b/x", "holds credentials.*set the variables") for name in ADDRESSES),
+    ("CLAY_STAC_URI", "data/embeddings/stac", "below CLAY_OUTPUT_URI .* Name a place beside it"),
+    ("CLAY_WORK_URI", "data/embeddings", "below CLAY_OUTPUT_URI .* Name a place beside it"),
+    ("CLAY_TILES", "none.txt", "no tile manifest at .*: write one MGRS code a line.*clay tiles"),
+    ("CLAY_TILES", "wrong.txt", "1 lines that are no MGRS tile, such as 27WXN:\n  line 1: 'Reykjavik'"),
+    ("CLAY_TILES", ".", "cannot be read as a text file of tiles"),
+    *(
+        ("CLAY_LEVEL", value, "expected one of mean, patch, group, cls, or nothing")
+        for value in ("median", "MEAN", "mean ", "mean,patch")
+    ),
+    *(("CLAY_PRECISION", value, "expected auto, fp32 or bf16") for value in ("fp16", "float32", "FP32", "8")),
+    *(
+        ("CLAY_DEVICE", value, "expected auto, free, cpu, cuda or cuda:N")
+        for value in ("gpu", "cuda:", "cuda:x", "cuda:-1", "cuda;cpu", "0", "cuda:0,")
+    ),
+    *(
+        ("CLAY_BATCH_SIZE", value, "expected auto or a whole number from 1")
+        for value in ("0", "-1", "1.5", "many", "00")
+    ),
+    *(
+        (name, value, "expected a whole number from 0")
+        for name in ("CLAY_VERSION", "CLAY_TILES_PER_RUN")
+        for value in ("-1", "v1", "1.0", "6e1", "0x1", " 1", "9" * 5000)
+    ),
+    *(
+        ("CLAY_OWNERS", value, "expected e-mail addresses or team:name")
+        for value in ("me", "team:", "a@b team:eo", "@b")
+    ),
+    *(
+        ("CLAY_MAX_NODATA", value, "expected a number from 0 to 1")
+        for value in ("-0.1", "1.1", "30 %", "nan", "inf")
+    ),
+    *((name, "maybe", "expected 1 or 0") for name in SWITCHES),
+]
+"""A setting, a wrong value of it, and a pattern of the message."""
 
 
-def test_nothing_set_means_the_defaults_of_the_contract() -> None:
-    settings = Settings.from_environment({})
-
-    assert {name: settings.value(name) for name in DEFAULTS} == {
-        "CLAY_CHIPS_URI": "data/chips",
-        "CLAY_CHECKPOINT": "checkpoints/clay-small-70MT-1100T-10E.ckpt",
-        "CLAY_OUTPUT_URI": "data/embeddings",
-        "CLAY_WORK_URI": "data/work",
-        "CLAY_STAC_URI": "data/stac",
-        "CLAY_TILES": "tiles.txt",
-        "CLAY_LEVEL": "",  # the model's own
-        "CLAY_PRECISION": "auto",
-        "CLAY_DEVICE": "auto",
-        "CLAY_BATCH_SIZE": "auto",
-        "CLAY_VERSION": "1",
-        "CLAY_TILES_PER_RUN": "64",
-        "CLAY_OWNERS": "",
-        "CLAY_MAX_NODATA": "0.3",
-        "CLAY_ALLOW_UNTRAINED": "0",
-        "CLAY_REQUEST_PAYER": "0",
-    }
-    assert (settings.max_nodata, settings.allow_untrained) == (0.3, False)
-    assert (settings.anonymous, settings.request_payer) == (False, False)
-    assert (settings.manifest, settings.version, settings.tiles_per_run) == (Path("tiles.txt"), 1, 64)
+@pytest.fixture(autouse=True)
+def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory with manifests."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiles.txt").write_text("27WXN\n")
+    Path("wrong.txt").write_text("Reykjavik\n")
 
 
-def test_variable_that_is_set_goes_on_by_its_name_and_others_by_their_default() -> None:
-    settings = Settings.from_environment({"CLAY_LEVEL": "patch", "CLAY_DEVICE": "", "HOME": "/root"})
-
-    assert settings.value("CLAY_LEVEL") == "patch"
-    assert settings.config("CLAY_LEVEL") == dg.EnvVar("CLAY_LEVEL")
-    assert settings.config("CLAY_DEVICE") == "auto"
+def test_the_documentation_has_a_row_for_each_setting() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
+    rows = [f"| {name} | {default_text(field)} | {field.description} |" for name, field in VARIABLES.items()]
+    assert "\n".join(rows).replace("|  |", "| |") in text
 
 
-def test_variables_of_other_programs_are_not_warned_of() -> None:
+def test_dagster_s_resource_has_defaults_and_descriptions_of_the_settings() -> None:
+    for name in ENCODER_FIELDS:
+        ours, theirs = Settings.model_fields[name], ClayEncoder.model_fields[name]
+        assert (ours.default, ours.description) == (theirs.default, theirs.description)
+
+
+def test_a_variable_that_is_set_reaches_a_resource_by_its_name_and_others_by_their_default() -> None:
+    settings = Settings.from_environment({"CLAY_LEVEL": "patch", "CLAY_DEVICE": "", "CLAY_MAX_NODATA": "0.5"})
+
+    assert settings.config("level") == dg.EnvVar("CLAY_LEVEL")
+    assert settings.config("device") == "auto"
+    assert settings.config("max_nodata") == 0.5
+
+
+def test_only_unknown_variables_that_begin_with_clay_are_warned_of() -> None:
+    with pytest.warns(UserWarning, match="unknown settings: CLAY_TILE; expected .*CLAY_TILES"):
+        Settings.from_environment({"CLAY_TILE": "tiles.txt"})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Settings.from_environment({"CLAYTON": "1", "AWS_REGION": "us-west-2"})
+        Settings.from_environment({"CLAYTON": "1", "AWS_REGION": "us-west-2", "CLAY_TILE": ""})
 
 
 @pytest.mark.parametrize(
@@ -59,52 +104,87 @@ def test_variables_of_other_programs_are_not_warned_of() -> None:
         ("off", False),
     ],
 )
-def test_switches_are_read_as_people_write_them(value: str, means: bool) -> None:
-    names = ("CLAY_ALLOW_UNTRAINED", "AWS_NO_SIGN_REQUEST", "CLAY_REQUEST_PAYER")
-    settings = Settings.from_environment(dict.fromkeys(names, value))
+def test_switches_accept_the_usual_spellings(value: str, means: bool) -> None:
+    settings = Settings.from_environment(dict.fromkeys(SWITCHES, value))
 
     assert (settings.allow_untrained, settings.anonymous, settings.request_payer) == (means,) * 3
+    assert Settings.from_environment({"CLAY_REQUEST_PAYER": "requester"}).request_payer  # as in the AWS CLI
 
 
-def test_the_payer_may_be_named_as_the_aws_cli_names_it() -> None:
-    assert Settings.from_environment({"CLAY_REQUEST_PAYER": "requester"}).request_payer
+def test_every_setting_has_a_wrong_value_in_the_table() -> None:
+    assert {name for name, _, _ in WRONG} == set(VARIABLES)
 
 
-@pytest.mark.parametrize("name", ["CLAY_ALLOW_UNTRAINED", "AWS_NO_SIGN_REQUEST", "CLAY_REQUEST_PAYER"])
-def test_a_switch_that_says_neither_is_refused_by_its_variable(name: str) -> None:
-    settings = Settings.from_environment({name: "maybe"})
-
-    with pytest.raises(SettingsError, match=f"{name} is 'maybe', expected 1 or 0"):
-        _ = (settings.allow_untrained, settings.anonymous, settings.request_payer)
-
-
-@pytest.mark.parametrize("value", ["-0.1", "1.1", "30 %", "nan", "inf"])
-def test_a_share_of_no_data_that_is_none_is_refused(value: str) -> None:
-    settings = Settings.from_environment({"CLAY_MAX_NODATA": value})
-
-    with pytest.raises(SettingsError, match=f"CLAY_MAX_NODATA is {value!r}, expected a number from 0 to 1"):
-        _ = settings.max_nodata
+@pytest.mark.parametrize(("name", "value", "said"), WRONG, ids=lambda text: text[:40])
+def test_a_wrong_value_is_refused_when_the_definitions_load(name: str, value: str, said: str) -> None:
+    with pytest.raises((SettingsError, ManifestError), match=f"(?s){said}") as refused:
+        build_defs(settings=Settings.from_environment({name: value}))
+    assert "sh@" not in str(refused.value)
+    assert refused.value.__context__ is None or name == "CLAY_TILES", "pydantic's error repeats the value"
+    if isinstance(refused.value, SettingsError):
+        assert str(refused.value).startswith(name)
+        assert name in ADDRESSES or "unset it" in str(refused.value)
 
 
-@pytest.mark.parametrize("value", ["-1", "1.5", "one", "0x1", " 1"])
-@pytest.mark.parametrize("name", ["CLAY_VERSION", "CLAY_TILES_PER_RUN"])
-def test_number_that_is_none_is_refused_by_its_variable(name: str, value: str) -> None:
-    settings = Settings.from_environment({name: value})
+@pytest.mark.parametrize("command", ["tiles .", "estimate", "verify"])
+def test_the_command_line_names_all_wrong_values_at_once(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("CLAY_LEVEL", "CLAY_MAX_NODATA", "CLAY_OWNERS"):
+        monkeypatch.setenv(name, "maybe")
+    monkeypatch.setenv("CLAY_CHIPS_URI", "s3://")
+    assert main(command.split()) == 2
+    words = [line.removeprefix("clay: ").split()[0] for line in capsys.readouterr().err.splitlines()]
+    assert words == ["CLAY_CHIPS_URI:", "CLAY_LEVEL", "CLAY_MAX_NODATA", "CLAY_OWNERS"]
 
-    with pytest.raises(SettingsError, match=f"{name} is {value!r}, expected a whole number from 0"):
-        _ = (settings.version, settings.tiles_per_run)
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {
+            "CLAY_LEVEL": "cls",
+            "CLAY_PRECISION": "bf16",
+            "CLAY_DEVICE": "cuda:0,cuda:1",
+            "CLAY_BATCH_SIZE": "8",
+        },
+        {"CLAY_DEVICE": "free", "CLAY_OWNERS": "team:eo, someone@example.org,", "CLAY_VERSION": "012"},
+        {"CLAY_DEVICE": "cpu", "CLAY_OUTPUT_URI": "s3://bucket/out", "CLAY_WORK_URI": "s3://bucket/outwork"},
+    ],
+)
+def test_right_values_pass(values: dict[str, str]) -> None:
+    build_defs(settings=Settings.from_environment(values))
 
 
-def test_a_checkpoint_has_one_address_from_every_folder(
+def test_a_checkpoint_has_one_code_version_from_every_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    def version(checkpoint: str) -> str | None:
+        settings = Settings.from_environment(
+            {"CLAY_CHECKPOINT": checkpoint, "CLAY_TILES": str(tmp_path / "tiles.txt")}
+        )
+        graph = build_defs(settings=settings).resolve_asset_graph()
+        return graph.get(dg.AssetKey("chip_embeddings")).code_version
 
-    relative, absolute = (
-        Settings.from_environment({"CLAY_CHECKPOINT": str(path)}).checkpoint
-        for path in ("models/clay.ckpt", tmp_path / "models" / "clay.ckpt")
+    (tmp_path / "models").mkdir()
+    relative = version("models/clay.ckpt")
+    monkeypatch.chdir(tmp_path / "models")
+    assert version("clay.ckpt") == version(str(tmp_path / "models" / "clay.ckpt")) == relative
+    assert str(version("s3://models/clay.ckpt")).startswith("s3://models/clay.ckpt ")
+
+
+def test_reading_settings_imports_neither_pytorch_nor_dagster() -> None:
+    program = (
+        "import sys; from clay_assets.settings import Settings; Settings.from_environment();"
+        " print({'torch', 'dagster', 'pyarrow'} & set(sys.modules))"
     )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
-    assert relative == absolute == str(tmp_path / "models" / "clay.ckpt")
-    on_s3 = Settings.from_environment({"CLAY_CHECKPOINT": "s3://models/clay.ckpt"})
-    assert on_s3.checkpoint == "s3://models/clay.ckpt"
+
+@pytest.mark.parametrize("value", ["0", "x", "1.5"])
+def test_a_batch_size_of_a_run_s_config_is_refused_before_a_tile_is_planned(
+    tmp_path: Path, value: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"CLAY_BATCH_SIZE is '{value}', expected auto or a whole number"):
+        Scene(tmp_path).encoder(batch_size=value).target()

@@ -1,8 +1,8 @@
-"""The assets: chip_inventory → chip_embeddings → embeddings_geoparquet, by one op, tile by tile.
+"""The assets: chip_inventory → chip_embeddings → embeddings_geoparquet, made by one op, tile by tile.
 
-One op makes all three of a tile before the next tile is done, so that each is recorded and published while
-the run goes on. Belongs here: what Dagster has to do with it. Does not belong here: the work (`pipeline`),
-which is imported when a run begins: it needs PyTorch, and loading the code location must not.
+The op takes each tile through all three assets, so that finished tiles are published and recorded while the
+run continues. Not here: the work (`pipeline`), which is imported when a run starts, because it imports
+PyTorch and loading the code location must not.
 https://docs.dagster.io/guides/build/assets/defining-assets#multi-asset
 """
 
@@ -16,7 +16,7 @@ from pydantic import Field
 
 from clay_assets.dagster.checks import CHECKS, check_results
 from clay_assets.dagster.ledger import AssetRecord, TileLedger
-from clay_assets.dagster.metadata import embeddings_metadata, file_metadata, in_words, inventory_metadata
+from clay_assets.dagster.metadata import embeddings_metadata, file_metadata, inventory_metadata, summarize
 from clay_assets.dagster.resources import ClayEncoder, ObjectStore
 from clay_assets.state.states import TileStores
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from clay_assets.quality.report import Part, Report
 
 GPU_POOL = "gpu"
-"""Runs of this pool share the accelerators: `dagster instance concurrency set gpu 1`, one for each host."""
+"""Pool that limits the runs that share the GPUs: `dagster instance concurrency set gpu 1`, one per host."""
 
 CHIPS = dg.AssetKey("chips")
 INVENTORY = dg.AssetKey("chip_inventory")
@@ -35,32 +35,30 @@ KEYS = (INVENTORY, EMBEDDINGS, GEOPARQUET)
 """The assets, upstream first."""
 
 CHECKED_AT_A_TIME = 8
-"""Tiles whose objects are read again at a time where checks run on their own: vectors of up to 64 MB each."""
+"""Tiles read at a time if checks run on their own: vectors of up to 64 MB each."""
 
 
 class TilesConfig(dg.Config):
-    """What can be asked of one run."""
+    """Options of one run."""
 
-    force: bool = Field(default=False, description="Embed every chip again, also those that are current.")
-    retry_skipped: bool = Field(
-        default=False, description="Read chips again that earlier runs skipped, such as unreadable ones."
-    )
+    force: bool = Field(default=False, description="Embed every chip again, even if its results are current.")
+    retry_skipped: bool = Field(default=False, description="Read chips again that earlier runs skipped.")
     version: int | None = Field(
-        default=None, ge=0, description="The published file's version; empty: as CLAY_VERSION says."
+        default=None, ge=0, description="Version of the published file; empty: CLAY_VERSION."
     )
 
 
 def build_assets(
     tiles: Sequence[str], *, tiles_per_run: int, code_version: str, version: int, owners: Sequence[str] = ()
 ) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Make the assets.
+    """Build the assets.
 
     Args:
         tiles: The manifest: the partitions.
         tiles_per_run: Tiles in one run of a backfill; 0: one run for all.
         code_version: Changes with the checkpoint, the level or the precision: tiles then show as stale.
         version: Default of the published version.
-        owners: Of the assets, as Dagster has them.
+        owners: Of the assets: e-mail addresses or `team:name`.
     """
     policy = dg.BackfillPolicy.multi_run(tiles_per_run) if tiles_per_run else dg.BackfillPolicy.single_run()
     partitions = dg.StaticPartitionsDefinition(tiles)
@@ -93,14 +91,15 @@ def build_assets(
                 INVENTORY,
                 "pytorch",
                 code_version,
-                "One vector for each chip, or the reason why there is none. Current chips are not read.",
+                "One vector per chip, or the reason why it was skipped. Chips whose results are current are"
+                " not read.",
             ),
             spec(
                 GEOPARQUET,
                 EMBEDDINGS,
                 "parquet",
                 "1",
-                "One GeoParquet 1.0.0 file a tile: source URL, date, embedding and footprint of each chip.",
+                "One GeoParquet 1.0.0 file per tile: source URL, date, embedding and footprint of each chip.",
             ),
         ],
         check_specs=[check.spec for check in CHECKS],
@@ -149,7 +148,7 @@ def _make(context: dg.AssetExecutionContext, job: "TileJob") -> Iterator[dg.Mate
     def record(outcome: "TileOutcome") -> None:
         ledger.record(outcome.tile, asset_records(outcome, job), outcome.error)
         if outcome.error is None:
-            context.log.info(in_words(outcome))
+            context.log.info(summarize(outcome))
             reports.append(outcome.reports)
 
     try:
@@ -160,7 +159,7 @@ def _make(context: dg.AssetExecutionContext, job: "TileJob") -> Iterator[dg.Mate
             f"stopped at tile {stopped.outcome.tile}, because every other tile would fail the same way:"
             f" {stopped}"
         ) from stopped.outcome.error
-    except BaseException:  # an interrupt too: what is finished stays finished
+    except BaseException:  # also an interrupt: record the finished tiles
         ledger.keep()
         raise
     finally:
@@ -169,15 +168,17 @@ def _make(context: dg.AssetExecutionContext, job: "TileJob") -> Iterator[dg.Mate
 
 
 def _check_only(context: dg.AssetExecutionContext, job: "TileJob", manifest: Sequence[str]) -> None:
-    """The checks launched on their own: everything is read again, of the run's tiles or of all."""
+    """Run the checks on their own: reads everything again, of the run's tiles or of all tiles."""
     from clay_assets.pipeline import examine
 
     checked = {check.asset_key for check in context.selected_asset_check_keys}
     job = replace(job, steps=_steps(checked))
     tiles = manifest
-    if context.has_partition_key or context.has_partition_key_range:  # the run itself has no partitions
-        asked = context.partition_key_range
-        tiles = manifest[manifest.index(asked.start) : manifest.index(asked.end) + 1]
+    if (
+        context.has_partition_key or context.has_partition_key_range
+    ):  # `partition_keys` is empty in such a run
+        selected = context.partition_key_range
+        tiles = manifest[manifest.index(selected.start) : manifest.index(selected.end) + 1]
     target = job.encoder.known_target(job.stores.work)
     with ThreadPoolExecutor(CHECKED_AT_A_TIME) as pool:
         _log_checks(context, list(pool.map(lambda tile: examine(job, tile, target, again=True), tiles)))
@@ -190,14 +191,14 @@ def _log_checks(context: dg.AssetExecutionContext, reports: "Sequence[Mapping[Pa
 
 
 def _steps(keys: Collection[dg.AssetKey]) -> "tuple[Step, ...]":
-    """The steps that make these assets."""
+    """The steps that materialize these assets."""
     from clay_assets.pipeline import STEPS
 
     return tuple(step for key, step in zip(KEYS, STEPS, strict=True) if key in keys)
 
 
 def asset_records(outcome: "TileOutcome", job: "TileJob") -> list[AssetRecord]:
-    """What there is to record of each asset of a tile, upstream first: of the steps that were completed."""
+    """The materializations of a tile's assets for the steps that it completed, upstream first."""
     from clay_assets.results.fingerprint import chips_digest
 
     records = []
@@ -211,10 +212,6 @@ def asset_records(outcome: "TileOutcome", job: "TileJob") -> list[AssetRecord]:
     if outcome.published is not None:
         records.append(AssetRecord(GEOPARQUET, file_metadata(outcome.published), outcome.published.inputs))
     if outcome.empty and outcome.error is None:
-        made = dict(zip(KEYS, ("inventory", "embed", "publish"), strict=True))
-        records += [
-            AssetRecord(key, {"chips": 0, "dagster/partition_row_count": 0}, "empty")
-            for key in KEYS[1:]
-            if made[key] in job.steps
-        ]
+        metadata = {"chips": 0, "dagster/partition_row_count": 0}
+        records += [AssetRecord(key, metadata, "empty") for key in KEYS[1:] if _steps([key])[0] in job.steps]
     return records

@@ -1,9 +1,9 @@
 """Asset checks: names, descriptions, severities, and how the reports of many tiles become one result.
 
-What is examined, and what is a fault, is in `quality`. The op that makes the assets evaluates the checks, so
-that they cover the finished tiles also of a run that fails. None blocks: publishing itself refuses a tile
-that must not be read. Checks have no partitions: Dagster 1.13 records one evaluation for a run over a range,
-without them.
+`quality` defines what is checked and what is a fault. The op that materializes the assets evaluates the
+checks, so that they cover the finished tiles even if the run fails. No check is blocking: publishing itself
+refuses a tile that must not be read. Checks are unpartitioned, because Dagster 1.13 records one evaluation
+without a partition for a run over a range.
 https://docs.dagster.io/guides/test/asset-checks
 """
 
@@ -26,11 +26,11 @@ class TileCheck:
     """One check.
 
     Attributes:
-        name: In Dagster.
+        name: Name in Dagster.
         asset: Name of the asset.
-        source: Which report has its faults.
-        severity: Of a failure.
-        description: In Dagster.
+        source: The report that has its faults.
+        severity: Severity of a failure.
+        description: Description in Dagster.
     """
 
     name: str
@@ -41,7 +41,7 @@ class TileCheck:
 
     @property
     def spec(self) -> dg.AssetCheckSpec:
-        """As Dagster wants it."""
+        """The check as a Dagster spec."""
         return dg.AssetCheckSpec(self.name, asset=self.asset, description=self.description)
 
 
@@ -51,39 +51,39 @@ CHECKS = (
         "chip_inventory",
         "inventory",
         WARN,
-        "The tile has chips. A warning: open sea has none; such a tile is recorded with 0 chips.",
+        "The tile has chips. A warning: open sea has none, and such a tile is recorded with 0 chips.",
     ),
     TileCheck(
         "every_chip_accounted_for",
         "chip_embeddings",
         "results",
         ERROR,
-        "Embedded and skipped chips are the inventory's, each once. An error: a file that lacks chips looks"
-        " like any other to its readers, so publishing refuses such a tile.",
+        "Each chip of the inventory is either embedded or skipped, once. An error: readers cannot tell that a"
+        " file lacks chips, so publishing refuses such a tile.",
     ),
     TileCheck(
         "vectors_finite_and_of_the_right_width",
         "chip_embeddings",
         "results",
         ERROR,
-        "No NaN, no infinity, and as many numbers as the model and the level give. An error:"
-        " publishing refuses such a tile.",
+        "Vectors have no NaN, no infinity, and the width of the model and the level. An error: publishing"
+        " refuses such a tile.",
     ),
     TileCheck(
         "norms_plausible",
         "chip_embeddings",
         "results",
         WARN,
-        "Each norm is within {} to {:.0f}, and within {} to {} times the median of its tile. A warning:"
-        " unusual land may explain it.".format(*vectors.NORMS, *vectors.NORM_RATIOS),
+        "Each vector's norm is within {} to {:.0f}, and within {} to {} times the median of its tile. A"
+        " warning: unusual land may explain it.".format(*vectors.NORMS, *vectors.NORM_RATIOS),
     ),
     TileCheck(
         "no_two_rows_alike",
         "chip_embeddings",
         "results",
         WARN,
-        "No two chips of a tile have the same vector, number by number: place and date go into each. A"
-        " warning: mostly the bucket holds the same file twice.",
+        "No two chips of a tile have identical vectors, as place and date are inputs of each. A warning:"
+        " usually the bucket holds the same file twice.",
     ),
     TileCheck(
         "not_collapsed",
@@ -93,29 +93,29 @@ CHECKS = (
         f"In a tile of {vectors.ENOUGH_TO_COMPARE} chips or more the median pairwise cosine is at most"
         f" {vectors.COLLAPSED_COSINE} and the effective rank at least {vectors.COLLAPSED_RANK:.0f}. Both:"
         " equal vectors with rounding noise have a high rank, and vectors along one line a low cosine. A"
-        " warning: open sea is alike, too.",
+        " warning: chips of open sea are similar, too.",
     ),
     TileCheck(
         files.VALID,
         "embeddings_geoparquet",
         "file",
         ERROR,
-        "Every row can be read, and is as GeoParquet 1.0.0 and the file's name and footer say.",
+        "Every row is readable and conforms to GeoParquet 1.0.0 and to the file's name and footer.",
     ),
     TileCheck(
         files.INSIDE,
         "embeddings_geoparquet",
         "file",
         ERROR,
-        "No footprint reaches out of its Sentinel-2 tile, as the MGRS code places it, by more"
-        f" than {files.MAX_OVERHANG:,.0f} m, the width of a chip.",
+        "No footprint extends beyond its Sentinel-2 tile, as located by the MGRS code, by more than"
+        f" {files.MAX_OVERHANG:,.0f} m, the width of a chip.",
     ),
     TileCheck(
         files.ONE_MODEL,
         "embeddings_geoparquet",
         "file",
         ERROR,
-        "The files of a published version hold vectors of one checkpoint at one level.",
+        "All files of a published version hold vectors of one checkpoint at one level.",
     ),
 )
 
@@ -123,11 +123,11 @@ CHECKS = (
 def check_results(
     selected: Collection[dg.AssetCheckKey], reports: Collection[Mapping[Part, Report]]
 ) -> Iterator[dg.AssetCheckResult]:
-    """What the selected checks found.
+    """Yield the results of the selected checks.
 
     Args:
         selected: Checks of the run.
-        reports: Of each finished tile, by what was read.
+        reports: Of each finished tile, by the part checked.
     """
     for check in CHECKS:
         if check.spec.key in selected:
@@ -159,7 +159,7 @@ def _result(check: TileCheck, reports: Sequence[Report]) -> dg.AssetCheckResult:
 
 
 def _of_another_model(reports: Sequence[Report]) -> dict[str, str]:
-    """Tiles whose file was made otherwise than most, with how it was made."""
+    """Tiles whose file was made with another model than most files, with that model."""
     made = {
         report.tile: str(report.numbers[files.ONE_MODEL]["models"])
         for report in reports

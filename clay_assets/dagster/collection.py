@@ -1,6 +1,6 @@
-"""The asset `embeddings_collection`: what has been published, as one STAC Collection.
+"""The asset `embeddings_collection`: all published tiles as one STAC Collection.
 
-Unpartitioned: it covers all tiles, from footers and Items alone. The work is in `clay_assets.stac`.
+Unpartitioned; made from footers and Items alone. Not here: the work (`clay_assets.stac`).
 https://docs.dagster.io/guides/build/assets/defining-assets
 """
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 
 class CollectionConfig(dg.Config):
-    """What a Collection says beside what its files say."""
+    """Fields of the Collection that do not follow from the files."""
 
     version: int | None = Field(
-        default=None, ge=0, description="Of the published files; empty: as CLAY_VERSION says."
+        default=None, ge=0, description="Version of the published files; empty: CLAY_VERSION."
     )
     license: str = Field(
         default="proprietary",
         description="SPDX identifier of the embeddings' licence, `proprietary` or `various`.",
     )
-    description: str = Field(default="", description="In Markdown; empty: rows, tiles and model.")
-    checkpoint: str = Field(default="", description="URL of the weights, if others may have them.")
+    description: str = Field(default="", description="Description in Markdown; empty: rows, tiles and model.")
+    checkpoint: str = Field(default="", description="URL of the weights, if they are public.")
 
 
 def build_embeddings_collection(version: int, owners: Sequence[str] = ()) -> dg.AssetsDefinition:
-    """Make the asset.
+    """Build the asset.
 
     Args:
         version: Default of the published version.
-        owners: Of the asset, as Dagster has them.
+        owners: Of the asset: e-mail addresses or `team:name`.
     """
 
     @dg.asset(
@@ -45,7 +45,7 @@ def build_embeddings_collection(version: int, owners: Sequence[str] = ()) -> dg.
         kinds={"json", "parquet"},
         owners=owners,
         code_version="1",
-        # Dagster's command line refuses a range of tiles with an asset of another policy in the selection.
+        # Dagster's command line refuses a partition range if an asset of the selection has another policy.
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def embeddings_collection(
@@ -73,5 +73,5 @@ def describe(done: "Catalogued") -> Mapping[str, Any]:
         "tiles": done.items,
         "dagster/row_count": done.rows,
         "dagster/uri": done.url,
-        "Items that were missing": len(done.added),
+        "Items added": len(done.added),
     }

@@ -1,8 +1,8 @@
-"""Records each tile of a run: one materialization for each asset, as soon as the tile is done.
+"""Records each tile of a run: one materialization per asset, as soon as the tile is done.
 
-Dagster records a run over many partitions as one step. The ledger writes the materializations of each tile
-itself, so that a finished tile stays finished however the run ends; it rests on behaviour of Dagster 1.13
-that `test_ledger` pins.
+Dagster records a run over many partitions as one step. The ledger logs the materializations of each tile
+itself, so that finished tiles stay recorded however the run ends. It relies on behavior of Dagster 1.13 that
+`test_ledger` verifies.
 https://docs.dagster.io/guides/build/partitions-and-backfills
 """
 
@@ -15,12 +15,12 @@ import dagster as dg
 
 @dataclass(frozen=True)
 class AssetRecord:
-    """What there is to record of one asset of a tile.
+    """The materialization of one asset of a tile.
 
     Attributes:
-        key: Of the asset.
+        key: Asset key.
         metadata: For the UI.
-        data_version: Changes if and only if the data do: what is made of them is then stale.
+        data_version: Changes if and only if the data change; downstream assets are then stale.
     """
 
     key: dg.AssetKey
@@ -32,10 +32,10 @@ class TileLedger:
     """Records success or failure per tile; emits one materialization of each asset per finished tile."""
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
-        """Begin a run's ledger.
+        """Start the ledger of a run.
 
         Args:
-            context: Of the op that makes the assets.
+            context: Of the op that materializes the assets.
 
         Raises:
             dagster.Failure: If the run has no tiles: a range whose start lies after its end.
@@ -49,8 +49,8 @@ class TileLedger:
         self._context = context
         self._finished: dict[str, Sequence[AssetRecord]] = {}
         self._failed: dict[str, str] = {}
-        # Dagster skips an asset downstream in the same run unless this op yields; so where there is one, the
-        # materializations are left to Dagster, which writes them when the op ends.
+        # Dagster skips downstream assets of the same run unless this op yields results. If there are any, the
+        # op yields, and Dagster writes the materializations when the op ends.
         self._live = not _downstream_in_run(context)
 
     def record(self, tile: str, records: Sequence[AssetRecord], error: Exception | None = None) -> None:
@@ -58,8 +58,8 @@ class TileLedger:
 
         Args:
             tile: MGRS code.
-            records: Of the assets that were made, upstream first.
-            error: Why not all of them were.
+            records: Of the assets that were materialized, upstream first.
+            error: The error that kept the others from it.
         """
         if error is None:
             self._finished[tile] = records
@@ -70,7 +70,7 @@ class TileLedger:
             self._log(tile, records)
 
     def results(self) -> Iterator[dg.MaterializeResult]:
-        """End a run: what the op is to yield.
+        """End a run; yields the results of the op.
 
         Raises:
             dagster.Failure: If a tile failed; the others are recorded.
@@ -92,13 +92,13 @@ class TileLedger:
             yield dg.MaterializeResult(asset_key=key)
 
     def keep(self) -> None:
-        """Record the finished tiles of a run that is to raise."""
+        """Record the finished tiles before the run raises."""
         if not self._live:
             for tile, records in self._finished.items():
                 self._log(tile, records)
 
     def failure(self, text: str) -> dg.Failure:
-        """The failure of the run, with a table of its tiles and their errors; records what is finished."""
+        """Build the failure of the run, with a table of failed tiles; records the finished ones."""
         self.keep()
         rows = [dg.TableRecord({"tile": tile, "error": error}) for tile, error in self._failed.items()]
         return dg.Failure(
@@ -122,14 +122,14 @@ class TileLedger:
 
 
 def _downstream_in_run(context: dg.AssetExecutionContext) -> bool:
-    """Whether the run makes an asset from one of these that this op does not make."""
+    """Whether the run materializes an asset downstream of this op's assets."""
     graph = context.job_def.asset_layer
     own = context.selected_asset_keys
     return any((graph.get(key).child_keys & graph.selected_asset_keys) - own for key in own)
 
 
 def _provenance(context: dg.AssetExecutionContext, tile: str, record: AssetRecord) -> dict[str, str]:
-    """The tags by which Dagster tells fresh from stale, as it writes them itself when a step succeeds."""
+    """The tags by which Dagster determines staleness, as it writes them when a step succeeds."""
     asset = context.assets_def
     tags = {
         "dagster/code_version": asset.code_versions_by_key[record.key] or context.run.run_id,
@@ -149,7 +149,7 @@ def _provenance(context: dg.AssetExecutionContext, tile: str, record: AssetRecor
 
 
 def _is_a_bug(error: Exception) -> bool:
-    """Whether a traceback helps: errors of ours are written for the reader, others are not."""
+    """Whether to log a traceback: messages of this project's own errors explain themselves."""
     return not type(error).__module__.startswith("clay_")
 
 

@@ -1,4 +1,4 @@
-"""What people see in the Dagster UI: numbers, tables, pictures, links. Presentation only."""
+"""Metadata for the Dagster UI: numbers, tables, pictures, links."""
 
 import socket
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from clay_assets.publishing.publish import Published
 
 MAX_ROWS = 200
-"""Rows of a table in the event log; a tile whose chips are all broken has about 480."""
+"""Maximum rows of a table in the event log; a tile has about 480 chips, all of which may be skipped."""
 
 
 def column_schema(schema: pa.Schema, **descriptions: str) -> dg.TableSchema:
-    """An Arrow schema as Dagster's, with a description for each column named."""
+    """Convert an Arrow schema to Dagster's, with descriptions by column name."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
@@ -37,21 +37,21 @@ def column_schema(schema: pa.Schema, **descriptions: str) -> dg.TableSchema:
 
 
 def table(rows: Sequence[Mapping[str, str | int | float]]) -> dg.MetadataValue:
-    """Rows as a table, at most `MAX_ROWS`; null where there are none, because Dagster's tables need a row."""
+    """A table of at most `MAX_ROWS` rows; null without rows, because Dagster's tables need one."""
     if not rows:
         return dg.MetadataValue.null()
     return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows[:MAX_ROWS]])
 
 
 def map_link(west: float, south: float, east: float, north: float) -> dg.MetadataValue:
-    """A link that opens a map with a box in degrees of WGS 84 drawn on it."""
+    """A link to a map that shows a bounding box, in degrees of WGS 84."""
     east += 360 if east < west else 0  # across the antimeridian
     edges = f"minlon={west:.5f}&minlat={south:.5f}&maxlon={east:.5f}&maxlat={north:.5f}"
     return dg.MetadataValue.url(f"https://www.openstreetmap.org/?{edges}&box=yes")
 
 
 def inventory_metadata(tile: str, inventory: Inventory, work: Store) -> dict[str, Any]:
-    """Of a tile's `chip_inventory`."""
+    """Metadata of a tile's `chip_inventory`."""
     return {
         "chips": len(inventory.chips),
         "bytes": sum(chip.size for chip in inventory.chips),
@@ -64,50 +64,50 @@ def inventory_metadata(tile: str, inventory: Inventory, work: Store) -> dict[str
             INVENTORY,
             source_url="full URL of the chip",
             size="bytes",
-            etag="of the object when it was listed",
+            etag="ETag of the object when it was listed",
         ),
     }
 
 
 def embeddings_metadata(tile: str, header: ResultsHeader, work: Store, *, reused: bool) -> dict[str, Any]:
-    """Of a tile's `chip_embeddings`."""
-    summary, making = header.summary, header.provenance
+    """Metadata of a tile's `chip_embeddings`."""
+    summary, provenance = header.summary, header.provenance
     return {
         "chips": summary.chips,
         "embedded": summary.embedded,
         "windows": summary.windows,
         "skipped": len(summary.skipped),
         "skipped chips": table(summary.skipped),
-        "share of no-data": round(summary.nodata, 4),
+        "no-data share": round(summary.nodata, 4),
         "picture": dg.MetadataValue.md(summary.picture),
         "map": map_link(*summary.bounds),
         "chips encoded in this run": 0 if reused else summary.encoded,
         "chips per second": round(summary.chips_per_second, 3),
         "seconds": round(summary.seconds, 3),
         "bytes read": 0 if reused else summary.bytes_read,
-        "device": making.device,
+        "device": provenance.device,
         "host": socket.gethostname(),
-        "level": making.fingerprint.level,
-        "precision": making.fingerprint.precision,
-        "model": making.model,
-        "untrained weights": making.untrained,
-        "checkpoint SHA-256": making.fingerprint.checkpoint_sha256,
+        "level": provenance.fingerprint.level,
+        "precision": provenance.fingerprint.precision,
+        "model": provenance.model,
+        "untrained weights": provenance.untrained,
+        "checkpoint SHA-256": provenance.fingerprint.checkpoint_sha256,
         "dagster/row_count": summary.windows + len(summary.skipped),
         "dagster/partition_row_count": summary.windows + len(summary.skipped),
-        "dagster/uri": work.url(results_key(tile, making.fingerprint)),
+        "dagster/uri": work.url(results_key(tile, provenance.fingerprint)),
         "dagster/column_schema": column_schema(
-            results_schema(making.width),
-            embeddings=f"{' x '.join(map(str, making.shape))} numbers, row by row; null where skipped",
+            results_schema(provenance.width),
+            embeddings=f"{' x '.join(map(str, provenance.shape))} numbers, row by row; null if skipped",
             geometry="WKB polygon in OGC:CRS84",
             nodata="share of the chip's pixels without data, 0 to 1",
             thumbnail="true colour, 16 x 16 RGB",
-            reason="why the chip was skipped; null where it was embedded",
+            reason="why the chip was skipped; null if it was embedded",
         ),
     }
 
 
 def file_metadata(published: "Published") -> dict[str, Any]:
-    """Of a tile's `embeddings_geoparquet`."""
+    """Metadata of a tile's `embeddings_geoparquet`."""
     return {
         "rows": published.rows,
         "bytes": published.bytes,
@@ -122,14 +122,14 @@ def file_metadata(published: "Published") -> dict[str, Any]:
             published.schema,
             source_url="full URL of the chip",
             date="acquisition date",
-            embeddings="of the chip, float32",
+            embeddings="embedding of the chip, float32",
             geometry="the chip's bounding box: WKB polygon in OGC:CRS84",
         ),
     }
 
 
-def in_words(outcome: "TileOutcome") -> str:
-    """One line about a tile for the event log."""
+def summarize(outcome: "TileOutcome") -> str:
+    """One line about a tile for the run's log."""
     header = outcome.results
     if outcome.empty:
         return f"tile {outcome.tile}: no chips"
@@ -142,7 +142,7 @@ def in_words(outcome: "TileOutcome") -> str:
     summary = header.summary
     counts = f"{summary.embedded} embedded, {len(summary.skipped)} skipped"
     if outcome.reused:
-        return f"tile {outcome.tile}: current, nothing to do ({counts})"
+        return f"tile {outcome.tile}: already current ({counts})"
     return (
         f"tile {outcome.tile}: {counts}; {summary.encoded} encoded now in {summary.seconds:.1f} s"
         f" ({summary.chips_per_second:.2f} chips/s on {header.provenance.device})"

@@ -1,6 +1,6 @@
 """Turns tile states into run requests. Adjacent tiles share a run; queued and running tiles are left out.
 
-Not here: the states (`state`), or when to ask for them (`automation`).
+Not here: the states (`state`), or when to survey them (`automation`).
 https://docs.dagster.io/guides/build/partitions-and-backfills
 """
 
@@ -17,9 +17,9 @@ from clay_assets.state import State, TileState
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 PARTITION = "dagster/partition"
-"""Tags by which Dagster knows the partitions of a run."""
+"""Dagster's tags for the partitions of a run."""
 
-UNDER_WAY = (
+UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -28,11 +28,11 @@ UNDER_WAY = (
 )
 
 TO_REQUEST: frozenset[State] = frozenset({"new", "changed", "unpublished"})
-"""States of tiles that a run is requested for. Stale tiles are left to a person: after a change of the
-checkpoint or the level that may be the whole archive, and one backfill of all tiles does it."""
+"""States of tiles that a run is requested for. Not stale tiles: after a change of the checkpoint or the level
+that may be the whole archive, for which one starts a backfill of all tiles."""
 
 MAX_TILES_NAMED = 100
-"""In a run's tag."""
+"""Tiles named in a run's tag `clay/tiles`."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,21 @@ class TileRun:
     """A run to request.
 
     Attributes:
-        tiles: Neighbours in the manifest, at least one.
+        tiles: Adjacent tiles of the manifest, at least one.
     """
 
     tiles: Sequence[TileState]
 
     def request(self, run_key_prefix: str) -> dg.RunRequest:
-        """As Dagster wants it.
+        """Build the request: of one partition, or of a range of partitions.
 
         Args:
-            run_key_prefix: Lets an equal run be requested again under another prefix; "" if it must not.
+            run_key_prefix: Dagster launches an equal request only once for each prefix.
         """
         first, last = self.tiles[0].tile, self.tiles[-1].tile
-        names = [look.tile for look in self.tiles]
+        names = [tile.tile for tile in self.tiles]
         more = f" and {len(names) - MAX_TILES_NAMED} more" if len(names) > MAX_TILES_NAMED else ""
-        counts = Counter(look.state for look in self.tiles)
+        counts = Counter(tile.state for tile in self.tiles)
         tags = {
             "clay/tiles": ", ".join(names[:MAX_TILES_NAMED]) + more,
             "clay/why": ", ".join(f"{count} {state}" for state, count in counts.items()),
@@ -68,51 +68,49 @@ class TileRun:
         )
 
     def _digest(self) -> str:
-        """One word for what is to be made of what: other chips, or other results to start from, change it."""
-        lines = [f"{look.tile} {look.listed} {look.embedded}\n" for look in self.tiles]
+        """Digest of what the run starts from: other chips or other existing results change it."""
+        lines = [f"{tile.tile} {tile.chips_digest} {tile.inputs}\n" for tile in self.tiles]
         return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
 
 
-def plan_runs(
-    states: Sequence[TileState], under_way: Collection[str], tiles_per_run: int
-) -> Iterator[TileRun]:
-    """Runs for tiles with something to do and for no others: no gap between two tiles is bridged.
+def plan_runs(states: Sequence[TileState], in_runs: Collection[str], tiles_per_run: int) -> Iterator[TileRun]:
+    """Group the tiles with work to do into runs of adjacent tiles, without any other tile.
 
-    A run of one tile costs a process and a loaded model, some ten seconds. Bridging would save those where
-    every other tile has new chips, and would give the tiles between materializations they did not need.
+    A run of one tile costs a process and a loaded model, some ten seconds. Runs that bridge tiles without
+    work would save those where every other tile has new chips, but would record materializations of the
+    bridged tiles that they did not need.
 
     Args:
         states: Of the manifest's tiles, in its order.
-        under_way: Tiles of queued or running runs; they are left out.
-        tiles_per_run: Tiles in a run at most; 0: no limit.
+        in_runs: Tiles of queued or running runs; they are left out.
+        tiles_per_run: Maximum number of tiles of a run; 0: no limit.
     """
-    groups = groupby(states, lambda look: look.state in TO_REQUEST and look.tile not in under_way)
-    for wanted, group in groups:
+    for wanted, group in groupby(states, lambda tile: tile.state in TO_REQUEST and tile.tile not in in_runs):
         tiles = list(group)
         size = tiles_per_run or len(tiles)
         if wanted:
             yield from (TileRun(tiles[start : start + size]) for start in range(0, len(tiles), size))
 
 
-def tiles_under_way(
+def tiles_in_runs(
     instance: dg.DagsterInstance, job: str, assets: Collection[dg.AssetKey], tiles: Sequence[str]
 ) -> set[str]:
-    """Tiles of queued and running runs of our assets.
+    """Find the tiles of queued and running runs of our assets.
 
-    A run that died unnoticed counts until it is marked as failed: `run_monitoring` in `deploy/` does that.
+    A run whose process died counts until it is marked as failed: `run_monitoring` in `deploy/` does that.
 
     Args:
-        instance: Knows the runs.
+        instance: Holds the runs.
         job: Name of our job, whose runs may not name their assets.
         assets: Keys of our assets.
         tiles: The manifest.
     """
-    places = {tile: index for index, tile in enumerate(tiles)}
+    indices = {tile: index for index, tile in enumerate(tiles)}
     found: set[str] = set()
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(UNDER_WAY))):
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(UNFINISHED))):
         if run.job_name != job and not set(assets) & set(run.asset_selection or ()):
             continue
         first, last = (run.tags.get(tag, run.tags.get(PARTITION, "")) for tag in (RANGE_START, RANGE_END))
-        if first in places and last in places:
-            found.update(tiles[places[first] : places[last] + 1])
+        if first in indices and last in indices:
+            found.update(tiles[indices[first] : indices[last] + 1])
     return found

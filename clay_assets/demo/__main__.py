@@ -9,7 +9,7 @@ from clay_assets.demo.checkpoint import write_untrained_checkpoint
 from clay_assets.demo.chips import CHIPS, SCENES, write_chips
 from clay_assets.demo.report import show
 from clay_assets.demo.watch import watch
-from clay_assets.settings import DEFAULTS
+from clay_assets.settings import Settings
 from clay_model.spec import V0, V15
 
 MODELS = {"v0": V0, "v1.5": V15}
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     making = steps.add_parser(
         "make", help="make chips of two tiles and an untrained checkpoint, where missing"
     )
-    making.add_argument("--chips", type=Path, default=Path(DEFAULTS["CLAY_CHIPS_URI"]))
+    making.add_argument("--chips", type=Path, default=Path(Settings().chips_uri))
     making.add_argument("--model", choices=tuple(MODELS), default="v0")
     making.add_argument("--model-size", default="small")
     making.add_argument("--checkpoint", type=Path, help="checkpoints/clay-{model}-{size}-untrained.ckpt")
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     watching.add_argument("log", type=Path, help="file for the command's output")
     watching.add_argument("command", nargs=argparse.REMAINDER)
     showing = steps.add_parser("show", help="print what the published files hold")
-    showing.add_argument("--output", type=Path, default=Path(DEFAULTS["CLAY_OUTPUT_URI"]))
+    showing.add_argument("--output", type=Path, default=Path(Settings().output_uri))
     chosen = parser.parse_args(arguments)
     if chosen.step == "watch":
         return watch(chosen.tile, chosen.log, chosen.command)

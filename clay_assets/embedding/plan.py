@@ -81,4 +81,4 @@ def plan_tile(
             log.warning("the results of tile %s are made again: %s", tile, error)
             return TilePlan(tile, chips, fingerprint, todo=chips)
     found = compare(tile, chips, header, rows, max_nodata=limit, retry_skipped=retry_skipped)
-    return TilePlan(tile, chips, fingerprint, header, found.kept, found.todo)
+    return TilePlan(tile, chips, fingerprint, header, found.kept, found.to_embed)

@@ -1,6 +1,6 @@
-"""What is to do of a tile: its chips compared with its results, for runs, schedules and estimates alike.
+"""Compares a tile's chips with its results: which chips to embed, which rows to keep, and why.
 
-Pure: what was listed and what was read comes in, nothing is fetched here.
+Runs, schedules and estimates share it. Pure functions: the caller lists and reads.
 """
 
 from collections import Counter, defaultdict
@@ -15,16 +15,16 @@ from clay_assets.storage import StoredObject
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is to do of a tile.
+    """What a run would do for a tile.
 
     Attributes:
-        todo: Chips to embed, in the order of the inventory.
+        to_embed: Chips to embed, in the order of the inventory.
         kept: Rows of the results that are still valid, in the file's order.
-        removed: Rows of chips that are gone or changed.
+        removed: Number of rows of deleted or changed chips.
         why: What differs, for a person.
     """
 
-    todo: Sequence[StoredObject]
+    to_embed: Sequence[StoredObject]
     kept: Sequence[int]
     removed: int
     why: str
@@ -33,16 +33,16 @@ class Comparison:
 def is_complete(
     tile: str, chips: Sequence[StoredObject], header: ResultsHeader, *, max_nodata: float
 ) -> bool:
-    """Whether results account for exactly these chips, read as they would be read now, by a finished run.
+    """Whether results cover exactly these chips, by a finished run with the present reader and `max_nodata`.
 
-    Results of a stopped run stay incomplete also when the chips it did not reach are gone from the bucket:
-    they are written once more, so that they can be published.
+    Results of an interrupted run stay incomplete even if the chips that it did not reach are deleted since: a
+    run has to write them once more before they can be published.
     """
-    making = header.provenance
+    provenance = header.provenance
     return (
         header.digest == chips_digest(tile, chips)
         and not header.remaining
-        and (making.reader, making.max_nodata) == (READER_VERSION, max_nodata)
+        and (provenance.reader, provenance.max_nodata) == (READER_VERSION, max_nodata)
     )
 
 
@@ -60,13 +60,13 @@ def compare(
     Args:
         tile: MGRS code.
         chips: Its inventory.
-        header: Of the results.
-        rows: Of the results.
+        header: Header of the results.
+        rows: Rows of the results.
         max_nodata: Highest share of a chip's pixels without data.
         retry_skipped: Read skipped chips again.
 
     Returns:
-        What to embed, what to keep, and why.
+        The chips to embed and the rows to keep.
     """
     stricter = header.provenance.max_nodata > max_nodata
 
@@ -78,21 +78,21 @@ def compare(
         return not retry_skipped and row.reader >= READER_VERSION
 
     found = list(rows)
-    places: dict[tuple[str, str], list[int]] = defaultdict(list)  # a row for each window
-    for place, row in enumerate(found):
+    valid: dict[tuple[str, str], list[int]] = defaultdict(list)  # one row per window of a chip
+    for index, row in enumerate(found):
         if is_valid(row):
-            places[row.key, row.etag].append(place)
+            valid[row.key, row.etag].append(index)
     known = {row.key for row in found}
     keys = [(chip_key(chip.url, tile), chip.etag) for chip in chips]
-    todo = [chip for chip, key in zip(chips, keys, strict=True) if key not in places]
-    kept = sorted(place for key in keys if key in places for place in places[key])
-    again = {(row.key, row.etag) for row in found}
+    to_embed = [chip for chip, key in zip(chips, keys, strict=True) if key not in valid]
+    kept = sorted(index for key in keys if key in valid for index in valid[key])
+    unchanged = {(row.key, row.etag) for row in found}
     counts: Counter[str] = Counter()
     for key in keys:
-        if key not in places:
-            counts["new" if key[0] not in known else "to read again" if key in again else "changed"] += 1
+        if key not in valid:
+            counts["new" if key[0] not in known else "to read again" if key in unchanged else "changed"] += 1
     counts["removed"] = len(known - {key for key, _ in keys})
     kinds = ("new", "changed", "to read again", "removed")
     named = [f"{counts[kind]} {kind}" for kind in kinds if counts[kind]]
-    # "unfinished": since then exactly the chips that the stopped run did not reach were removed.
-    return Comparison(todo, kept, len(found) - len(kept), ", ".join(named) or "unfinished")
+    # "unfinished": the chips that an interrupted run did not reach, and only those, were deleted since.
+    return Comparison(to_embed, kept, len(found) - len(kept), ", ".join(named) or "unfinished")

@@ -1,7 +1,4 @@
-"""What the states of many tiles add up to: a table, what is left to embed, and how long it will take.
-
-Text for a person. What a tile's state is: `states`.
-"""
+"""Summarizes the states of many tiles as text: a table, the remaining chips, and how long they will take."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,34 +7,34 @@ from clay_assets.state import STATES, Rate, TileState
 
 
 def state_table(states: Sequence[TileState]) -> list[str]:
-    """Tiles, chips and bytes by state, a line each, with what the state means."""
+    """One line per state: tiles, chips, bytes, and the meaning of the state."""
     row = "{:<12} {:>7} {:>11} {:>10} {:>11}  {}".format
     lines = [row("state", "tiles", "chips", "size", "to embed", "")]
     meanings: Mapping[str, str] = {str(state): meaning for state, meaning in STATES.items()} | {"all": ""}
     for state, meaning in meanings.items():
-        of_state = [look for look in states if state in (look.state, "all")]
-        chips, todo = sum(look.chips for look in of_state), sum(look.todo for look in of_state)
-        size = human_size(sum(look.bytes for look in of_state))
-        if of_state:
-            lines.append(row(state, f"{len(of_state):,}", f"{chips:,}", size, f"{todo:,}", meaning))
+        tiles = [tile for tile in states if state in (tile.state, "all")]
+        chips, to_embed = sum(tile.chips for tile in tiles), sum(tile.to_embed for tile in tiles)
+        size = human_size(sum(tile.bytes for tile in tiles))
+        if tiles:
+            lines.append(row(state, f"{len(tiles):,}", f"{chips:,}", size, f"{to_embed:,}", meaning))
     return [line.rstrip() for line in lines]
 
 
 def outlook(states: Sequence[TileState]) -> list[str]:
-    """What is left to embed, and how long it will take at the rate of earlier runs."""
-    chips = sum(look.todo for look in states)
+    """How many chips remain to be embedded, and how long that takes at the rate of earlier runs."""
+    chips = sum(tile.to_embed for tile in states)
     if not chips:
-        return ["Nothing is left to embed."]
-    left = f"{chips:,} chips ({human_size(sum(look.todo_bytes for look in states))}) are left to embed."
-    rates = usual_rates(look.rate for look in states if look.rate is not None)
+        return ["Nothing remains to be embedded."]
+    size = human_size(sum(tile.to_embed_bytes for tile in states))
+    remaining = f"{chips:,} chips ({size}) remain to be embedded."
+    rates = usual_rates(tile.rate for tile in states if tile.rate is not None)
     if not rates:
-        return [left, "No earlier run of these tiles says how fast: embed one, and ask again."]
+        return [remaining, "The rate is unknown until one of these tiles has been embedded."]
     embedded = sum(rate.chips for rate in rates)
-    per_second = embedded / sum(
-        rate.seconds for rate in rates
-    )  # one tile's own rate depends on its neighbours
+    # The mean over all tiles: a single tile's rate depends on what else its run embedded at the time.
+    per_second = embedded / sum(rate.seconds for rate in rates)
     return [
-        left,
+        remaining,
         f"Earlier runs embedded {per_second:.3g} chips a second: {embedded:,} chips of {len(rates):,} tiles,"
         f" with {rates[0].model} on {rates[0].device}.",
         f"At that rate it takes {human_time(chips / per_second)}.",
@@ -45,7 +42,7 @@ def outlook(states: Sequence[TileState]) -> list[str]:
 
 
 def usual_rates(rates: Iterable[Rate]) -> list[Rate]:
-    """Those of the model and device that embedded the most chips: others say little of the next run."""
+    """The rates of the model and device that embedded the most chips, as the next run probably uses these."""
     groups: dict[tuple[str, str], list[Rate]] = defaultdict(list)
     for rate in rates:
         groups[rate.model, rate.device].append(rate)
@@ -53,7 +50,7 @@ def usual_rates(rates: Iterable[Rate]) -> list[Rate]:
 
 
 def human_size(count: int) -> str:
-    """Bytes in the largest decimal unit that leaves a number of 1 or more."""
+    """Format bytes in the largest decimal unit that gives a number of at least 1."""
     if count < 1000:
         return f"{count} B"
     size = float(count)
@@ -65,5 +62,5 @@ def human_size(count: int) -> str:
 
 
 def human_time(seconds: float) -> str:
-    """A duration in hours, or in minutes where it is short."""
+    """Format a duration in hours, or in minutes if it is under an hour."""
     return f"{seconds / 3600:,.1f} hours" if seconds >= 3600 else f"{max(seconds / 60, 0.1):.1f} minutes"

@@ -1,4 +1,4 @@
-"""The states of a tile, and what a look at a tile shows."""
+"""The states of a tile: from `new` to `current`."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,20 +13,20 @@ State = Literal["new", "changed", "stale", "unpublished", "current", "unusable",
 STATES: Mapping[State, str] = MappingProxyType(
     {
         "new": "has chips, none embedded",
-        "changed": "its chips are not those that were embedded: new, changed or removed ones",
+        "changed": "its chips differ from those embedded: some are new, changed or removed",
         "stale": "the same chips, embedded with another checkpoint, level, precision or preprocessing",
-        "unpublished": "embedded, but its published file is missing or of an earlier state",
+        "unpublished": "embedded, but its published file is missing or outdated",
         "current": "embedded and published as its chips are now",
-        "unusable": "each of its chips was read and skipped: nothing to do until they change",
+        "unusable": "every chip was read and skipped: nothing to do until the chips change",
         "empty": "has no chips",
     }
 )
-"""Every state, those with work left first."""
+"""Every state with its meaning; those that need work come first."""
 
 
 @dataclass(frozen=True)
 class TileStores:
-    """Stores of chips, of results, of published files, and of their STAC catalog; None: none is kept."""
+    """Stores of chips, results, published files and the STAC catalog. `stac` None: no catalog is written."""
 
     chips: Store
     work: Store
@@ -36,13 +36,13 @@ class TileStores:
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast a tile was embedded, for the rate of many.
+    """How fast a tile was embedded.
 
     Attributes:
         chips: Encoded in the run that last worked on the tile.
-        seconds: Wall time that it took: `TileSummary.seconds`.
+        seconds: Wall time of that: `TileSummary.seconds`.
         model: Name of the network.
-        device: It ran on.
+        device: Device that it ran on.
     """
 
     chips: int
@@ -53,17 +53,18 @@ class Rate:
 
 @dataclass(frozen=True)
 class TileState:
-    """What a look at a tile showed.
+    """The state of a tile, with what a run would do.
 
     Attributes:
         tile: MGRS code.
         state: One of `STATES`.
         chips: Objects in the bucket that are chips by their names.
         bytes: Of all of them.
-        todo: Chips to fetch and embed.
-        todo_bytes: Of those.
-        listed: One word for the chips listed: another chip or another ETag changes it.
-        embedded: One word for the existing results: what was embedded, and how; "" where there are none.
+        to_embed: Chips to fetch and embed.
+        to_embed_bytes: Of those.
+        chips_digest: Of the chips listed: another chip or another ETag changes it.
+        inputs: Digest of the existing results (`publishing.publish.inputs_of`): what was embedded, and how;
+            "" where there are none.
         detail: More about the state, for a person; may be "".
         rate: How fast it was embedded; None if unknown.
     """
@@ -72,16 +73,16 @@ class TileState:
     state: State
     chips: int
     bytes: int
-    todo: int
-    todo_bytes: int
-    listed: str
-    embedded: str = ""
+    to_embed: int
+    to_embed_bytes: int
+    chips_digest: str
+    inputs: str = ""
     detail: str = ""
     rate: Rate | None = None
 
 
-def in_words(states: Iterable[TileState], where: str) -> str:
-    """What was looked at and what was found: "looked at 40 tiles under s3://…: 38 current, 1 empty, …"."""
-    counts = Counter(look.state for look in states)
-    found = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "there are none"
-    return f"looked at {counts.total()} tiles under {where}: {found}"
+def summarize(states: Iterable[TileState], where: str) -> str:
+    """Count states: "checked 40 tiles under s3://…: 1 new, 38 current, 1 empty"."""
+    counts = Counter(tile.state for tile in states)
+    found = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "no tiles"
+    return f"checked {counts.total():,} tiles under {where}: {found}"

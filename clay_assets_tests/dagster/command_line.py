@@ -1,4 +1,4 @@
-"""Runs of the code location as its settings wire it: by the command that users type, or in this process."""
+"""Runs of the code location as wired by settings: by the command line, or in this process."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ class Finished:
 
 
 def clean_environment(home: Path) -> dict[str, str]:
-    """This process's environment without any setting of ours, and with a cache in `home`."""
+    """This process's environment without settings, and with a cache in `home`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     return {**kept, "XDG_CACHE_HOME": str(home / "cache")}
 
@@ -63,7 +63,7 @@ def materialize(
 
 
 def materialize_here(settings: Mapping[str, str], tile: str) -> dg.ExecuteInProcessResult:
-    """Materialize all assets of a tile in this process: saves the seconds that Dagster takes to start.
+    """Materialize all assets of a tile in this process, which saves the start of a process (5 s).
 
     Args:
         settings: CLAY_ variables; the working directory and the environment are the caller's.

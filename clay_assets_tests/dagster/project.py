@@ -1,4 +1,4 @@
-"""A project of chips in folders, the assets over some tiles, and a Dagster instance: runs in this process."""
+"""A project: chips in folders, the assets over some tiles, and a Dagster instance; runs in this process."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_p
 
 
 def given_store(store: Store) -> ObjectStore:
-    """A resource that gives this very store, which a test has changed or looks into."""
+    """A resource that returns this very store, which a test instruments."""
 
     class GivenStore(ObjectStore):
         def store(self) -> Store:
@@ -40,7 +40,7 @@ def given_store(store: Store) -> ObjectStore:
 
 
 def given_encoder(settings: EncoderSettings) -> ClayEncoder:
-    """A resource that gives these very settings, such as a `MeanEncoder`."""
+    """A resource that returns these very settings, such as a `MeanEncoder`."""
 
     class MeanEncoderResource(ClayEncoder):
         def settings(self) -> EncoderSettings:
@@ -50,19 +50,19 @@ def given_encoder(settings: EncoderSettings) -> ClayEncoder:
 
 
 class AlreadyEmbedded(EncoderSettings):
-    """Settings of which made-up results are: nothing is to embed."""
+    """Settings that match the made-up results, so that nothing is to embed."""
 
     def local_checkpoint(self) -> LocalCheckpoint:
-        """The made-up results' own."""
+        """The checkpoint of the made-up results."""
         facts = CheckpointFacts("made up", "", 0, FINGERPRINT.checkpoint_sha256, FINGERPRINT.model, False)
         return LocalCheckpoint(Path("made up"), facts)
 
     def target(self) -> Target:
-        """That of the results."""
+        """The target of the made-up results."""
         return target_of()
 
     def known_target(self, work: Store) -> Target:  # noqa: ARG002
-        """That of the results."""
+        """The target of the made-up results."""
         return target_of()
 
 
@@ -89,8 +89,8 @@ class Project:
 
     Attributes:
         scene: The stores and the network.
-        encoder: Settings that the next run uses.
-        resources: That the next run uses.
+        encoder: Encoder settings that the next run uses.
+        resources: Resources that the next run uses.
     """
 
     def __init__(self, root: Path, instance: dg.DagsterInstance, tiles: Sequence[str] = (TILE,)) -> None:
@@ -103,7 +103,7 @@ class Project:
 
     @property
     def resources(self) -> dict[str, Any]:
-        """Of a run."""
+        """The resources of a run."""
         stores = {name: getattr(self.scene, name) for name in ("chips", "work", "output")}
         stores["stac"] = Store(self.root / "stac")
         return {name: given_store(store) for name, store in stores.items()} | {
@@ -111,7 +111,7 @@ class Project:
         }
 
     def put(self, *tiles: str, chips: Sequence[int | bytes] = (1, 2)) -> None:
-        """Store chips of tiles, numbered from 1: each its pixels' value, or its bytes."""
+        """Store chips of tiles, numbered from 1: each is given by its pixels' value, or by its bytes."""
         for tile in tiles:
             for number, chip in enumerate(chips, start=1):
                 data = chip_of_value(chip) if isinstance(chip, int) else chip
@@ -139,7 +139,7 @@ class Project:
             first: Tile; the first of the manifest if omitted.
             last: Tile; the last of the manifest if omitted.
             version: Of the published files, as the settings have it.
-            others: Assets of a user.
+            others: A user's assets.
         """
         return dg.materialize(
             [*self.assets(version=version), *others],
@@ -168,7 +168,7 @@ class Project:
         return self.checks(result)
 
     def checks(self, result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
-        """What a run's checks found, by name, also if it failed; each check is evaluated once."""
+        """The results of a run's checks by name, even if it failed; each check is evaluated once."""
         logs = self.instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
         found = [log.dagster_event.asset_check_evaluation_data for log in logs if log.dagster_event]
         assert len({check.check_name for check in found}) == len(found)
@@ -178,18 +178,18 @@ class Project:
         return {RANGE_START: first or self.tiles[0], RANGE_END: last or first or self.tiles[-1]}
 
     def materialized(self, asset: str) -> set[str]:
-        """Tiles of which an asset is recorded."""
+        """Tiles with a materialization of an asset."""
         return self.instance.get_materialized_partitions(dg.AssetKey(asset))
 
     def statuses(self, asset: str) -> dict[str, str]:
-        """Of each tile that a run was to make, as the UI shows them."""
+        """The status of each requested tile, as the UI shows it."""
         found = self.instance.get_status_by_partition(
             dg.AssetKey(asset), self.tiles, dg.StaticPartitionsDefinition(self.tiles)
         )
         return {tile: status.value for tile, status in (found or {}).items() if status is not None}
 
     def metadata(self, asset: str, tile: str = TILE) -> dict[str, dg.MetadataValue]:
-        """Of a tile's latest materialization."""
+        """Metadata of a tile's latest materialization."""
         records = self.instance.fetch_materializations(
             dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[tile]), limit=1
         ).records
@@ -213,7 +213,7 @@ def plain(check: dg.AssetCheckEvaluation) -> dict[str, Any]:
 
 
 def message_of(result: dg.ExecuteInProcessResult) -> str:
-    """What the failed step of a run says."""
+    """The message of a run's failed step."""
     data = failure_of(result)
     assert data.description is not None
     return data.description

@@ -1,5 +1,6 @@
 import datetime
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,13 +9,13 @@ import pytest
 from dagster._core.storage.tags import RUN_KEY_TAG, SENSOR_NAME_TAG
 
 from clay_assets.dagster import ClayEncoder, ObjectStore, build_defs
-from clay_assets.dagster.automation import DAILY, DAILY_IN_WORDS
+from clay_assets.dagster.automation import ImageryMonitor, daily_crons
 from clay_assets.dagster.checks import CHECKS
 from clay_assets.dagster.run_requests import RANGE_END, RANGE_START, plan_runs
 from clay_assets.embedding.checkpoint_cache import CheckpointMissing
 from clay_assets.settings import Settings
 from clay_assets.state import State, TileState, TileStores
-from clay_assets.storage import BucketMissing, Store
+from clay_assets.storage import BucketMissing, StorageError, Store
 from clay_assets_tests.dagster.project import ASSETS, AlreadyEmbedded, given_encoder
 from clay_assets_tests.s3_server import S3Bucket
 from clay_assets_tests.tile_scene import TILES, MadeUp, finish, put_chips
@@ -23,7 +24,7 @@ MONDAY = datetime.datetime(2026, 10, 5, 5, 0, tzinfo=datetime.UTC)
 
 
 def clock_at(moment: datetime.datetime) -> type[datetime.datetime]:
-    """A `datetime` that says this moment when it is asked for now."""
+    """A `datetime` whose `now` is this moment."""
 
     class Stopped(datetime.datetime):
         @classmethod
@@ -41,7 +42,7 @@ class Location:
         self.stores = TileStores(*(Store(folder / name) for name in ("chips", "work", "output")))
         (folder / "chips").mkdir(exist_ok=True)
         (folder / "tiles.txt").write_text("\n".join(TILES))
-        self.settings = Settings(
+        self.settings = Settings.from_environment(
             {"CLAY_TILES": str(folder / "tiles.txt"), "CLAY_TILES_PER_RUN": str(tiles_per_run)}
         )
         self.resources: dict[str, Any] = {
@@ -51,6 +52,7 @@ class Location:
             "stac": ObjectStore(uri=str(folder / "stac")),
             "encoder": given_encoder(AlreadyEmbedded(Store(folder / "none.ckpt"))),
         }
+        self.cursor: str | None = None
         self.build()
 
     def build(self) -> None:
@@ -58,7 +60,7 @@ class Location:
         self.defs = build_defs(resource_overrides=self.resources, settings=self.settings)
 
     def schedule_tick(self, moment: datetime.datetime = MONDAY) -> Sequence[dg.RunRequest] | str:
-        """What a tick of the schedule requests, or why it requests nothing."""
+        """The requests of a tick of the schedule, or the reason why there are none."""
         with dg.build_schedule_context(
             instance=self.instance,
             scheduled_execution_time=moment,
@@ -73,11 +75,12 @@ class Location:
         with (
             pytest.MonkeyPatch.context() as patch,
             dg.build_sensor_context(
-                instance=self.instance, resources=self.resources, definitions=self.defs
+                instance=self.instance, resources=self.resources, definitions=self.defs, cursor=self.cursor
             ) as context,
         ):
             patch.setattr("clay_assets.dagster.automation.datetime", clock_at(moment))
             data = self.defs.resolve_sensor_def("new_imagery").evaluate_tick(context)
+        self.cursor = data.cursor
         return data.run_requests or data.skip_message or ""
 
 
@@ -88,13 +91,13 @@ def location(tmp_path: Path) -> Iterator[Location]:
 
 
 def requests_of(requests: Sequence[dg.RunRequest] | str) -> Sequence[dg.RunRequest]:
-    """What a tick requested; fails with its reason where it requested nothing."""
+    """The requests of a tick; fails with its reason if it requested nothing."""
     assert not isinstance(requests, str), requests
     return requests
 
 
 def tiles_of(requests: Sequence[dg.RunRequest] | str) -> list[list[str]]:
-    """The tiles of each request, as Dagster will take them."""
+    """The tiles of each request, as Dagster resolves them."""
     tiles = []
     for request in requests_of(requests):
         first = request.partition_key or request.tags[RANGE_START]
@@ -104,42 +107,44 @@ def tiles_of(requests: Sequence[dg.RunRequest] | str) -> list[list[str]]:
 
 
 def seen(*states: State) -> list[TileState]:
-    """Neighbours in these states."""
-    return [TileState(f"T{index:02}", state, 1, 1, 1, 1, listed="x") for index, state in enumerate(states)]
+    """Adjacent tiles in these states."""
+    return [
+        TileState(f"T{index:02}", state, 1, 1, 1, 1, chips_digest="x") for index, state in enumerate(states)
+    ]
 
 
-def planned(states: Sequence[TileState], under_way: Sequence[str] = (), tiles_per_run: int = 64) -> list[str]:
-    runs = plan_runs(states, under_way, tiles_per_run)
-    return [" ".join(look.tile for look in run.tiles) for run in runs]
+def planned(states: Sequence[TileState], in_runs: Sequence[str] = (), tiles_per_run: int = 64) -> list[str]:
+    runs = plan_runs(states, in_runs, tiles_per_run)
+    return [" ".join(tile.tile for tile in run.tiles) for run in runs]
 
 
-def test_neighbours_make_a_range_and_gaps_are_not_bridged() -> None:
+def test_adjacent_tiles_make_a_range_and_gaps_are_not_bridged() -> None:
     states = seen("new", "changed", "current", "new", "empty", "unusable", "stale", "changed")
     assert planned(states) == ["T00 T01", "T03", "T07"]
 
 
-def test_ranges_are_cut_at_the_number_of_tiles_of_a_run() -> None:
+def test_ranges_are_split_at_the_number_of_tiles_of_a_run() -> None:
     states = seen("new", "new", "new", "new", "new")
     assert planned(states, tiles_per_run=2) == ["T00 T01", "T02 T03", "T04"]
     assert planned(states, tiles_per_run=0) == ["T00 T01 T02 T03 T04"]
 
 
-def test_tiles_that_only_lack_their_file_share_a_run_with_those_to_embed() -> None:
+def test_unpublished_tiles_share_a_run_with_tiles_to_embed() -> None:
     states = seen("unpublished", "new", "unpublished", "current", "unpublished")
     assert planned(states) == ["T00 T01 T02", "T04"]
     (first, _) = plan_runs(states, (), 64)
     assert first.request("").tags["clay/why"] == "2 unpublished, 1 new"
 
 
-def test_tiles_in_a_run_under_way_are_left_alone() -> None:
-    assert planned(seen("new", "new", "new"), under_way=["T01"]) == ["T00", "T02"]
+def test_tiles_in_unfinished_runs_are_left_out() -> None:
+    assert planned(seen("new", "new", "new"), in_runs=["T01"]) == ["T00", "T02"]
 
 
-def test_new_imagery_in_three_tiles_makes_a_tick_request_exactly_those(location: Location) -> None:
+def test_a_tick_requests_exactly_the_tiles_with_new_imagery(location: Location) -> None:
     for tile in TILES[:5]:
         finish(location.stores, tile)
     nothing = location.schedule_tick()
-    assert nothing == f"looked at 6 tiles under {location.folder / 'chips'}: 5 current, 1 empty"
+    assert nothing == f"checked 6 tiles under {location.folder / 'chips'}: 5 current, 1 empty"
     assert location.sensor_tick() == nothing
 
     for tile in (TILES[0], TILES[2], TILES[3]):
@@ -158,13 +163,13 @@ def keys(requests: Sequence[dg.RunRequest] | str) -> list[str | None]:
     return [request.run_key for request in requests_of(requests)]
 
 
-def test_sensor_and_schedule_ask_once_a_day_for_each_state_of_the_chips(location: Location) -> None:
+def test_sensor_and_schedule_request_each_state_of_the_chips_once_a_day(location: Location) -> None:
     put_chips(location.stores, TILES[0], [1])
     evening, tuesday = MONDAY.replace(hour=23, minute=59), MONDAY + datetime.timedelta(days=1)
 
     first = keys(location.sensor_tick())
     assert keys(location.sensor_tick(evening)) == first
-    assert keys(location.schedule_tick()) == first, "what the sensor has requested is not requested again"
+    assert keys(location.schedule_tick()) == first, "the schedule requests the same as the sensor"
     word = str(first[0]).removeprefix("2026-10-05 ")
     assert keys(location.sensor_tick(tuesday)) == [f"2026-10-06 {word}"]
     assert keys(location.schedule_tick(tuesday)) == [f"2026-10-06 {word}"]
@@ -180,7 +185,7 @@ def test_a_tile_whose_run_failed_is_requested_again_by_the_sensor_of_the_next_da
     job = location.defs.resolve_job_def("embed_and_publish")
 
     def launch(request: dg.RunRequest) -> dg.DagsterRun:
-        """As the daemon does, which never launches a run key again."""
+        """Launch as the daemon does, which launches a run key only once."""
         tags = {**request.tags, RUN_KEY_TAG: str(request.run_key), SENSOR_NAME_TAG: "new_imagery"}
         before = location.instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: tags[RUN_KEY_TAG]}))
         assert not before, "this run key was launched already"
@@ -188,7 +193,7 @@ def test_a_tile_whose_run_failed_is_requested_again_by_the_sensor_of_the_next_da
 
     (request,) = requests_of(location.sensor_tick())
     run = launch(request)
-    assert "1 of them are in queued or running runs" in str(location.sensor_tick())
+    assert "1 tiles are in queued or running runs" in str(location.sensor_tick())
     location.instance.report_run_failed(run)
 
     assert keys(location.sensor_tick()) == [request.run_key]
@@ -197,7 +202,7 @@ def test_a_tile_whose_run_failed_is_requested_again_by_the_sensor_of_the_next_da
     assert launch(again).run_id != run.run_id
 
 
-def test_a_tick_says_that_the_manifest_has_grown_since_the_code_location_was_loaded(
+def test_a_tick_reports_a_manifest_that_has_changed_since_the_code_location_was_loaded(
     location: Location,
 ) -> None:
     manifest = location.folder / "tiles.txt"
@@ -207,16 +212,16 @@ def test_a_tick_says_that_the_manifest_has_grown_since_the_code_location_was_loa
 
     outdated = (
         f"{manifest} has 2 new tiles and lacks 1 since this code location was loaded: reload it"
-        " (Deployment → Reload), and note that a range of an earlier run covers the tiles inserted in between"
+        " (Deployment → Reload); a range of an earlier run then covers the tiles inserted in between, too"
     )
     for said in (location.sensor_tick(), location.schedule_tick()):
-        assert said == f"looked at 6 tiles under {location.folder / 'chips'}: 6 empty; {outdated}"
+        assert said == f"checked 6 tiles under {location.folder / 'chips'}: 6 empty; {outdated}"
 
     manifest.write_text("Reykjavik")
-    assert "the manifest cannot be read any more: " in str(location.sensor_tick())
+    assert "the manifest can no longer be read: " in str(location.sensor_tick())
 
 
-def test_a_checkpoint_that_no_run_has_used_makes_every_tile_new_and_a_missing_one_fails_the_tick(
+def test_with_an_unused_checkpoint_every_tile_is_new_and_without_a_checkpoint_the_tick_fails(
     location: Location,
 ) -> None:
     put_chips(location.stores, TILES[0], [1])
@@ -232,7 +237,7 @@ def test_a_checkpoint_that_no_run_has_used_makes_every_tile_new_and_a_missing_on
     assert tiles_of(location.sensor_tick()) == [[TILES[0]]]
 
 
-def test_tiles_of_waiting_and_running_runs_are_not_requested_again(location: Location) -> None:
+def test_tiles_of_queued_and_running_runs_are_not_requested_again(location: Location) -> None:
     for tile in TILES:
         put_chips(location.stores, tile, [1])
     asset_job = location.defs.resolve_implicit_global_asset_job_def()
@@ -253,7 +258,7 @@ def test_tiles_of_waiting_and_running_runs_are_not_requested_again(location: Loc
     assert tiles_of(location.sensor_tick()) == [list(TILES[:4]), [TILES[5]]]
 
 
-def test_a_tick_says_how_many_tiles_are_in_runs_under_way(location: Location) -> None:
+def test_a_tick_reports_how_many_tiles_are_in_unfinished_runs(location: Location) -> None:
     put_chips(location.stores, TILES[0], [1])
     location.instance.create_run_for_job(
         location.defs.resolve_job_def("embed_and_publish"),
@@ -262,10 +267,10 @@ def test_a_tick_says_how_many_tiles_are_in_runs_under_way(location: Location) ->
     )
     reason = location.sensor_tick()
     assert isinstance(reason, str)
-    assert reason.endswith("1 new, 5 empty; 1 of them are in queued or running runs")
+    assert reason.endswith("1 new, 5 empty; 1 tiles are in queued or running runs")
 
 
-def test_a_requested_run_publishes_what_was_embedded_and_the_next_tick_finds_nothing_to_do(
+def test_a_requested_run_publishes_embedded_tiles_and_the_next_tick_requests_nothing(
     location: Location,
 ) -> None:
     for tile in TILES[:3]:
@@ -286,7 +291,7 @@ def test_a_requested_run_publishes_what_was_embedded_and_the_next_tick_finds_not
     checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
     assert checks == dict.fromkeys((check.name for check in CHECKS), True)
     assert (
-        location.schedule_tick() == f"looked at 6 tiles under {location.folder / 'chips'}: 3 current, 3 empty"
+        location.schedule_tick() == f"checked 6 tiles under {location.folder / 'chips'}: 3 current, 3 empty"
     )
 
 
@@ -300,7 +305,7 @@ def test_requested_runs_are_of_all_three_assets(location: Location) -> None:
     assert {key.to_user_string() for key in selected} == set(ASSETS)
 
 
-def test_a_tick_fails_with_the_stores_own_words(tmp_path: Path, bucket: S3Bucket) -> None:
+def test_a_tick_fails_with_the_error_of_the_store(tmp_path: Path, bucket: S3Bucket) -> None:
     with dg.instance_for_test() as instance:
         location = Location(tmp_path, instance)
         lost = {"uri": "s3://no-such-bucket-of-ours/chips", "endpoint_url": bucket.endpoint}
@@ -310,14 +315,67 @@ def test_a_tick_fails_with_the_stores_own_words(tmp_path: Path, bucket: S3Bucket
             location.sensor_tick()
 
 
-def test_both_are_off_until_switched_on_and_the_cron_is_told_in_words(location: Location) -> None:
+@pytest.fixture
+def split(location: Location, monkeypatch: pytest.MonkeyPatch) -> Location:
+    """A code location with two tiles per tick; the second, third and last tile have new chips."""
+    monkeypatch.setattr("clay_assets.dagster.build.ImageryMonitor", partial(ImageryMonitor, tiles_per_tick=2))
+    location.build()
+    for tile in (TILES[1], TILES[2], TILES[5]):
+        put_chips(location.stores, tile, [1])
+    return location
+
+
+def test_the_schedule_surveys_a_large_manifest_in_several_ticks_of_a_morning(split: Location) -> None:
+    schedule = split.defs.resolve_schedule_def("new_imagery_daily")
+    assert schedule.cron_schedule == ["0,2,4 5 * * *"]
+    assert str(schedule.description).startswith("Every day at 05:00 UTC, in 3 ticks 2 minutes apart: ")
+
+    ticks = [split.schedule_tick(MONDAY.replace(minute=minute)) for minute in (0, 2, 4)]
+
+    assert [tiles_of(requests) for requests in ticks] == [[[TILES[1]]], [[TILES[2]]], [[TILES[5]]]]
+    split.stores.chips.delete(split.stores.chips.list(f"{TILES[1]}/")[0])
+    found = (
+        f"checked 2 tiles under {split.folder / 'chips'}: 2 empty; 27WXM to 27WXN of 6 tiles, the others in"
+    )
+    assert str(split.schedule_tick()).startswith(found)
+
+
+def test_the_sensor_surveys_a_large_manifest_in_turn_and_repeats_a_tick_that_failed(split: Location) -> None:
+    assert tiles_of(split.sensor_tick()) == [[TILES[1]]]
+    (split.folder / "chips").rename(split.folder / "lost")
+    with pytest.raises(StorageError):
+        split.sensor_tick()
+    (split.folder / "lost").rename(split.folder / "chips")
+    assert tiles_of(split.sensor_tick()) == [[TILES[2]]]
+    assert tiles_of(split.sensor_tick()) == [[TILES[5]]]
+    assert tiles_of(split.sensor_tick()) == [[TILES[1]]]
+
+
+@pytest.mark.parametrize(
+    ("ticks", "crons"),
+    [(1, ["0 5 * * *"]), (31, [f"{','.join(map(str, range(0, 60, 2)))} 5 * * *", "0 6 * * *"])],
+)
+def test_each_tick_of_a_day_has_a_minute(ticks: int, crons: list[str]) -> None:
+    assert daily_crons(ticks) == crons
+
+
+def test_a_tick_finds_new_imagery_in_a_tile_that_an_earlier_tick_found_current(location: Location) -> None:
+    for tile in TILES:
+        finish(location.stores, tile)
+    location.schedule_tick()
+
+    put_chips(location.stores, TILES[3], [9])
+
+    for requests in (location.sensor_tick(), location.schedule_tick()):
+        assert tiles_of(requests) == [[TILES[3]]]
+
+
+def test_schedule_and_sensor_are_off_by_default_and_state_their_times(location: Location) -> None:
     schedule = location.defs.resolve_schedule_def("new_imagery_daily")
     sensor = location.defs.resolve_sensor_def("new_imagery")
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
     assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
-    minute, hour, *rest = DAILY.split()
-    assert (schedule.cron_schedule, rest) == (DAILY, ["*", "*", "*"])
-    assert f"Every day at {hour:0>2}:{minute:0>2} {schedule.execution_timezone}" == DAILY_IN_WORDS
-    assert (schedule.description or "").startswith(DAILY_IN_WORDS)
+    assert schedule.cron_schedule == ["0 5 * * *"]
+    assert (schedule.description or "").startswith(f"Every day at 05:00 {schedule.execution_timezone}: ")
     assert sensor.minimum_interval_seconds == 600
     assert (sensor.description or "").startswith("Every 10 minutes")

@@ -1,4 +1,4 @@
-"""The asset checks as Dagster has them: over the finished tiles of a run, or launched on their own."""
+"""The asset checks in Dagster: over the finished tiles of a run, or launched on their own."""
 
 import shutil
 from collections import Counter
@@ -76,7 +76,7 @@ def two_alike(count: int) -> Vectors:
     return vectors
 
 
-def test_the_checks_stand_on_the_asset_that_they_speak_of_and_none_blocks(project: Project) -> None:
+def test_each_check_belongs_to_the_asset_that_it_checks_and_none_is_blocking(project: Project) -> None:
     (_, assets) = project.assets()
 
     specs = {spec.name: spec for spec in assets.check_specs}
@@ -93,7 +93,7 @@ def test_the_checks_stand_on_the_asset_that_they_speak_of_and_none_blocks(projec
     assert all(spec.description for spec in specs.values())
 
 
-def test_good_tiles_pass_every_check_and_the_numbers_are_told(project: Project) -> None:
+def test_good_tiles_pass_every_check_with_their_numbers(project: Project) -> None:
     for tile in TILES[:3]:
         finish(project.scene.stores, tile, MadeUp(skipped=1), chips=20)
 
@@ -121,7 +121,7 @@ def test_good_tiles_pass_every_check_and_the_numbers_are_told(project: Project) 
     assert plain(checks["geometry_inside_the_tile"])["footprints"] == 57
 
 
-def test_a_bad_tile_is_named_with_its_fault_and_published_all_the_same(project: Project) -> None:
+def test_a_bad_tile_is_named_with_its_fault_and_still_published(project: Project) -> None:
     finish(project.scene.stores, TILES[0], chips=20)
     put_chips(project.scene.stores, TILES[1], range(1, 21))
     MadeUp(vectors=two_alike).store(project.scene.stores, TILES[1])
@@ -144,7 +144,7 @@ def test_a_bad_tile_is_named_with_its_fault_and_published_all_the_same(project: 
     ) | dict.fromkeys(warnings, warn)
 
 
-def test_the_checks_of_a_run_that_fails_speak_of_the_finished_tiles(project: Project) -> None:
+def test_the_checks_of_a_run_that_fails_cover_the_finished_tiles(project: Project) -> None:
     for tile in TILES:
         finish(project.scene.stores, tile)
 
@@ -181,7 +181,7 @@ def test_a_current_tile_is_not_read_again_by_its_checks(project: Project) -> Non
 
     first, second = reads(), reads()
 
-    # What remains is planning and publishing, which look at the footers.
+    # Planning and publishing read the footers.
     assert second == {TILES[0]: 2, TILES[1]: 2, "published": 2}
     assert first == {TILES[0]: 3, TILES[1]: 3, "published": 6}, "once to check, once for the STAC Item"
 

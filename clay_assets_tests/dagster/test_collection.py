@@ -55,7 +55,7 @@ def test_asset_writes_the_collection_and_counts_what_it_holds(tmp_path: Path) ->
     metadata = done.asset_materializations_for_node("embeddings_collection")[0].metadata
     assert metadata["tiles"].value == 2
     assert metadata["dagster/row_count"].value == 4 * CHIPS
-    assert metadata["Items that were missing"].value == 2
+    assert metadata["Items added"].value == 2
     collection = json.loads((tmp_path / "stac" / "v001" / "collection.json").read_text())
     assert collection["license"] == "CC-BY-4.0"
     assert asset.partitions_def is None
@@ -72,7 +72,7 @@ def test_an_item_is_written_with_each_tile_and_a_later_run_makes_one_collection_
 
     said = done.asset_materializations_for_node(COLLECTION)[0].metadata
     assert (said["tiles"].value, said["dagster/row_count"].value) == (2, 5)
-    assert said["Items that were missing"].value == 0, "each was written with its tile"
+    assert said["Items added"].value == 0, "each was written with its tile"
     assert items_of(two) == dict(zip(NAMES, (2, 3), strict=True))
     assert faults(read(two, "collection.json"), "collection.json") == []
 

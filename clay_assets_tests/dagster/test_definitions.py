@@ -11,7 +11,6 @@ from dagster._serdes import serialize_value
 from clay_assets.dagster import ObjectStore, build_defs
 from clay_assets.dagster.assets import KEYS
 from clay_assets.settings import Settings
-from clay_assets.storage import Misconfigured
 from clay_assets.tiles.manifest import ManifestError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -27,7 +26,7 @@ def test_code_location_loads_without_torch_network_secrets_or_data(tmp_path: Pat
     (tmp_path / "tiles.txt").write_text("27WXN\n")
     script = """
 import json, socket, sys
-def refuse(*_): raise AssertionError("loading the code location reached for the network")
+def refuse(*_): raise AssertionError("loading the code location opened a connection")
 socket.socket.connect = refuse
 from clay_assets.definitions import defs
 import dagster
@@ -84,7 +83,7 @@ def test_asset_graph_is_chips_then_inventory_then_embeddings_then_geoparquet(tmp
     assert assets.op.name == "tiles"
 
 
-def test_owners_of_the_assets_are_those_of_the_setting(tmp_path: Path) -> None:
+def test_assets_have_the_owners_of_the_setting(tmp_path: Path) -> None:
     settings = settings_with(tmp_path, CLAY_OWNERS="team:earth, someone@example.org,")
     graph = build_defs(settings=settings).resolve_asset_graph()
     owners = {key.to_user_string(): list(graph.get(key).owners) for key in graph.get_all_asset_keys()}
@@ -99,7 +98,7 @@ def test_owners_of_the_assets_are_those_of_the_setting(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("tiles_per_run", "most"), [("64", 64), ("0", None)])
-def test_a_run_of_a_backfill_takes_as_many_tiles_as_the_setting_says(
+def test_a_run_of_a_backfill_has_as_many_tiles_as_the_setting(
     tmp_path: Path, tiles_per_run: str, most: int | None
 ) -> None:
     settings = settings_with(tmp_path, CLAY_TILES_PER_RUN=tiles_per_run)
@@ -126,7 +125,7 @@ def test_code_version_of_the_embeddings_changes_with_checkpoint_level_and_precis
     assert versions(CLAY_VERSION="7", CLAY_DEVICE="cpu", CLAY_BATCH_SIZE="3") == usual
 
 
-def test_resource_overrides_take_the_place_of_settings(tmp_path: Path) -> None:
+def test_resource_overrides_replace_settings(tmp_path: Path) -> None:
     chips = ObjectStore(uri="s3://public", use_unsigned_session=True)
     defs = build_defs(settings=settings_with(tmp_path), resource_overrides={"chips": chips})
     assert defs.resources is not None
@@ -134,14 +133,14 @@ def test_resource_overrides_take_the_place_of_settings(tmp_path: Path) -> None:
     assert defs.resources["output"].uri == "data/embeddings"
 
 
-def test_settings_that_are_set_reach_resources_by_their_names(tmp_path: Path) -> None:
+def test_variables_that_are_set_reach_resources_by_name(tmp_path: Path) -> None:
     settings = settings_with(tmp_path, CLAY_CHIPS_URI="s3://bucket/chips")
     resources = build_defs(settings=settings).resources
     assert resources is not None
     assert resources["chips"].uri == dg.EnvVar("CLAY_CHIPS_URI")
 
 
-def test_secrets_of_the_environment_are_not_in_what_the_ui_is_told(
+def test_secrets_of_the_environment_are_not_sent_to_the_ui(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
@@ -149,21 +148,10 @@ def test_secrets_of_the_environment_are_not_in_what_the_ui_is_told(
     settings = settings_with(tmp_path, CLAY_CHIPS_URI="s3://bucket/chips")
 
     repository = build_defs(settings=settings).get_repository_def()
-    told = serialize_value(RepositorySnap.from_def(repository))
+    sent = serialize_value(RepositorySnap.from_def(repository))
 
-    assert "CLAY_CHIPS_URI" in told, "this is not where resource config stands"
-    assert "secret-AWS" not in told
-
-
-def test_a_checkpoint_address_with_credentials_is_refused_before_the_code_version_shows_it(
-    tmp_path: Path,
-) -> None:
-    settings = settings_with(tmp_path, CLAY_CHECKPOINT="s3://AKIAEXAMPLE:sec/ret@bucket/small.ckpt")
-
-    with pytest.raises(Misconfigured, match="holds credentials") as raised:
-        build_defs(settings=settings)
-
-    assert "ret@" not in str(raised.value)
+    assert "CLAY_CHIPS_URI" in sent, "the snapshot has no resource config"
+    assert "secret-AWS" not in sent
 
 
 def test_manifest_with_a_bad_line_is_refused_with_its_number(tmp_path: Path) -> None:
@@ -175,14 +163,9 @@ def test_manifest_with_a_bad_line_is_refused_with_its_number(tmp_path: Path) -> 
         build_defs(settings=Settings.from_environment({"CLAY_TILES": str(manifest)}))
 
 
-def test_missing_manifest_says_how_to_write_one(tmp_path: Path) -> None:
+def test_missing_manifest_explains_how_to_write_one(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="clay tiles"):
         build_defs(settings=Settings.from_environment({"CLAY_TILES": str(tmp_path / "none.txt")}))
-
-
-def test_an_unknown_setting_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match="CLAY_TILE; there are .*CLAY_TILES"):
-        Settings.from_environment({"CLAY_TILE": "tiles.txt"})
 
 
 def test_dg_check_defs_needs_no_flags() -> None:

@@ -1,4 +1,4 @@
-"""A run over ten tiles is stopped in the middle, by a signal that can be caught or by one that cannot."""
+"""A run over ten tiles is stopped in the middle, by SIGTERM or by SIGKILL, and run again."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ ENOUGH = 3
 
 
 def _make_project(home: Path, checkpoint: Path) -> dict[str, str]:
-    """Chips of ten tiles, each unlike the others; returns the environment to run in."""
+    """Write different chips for ten tiles; returns the environment to run in."""
     for number_of_tile, tile in enumerate(TILES):
         folder = home / "data" / "chips" / tile / DATE
         folder.mkdir(parents=True)
@@ -85,13 +85,13 @@ def _wait_until_in_the_middle(home: Path, process: "subprocess.Popen[bytes]", lo
         time.sleep(0.02)
 
 
-# A run that makes the collection, too, records its tiles when it ends: killed before, it has recorded none.
+# A run that also makes the collection records its tiles when it ends: if it is killed, it records none.
 @pytest.mark.parametrize(
     ("stop", "select"),
     [(signal.SIGTERM, "*"), (signal.SIGKILL, " or ".join(f"key:{name}" for name in ASSETS))],
     ids=["SIGTERM", "SIGKILL"],
 )
-def test_run_that_is_stopped_in_the_middle_goes_on_where_it_stood(
+def test_a_run_that_is_stopped_in_the_middle_resumes(
     stop: signal.Signals,
     select: str,
     tmp_path: Path,
@@ -112,7 +112,7 @@ def test_run_that_is_stopped_in_the_middle_goes_on_where_it_stood(
     published = _published(tmp_path)
     with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
         recorded = {name: instance.get_materialized_partitions(dg.AssetKey(name)) for name in ASSETS}
-    if stop is signal.SIGKILL:  # it may fall between a file and its record; two tiles are published at a time
+    if stop is signal.SIGKILL:  # possibly between a file and its record; two tiles are published at a time
         assert all(tiles <= published and len(published - tiles) <= 3 for tiles in recorded.values())
     else:
         assert recorded == dict.fromkeys(ASSETS, published)
@@ -132,7 +132,7 @@ def test_run_that_is_stopped_in_the_middle_goes_on_where_it_stood(
 
     results = _results(tmp_path)
     assert {tile: rows for tile, (_, rows) in results.items()} == dict.fromkeys(TILES, CHIPS)
-    assert {tile: results[tile] for tile in finished} == finished, "something finished was done twice"
+    assert {tile: results[tile] for tile in finished} == finished, "a finished tile was embedded again"
     files = sorted((tmp_path / "data" / "embeddings").glob("*.gpq"))
     assert [path.name.split("_")[0] for path in files] == sorted(TILES)
     for path in files:

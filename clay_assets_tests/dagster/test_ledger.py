@@ -1,4 +1,4 @@
-"""Pins the behaviour of Dagster that the ledger rests on: each tile's materialization, once it is done."""
+"""Verifies the behavior of Dagster that the ledger relies on: one materialization per finished tile."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -73,7 +73,7 @@ def assets(work: Work = nothing, code_version: str = "1", chips: str = "as liste
 
 
 def downstream() -> dg.AssetsDefinition:
-    """An asset of a user's own."""
+    """A user's asset."""
 
     @dg.asset(
         deps=[EMBEDDED],
@@ -87,7 +87,7 @@ def downstream() -> dg.AssetsDefinition:
 
 
 class Book:
-    """An instance, runs on it, and what it says of each tile afterwards."""
+    """An instance, runs on it, and its records of each tile."""
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self.instance = instance
@@ -138,7 +138,7 @@ def own_metadata(tiles: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     return {tile: [{"place": TILES.index(tile), "skipped": None}] for tile in tiles}
 
 
-def test_a_tile_is_recorded_before_the_next_one_is_begun(book: Book) -> None:
+def test_a_tile_is_recorded_before_the_next_one_starts(book: Book) -> None:
     seen = []
 
     def look(_tile: str) -> None:
@@ -167,7 +167,9 @@ def test_a_single_tile_is_recorded_like_a_range(book: Book) -> None:
     assert book.statuses(EMBEDDED) == {"27WXN": "MATERIALIZED"}
 
 
-def test_a_run_that_raises_keeps_the_finished_tiles_and_what_was_made_of_the_others(book: Book) -> None:
+def test_a_run_that_raises_records_the_finished_tiles_and_the_finished_assets_of_the_others(
+    book: Book,
+) -> None:
     result = book.run(assets(failing({"27WXP": TransferFailed("broke"), "27WXQ": ValueError("odd")})))
 
     others = [tile for tile in TILES if tile not in ("27WXP", "27WXQ")]
@@ -201,7 +203,7 @@ def test_a_failed_tile_that_succeeds_later_is_materialized(book: Book) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, DagsterExecutionInterruptedError])
 @pytest.mark.parametrize("others", [[], [downstream()]], ids=["alone", "with an asset downstream"])
-def test_an_interrupted_run_keeps_what_is_finished(
+def test_an_interrupted_run_records_the_finished_tiles(
     book: Book, error: type[BaseException], others: list[dg.AssetsDefinition]
 ) -> None:
     result = book.run([*assets(failing({"27WXQ": error()})), *others])
@@ -212,7 +214,7 @@ def test_an_interrupted_run_keeps_what_is_finished(
     assert done == set(TILES[:3])
 
 
-def test_an_asset_downstream_in_the_same_run_is_made_and_ours_are_recorded_once(book: Book) -> None:
+def test_an_asset_downstream_in_the_same_run_is_materialized_and_ours_are_recorded_once(book: Book) -> None:
     result = book.run([*assets(), downstream()])
 
     assert result.success
@@ -221,7 +223,7 @@ def test_an_asset_downstream_in_the_same_run_is_made_and_ours_are_recorded_once(
     assert book.statuses(dg.AssetKey("index")) == dict.fromkeys(TILES, "MATERIALIZED")
 
 
-def test_an_asset_downstream_is_not_made_in_a_run_that_fails_and_ours_are_recorded(book: Book) -> None:
+def test_an_asset_downstream_is_skipped_in_a_run_that_fails_and_ours_are_recorded(book: Book) -> None:
     result = book.run([*assets(failing({"27WXP": TransferFailed("broke")})), downstream()])
 
     assert not result.success
@@ -238,7 +240,7 @@ def test_a_range_that_selects_no_tile_fails(book: Book) -> None:
 
 
 @pytest.mark.parametrize("others", [[], [downstream()]], ids=["recorded live", "recorded at the end"])
-@pytest.mark.parametrize("error", [None, TransferFailed("broke")], ids=["all well", "one failed"])
+@pytest.mark.parametrize("error", [None, TransferFailed("broke")], ids=["none failed", "one failed"])
 def test_tiles_show_as_stale_when_the_code_version_changes(
     book: Book, error: Exception | None, others: list[dg.AssetsDefinition]
 ) -> None:

@@ -18,7 +18,7 @@ from clay_assets_tests.s3_server import S3Bucket, client
 
 
 def test_every_field_of_dagster_aws_reaches_the_client_under_its_name() -> None:
-    """A field that they add is not dropped in silence."""
+    """A field that dagster-aws adds is not dropped silently."""
     theirs = set(S3Resource.model_fields)
 
     assert set(ObjectStore.model_fields) == theirs | {"uri", "request_payer"}
@@ -32,7 +32,7 @@ def test_every_field_is_described() -> None:
 
 
 def test_every_s3_field_reaches_the_store(bucket: S3Bucket) -> None:
-    """Each field is wrong in turn, and each shows: none is dropped on the way."""
+    """Each field in turn is wrong, and each causes an error: none is dropped."""
     good: dict[str, Any] = {
         "uri": bucket.uri(),
         "endpoint_url": bucket.endpoint,
@@ -59,7 +59,7 @@ def test_an_anonymous_resource_needs_no_credentials(bucket: S3Bucket) -> None:
     assert resource.store().read("a") == b"chip"
 
 
-def test_the_store_and_its_connections_are_made_once(tmp_path: Path) -> None:
+def test_the_store_and_its_connections_are_created_once(tmp_path: Path) -> None:
     resource = ObjectStore(uri=str(tmp_path))
 
     assert resource.store() is resource.store()
@@ -78,14 +78,14 @@ def test_secrets_are_not_in_the_repr() -> None:
         assert not any(secret in shown for secret in secrets.values())
 
 
-def test_what_is_no_address_is_refused_with_what_is() -> None:
+def test_an_invalid_address_is_refused_with_the_valid_forms() -> None:
     with pytest.raises(Misconfigured, match=r"az://bucket/prefix; got scheme ftp://"):
         ObjectStore(uri="ftp://chips").store()
 
 
-def test_a_run_makes_no_client_of_boto3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_creates_no_client_of_boto3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a client that nobody asked for")
+        raise AssertionError("created a client of boto3")
 
     monkeypatch.setattr("boto3.session.Session.client", refuse)
     (tmp_path / "a.tif").write_bytes(b"chip")
@@ -94,7 +94,7 @@ def test_a_run_makes_no_client_of_boto3(tmp_path: Path, monkeypatch: pytest.Monk
     assert dg.materialize([copied], resources=stores).success
 
 
-def test_the_encoder_hands_each_field_on(tmp_path: Path) -> None:
+def test_the_encoder_passes_each_field_on(tmp_path: Path) -> None:
     encoder = ClayEncoder(
         checkpoint=ObjectStore(uri=str(tmp_path / "clay.ckpt")),
         level="patch",
@@ -146,8 +146,8 @@ def test_an_asset_reads_a_folder_and_writes_a_bucket(
     assert bucket.store().read("out/a.tif") == b"chip"
 
 
-def test_a_process_with_nothing_but_the_sdks_variables_reaches_the_bucket(bucket: S3Bucket) -> None:
-    """Before its first request it has not even loaded the clients; at its end it leaves in silence."""
+def test_a_process_with_only_the_sdks_variables_reaches_the_bucket(bucket: S3Bucket) -> None:
+    """It loads no client before the first request, and exits without any output."""
     program = (
         "import sys\n"
         "from clay_assets.dagster import ObjectStore\n"

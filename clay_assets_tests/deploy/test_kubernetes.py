@@ -16,7 +16,7 @@ from dagster._config import process_config
 from dagster._core.instance.ref import InstanceRef
 from dagster._utils.env import environ
 
-from clay_assets.settings import DEFAULTS
+from clay_assets.settings import VARIABLES
 from clay_assets_tests.deploy.chart import HOME, dagster_yaml
 from clay_assets_tests.deploy.job_servers import job_server, launch
 from clay_assets_tests.s3_server import S3Bucket
@@ -128,7 +128,7 @@ def test_what_a_run_mounts_is_made_by_the_manifests(
     (settings,) = [document["data"] for document in manifests if document["kind"] == "ConfigMap"]
     assert Path(settings["CLAY_CHECKPOINT"]).parent == Path(places["checkpoints"])
     assert Path(settings["CLAY_TILES"]).parent == Path(places["tiles"])
-    assert {name for name in settings if name.startswith("CLAY_")} <= set(DEFAULTS)
+    assert {name for name in settings if name.startswith("CLAY_")} <= set(VARIABLES)
 
 
 def test_every_manifest_is_what_kubernetes_takes(manifests: list[dict[str, Any]]) -> None:

@@ -274,7 +274,7 @@ def test_a_survey_reports_a_tile_with_only_pieces_as_new(scene: Scene) -> None:
     scene.put(TILE, {1: 11, 2: 12, 3: 13})
     leave_pieces(scene, upto=3)
     (state,) = survey(scene.stores, [TILE], scene.encoder().target(), version=1)
-    assert (state.state, state.todo) == ("new", 3)
+    assert (state.state, state.to_embed) == ("new", 3)
 
 
 def test_a_run_lists_the_pieces_of_all_its_tiles_once(scene: Scene) -> None:

@@ -157,7 +157,7 @@ def test_under_auto_a_tile_keeps_its_precision_on_other_hardware_and_a_new_tile_
     encoder = scene.encoder(precision="auto")
     outcomes = process(scene, ["27WXN", "27WXP"], encoder=encoder)
 
-    assert state.todo == 1
+    assert state.to_embed == 1
     assert scene.chips.take_reads() == [1, 3]
     assert [fingerprint.precision for fingerprint in encoder.requests] == [here, there]  # two streams
     made = {

@@ -100,7 +100,7 @@ def test_new_changed_and_removed_chips_are_told_apart() -> None:
 
     found = compared(chips, rows)
 
-    assert found.todo == [chip(2, "new state"), chip(5), chip(6)]
+    assert found.to_embed == [chip(2, "new state"), chip(5), chip(6)]
     assert found.kept == [1, 3]
     assert found.removed == 2  # the row of the chip that is gone, and of the earlier state
     assert found.why == "2 new, 1 changed, 1 removed"
@@ -115,7 +115,7 @@ def test_all_windows_of_a_chip_are_kept_or_dropped_together() -> None:
 
     found = compared([chip(1), chip(2, "new state")], windows)
 
-    assert (found.todo, found.kept, found.removed) == ([chip(2, "new state")], [0, 1, 2, 3], 4)
+    assert (found.to_embed, found.kept, found.removed) == ([chip(2, "new state")], [0, 1, 2, 3], 4)
 
 
 def test_a_newer_reader_reads_skipped_chips_again_and_keeps_vectors() -> None:
@@ -125,7 +125,7 @@ def test_a_newer_reader_reads_skipped_chips_again_and_keeps_vectors() -> None:
 
     found = compared(chips, rows)
 
-    assert (found.todo, found.kept, found.why) == ([chip(2)], [0, 2], "1 to read again")
+    assert (found.to_embed, found.kept, found.why) == ([chip(2)], [0, 2], "1 to read again")
 
 
 def test_skipped_chips_are_read_again_when_asked_for() -> None:
@@ -133,7 +133,7 @@ def test_skipped_chips_are_read_again_when_asked_for() -> None:
 
     found = compared(chips, [row(chip(1)), row(chip(2), "unreadable")], retry_skipped=True)
 
-    assert (found.todo, found.kept, found.why) == ([chip(2)], [0], "1 to read again")
+    assert (found.to_embed, found.kept, found.why) == ([chip(2)], [0], "1 to read again")
 
 
 @pytest.mark.parametrize(
@@ -154,5 +154,5 @@ def test_another_limit_on_no_data_reads_again_what_it_may_decide_otherwise(
 
     found = compared(chips, rows, made_with=made_with, max_nodata=max_nodata)
 
-    assert found.todo == [chip(number) for number in todo]
+    assert found.to_embed == [chip(number) for number in todo]
     assert len(found.kept) == 4 - len(todo)

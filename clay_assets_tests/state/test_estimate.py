@@ -16,7 +16,7 @@ def test_rate_is_that_of_all_chips_by_all_seconds() -> None:
     states = [NEW, current(900, 449.0), current(50, 0.001), current(50, 50.999)]
 
     assert outlook(states) == [
-        "7,200 chips (64.8 MB) are left to embed.",
+        "7,200 chips (64.8 MB) remain to be embedded.",
         "Earlier runs embedded 2 chips a second: 1,000 chips of 3 tiles, with clay-v0-small on cuda:0.",
         "At that rate it takes 1.0 hours.",
     ]
@@ -32,12 +32,12 @@ def test_rate_is_that_of_the_model_and_device_with_most_chips() -> None:
 
 
 def test_without_an_earlier_run_nothing_is_said_of_the_time() -> None:
-    assert outlook([NEW])[1:] == ["No earlier run of these tiles says how fast: embed one, and ask again."]
-    assert outlook([current(5, 1.0)]) == ["Nothing is left to embed."]
+    assert outlook([NEW])[1:] == ["The rate is unknown until one of these tiles has been embedded."]
+    assert outlook([current(5, 1.0)]) == ["Nothing remains to be embedded."]
 
 
 def test_table_has_a_row_for_each_state_that_occurs_and_one_for_all() -> None:
-    states = [NEW, replace(NEW, state="changed", todo=1), replace(NEW, state="changed", todo=0)]
+    states = [NEW, replace(NEW, state="changed", to_embed=1), replace(NEW, state="changed", to_embed=0)]
 
     rows = [line.split()[:6] for line in state_table(states)]
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from clay_assets.chips import READER_VERSION
+from clay_assets.results import results_key
 from clay_assets.results.target import Target
-from clay_assets.state import STATES, Rate, TileState, TileStores, in_words, survey
+from clay_assets.state import STATES, Rate, SurveyCache, TileState, TileStores, summarize, survey
 from clay_assets.storage import BucketMissing, FolderMissing, Store, StoredObject
 from clay_assets_tests.s3_server import S3Bucket
 from clay_assets_tests.tile_scene import (
@@ -41,20 +42,20 @@ def look(
 
 def test_a_tile_goes_from_empty_by_new_and_unpublished_to_current(stores: TileStores) -> None:
     empty = look(stores)
-    assert (empty.state, empty.chips, empty.todo) == ("empty", 0, 0)
+    assert (empty.state, empty.chips, empty.to_embed) == ("empty", 0, 0)
 
     put_chips(stores, "27WXN", [1, 2, 3])
     new = look(stores)
-    assert (new.state, new.chips, new.bytes, new.todo, new.todo_bytes) == ("new", 3, 18, 3, 18)
+    assert (new.state, new.chips, new.bytes, new.to_embed, new.to_embed_bytes) == ("new", 3, 18, 3, 18)
     assert new.rate is None
 
     MadeUp(seconds=2).store(stores, "27WXN")
     unpublished = look(stores)
-    assert (unpublished.state, unpublished.todo) == ("unpublished", 0)
+    assert (unpublished.state, unpublished.to_embed) == ("unpublished", 0)
 
     finish(stores, "27WXN", MadeUp(seconds=2))
     current = look(stores)
-    assert (current.state, current.chips, current.todo, current.todo_bytes) == ("current", 3, 0, 0)
+    assert (current.state, current.chips, current.to_embed, current.to_embed_bytes) == ("current", 3, 0, 0)
     assert current.rate is not None
     assert current.rate == Rate(chips=3, seconds=2, model="clay-v0-small", device="cpu")
 
@@ -70,9 +71,9 @@ def test_new_changed_and_removed_chips_are_counted(stores: TileStores) -> None:
 
     assert changed.state == "changed"
     assert changed.detail == "2 new, 1 changed, 1 removed"
-    assert (changed.chips, changed.todo, changed.todo_bytes) == (5, 3, 19 + 6 + 6)
-    assert changed.listed != before.listed
-    assert changed.embedded == before.embedded
+    assert (changed.chips, changed.to_embed, changed.to_embed_bytes) == (5, 3, 19 + 6 + 6)
+    assert changed.chips_digest != before.chips_digest
+    assert changed.inputs == before.inputs
 
 
 def test_damaged_results_count_as_none(stores: TileStores) -> None:
@@ -80,21 +81,21 @@ def test_damaged_results_count_as_none(stores: TileStores) -> None:
     put_chips(stores, "27WXN", [3])
     damage_pages(stores.work, "27WXN", "etag")
 
-    assert (look(stores).state, look(stores).todo) == ("new", 3)
+    assert (look(stores).state, look(stores).to_embed) == ("new", 3)
 
 
 def test_a_tile_that_only_lost_chips_is_changed_with_nothing_to_embed(stores: TileStores) -> None:
     finish(stores, "27WXN")
     stores.chips.delete("27WXN/2020-06-15/claytile_27WXN_20200615_v02_0001.tif")
     changed = look(stores)
-    assert (changed.state, changed.todo, changed.detail) == ("changed", 0, "1 removed")
+    assert (changed.state, changed.to_embed, changed.detail) == ("changed", 0, "1 removed")
 
 
 def test_a_tile_whose_chips_were_all_skipped_is_unusable_until_they_change(stores: TileStores) -> None:
     put_chips(stores, "27WXN", [1, 2])
     MadeUp(skipped=2).store(stores, "27WXN")
     unusable = look(stores)
-    assert (unusable.state, unusable.todo, unusable.detail) == ("unusable", 0, "the file ends early")
+    assert (unusable.state, unusable.to_embed, unusable.detail) == ("unusable", 0, "the file ends early")
 
     put_chips(stores, "27WXN", [2], content=b"repaired")
     assert look(stores).state == "changed"
@@ -105,7 +106,7 @@ def test_an_interrupted_tile_is_not_done_even_if_its_undone_chips_are_gone(tmp_p
     put_chips(stores, "27WXN", [1, 2])
     MadeUp(remaining=3).store(stores, "27WXN")
     interrupted = look(stores)
-    assert (interrupted.state, interrupted.todo, interrupted.detail) == ("changed", 0, "unfinished")
+    assert (interrupted.state, interrupted.to_embed, interrupted.detail) == ("changed", 0, "unfinished")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_results_made_with_other_settings_are_stale_and_name_what_is_there(
     stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
     finish(stores, "27WXN")
     stale = look(stores, wanted=wanted)
-    assert (stale.state, stale.todo, stale.embedded) == ("stale", 3, "")
+    assert (stale.state, stale.to_embed, stale.inputs) == ("stale", 3, "")
     assert stale.detail == f"embedded as {FINGERPRINT.folder}"
     assert look(stores).state == "current"  # going back costs nothing
 
@@ -136,7 +137,7 @@ def test_new_chips_in_a_stale_tile_are_to_be_embedded_with_all_others(tmp_path: 
     put_chips(stores, "27WXN", [1, 2, 3])
     MadeUp(fingerprint=embedded_at_level("patch")).store(stores, "27WXN")
     put_chips(stores, "27WXN", [4])
-    assert (look(stores).state, look(stores).todo) == ("stale", 4)
+    assert (look(stores).state, look(stores).to_embed) == ("stale", 4)
 
 
 @pytest.mark.parametrize("made", [MadeUp(reader=READER_VERSION - 1), MadeUp(max_nodata=0.5)])
@@ -145,7 +146,7 @@ def test_results_that_a_run_would_write_anew_without_embedding_are_changed(
 ) -> None:
     stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
     finish(stores, "27WXN", made)
-    assert (look(stores).state, look(stores).todo) == ("changed", 0)
+    assert (look(stores).state, look(stores).to_embed) == ("changed", 0)
 
 
 def test_a_moved_folder_of_chips_is_unpublished_with_nothing_to_embed(tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_a_moved_folder_of_chips_is_unpublished_with_nothing_to_embed(tmp_path: 
     finish(stores, "27WXN")
     (tmp_path / "chips").rename(tmp_path / "archive")
     moved = replace(stores, chips=Store(tmp_path / "archive"))
-    assert (look(moved).state, look(moved).todo) == ("unpublished", 0)
+    assert (look(moved).state, look(moved).to_embed) == ("unpublished", 0)
 
 
 def test_a_published_file_of_earlier_results_or_of_another_version_does_not_count(stores: TileStores) -> None:
@@ -211,25 +212,78 @@ class CountingStore(Store):
         raise AssertionError(f"{target} was read whole")
 
 
-def test_a_tile_costs_one_listing_and_two_footers_and_the_published_files_one_listing_in_all(
-    tmp_path: Path,
-) -> None:
-    stores = TileStores(*(CountingStore(tmp_path / name) for name in ("chips", "work", "output")))
-    tiles = [f"27WX{letter}" for letter in "ABCDEFGHJK"]
-    for tile in tiles:
-        put_chips(stores, tile, [1])
-        MadeUp().store(stores, tile)
-        finish(TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output"))), tile, chips=1)
+TEN = [f"27WX{letter}" for letter in "ABCDEFGHJK"]
+
+
+@pytest.fixture
+def counting(tmp_path: Path) -> TileStores:
+    """Ten current tiles, in stores that count requests from now on."""
+    plain = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
+    for tile in TEN:
+        finish(plain, tile, chips=1)
+    return TileStores(*(CountingStore(tmp_path / name) for name in ("chips", "work", "output")))
+
+
+def requests_of(stores: TileStores) -> list[dict[str, int]]:
+    """The requests to chips, work and output, which are counted anew from here."""
+    counts = []
     for store in (stores.chips, stores.work, stores.output):
         assert isinstance(store, CountingStore)
+        counts.append(dict(store.asked))
         store.asked.clear()
+    return counts
 
-    states = survey(stores, tiles, WANTED, 1)
 
-    assert [state.tile for state in states] == tiles
-    assert {state.state for state in states} == {"current"}
-    asked = [dict(store.asked) for store in (stores.chips, stores.work, stores.output)]  # type: ignore[attr-defined]
-    assert asked == [{"list": 10}, {"list": 1, "open": 10}, {"list": 1, "open": 10}]
+def test_a_tile_costs_one_list_and_two_footers_and_with_a_cache_one_list_until_it_changes(
+    counting: TileStores,
+) -> None:
+    cache: SurveyCache = {}
+
+    first = survey(counting, TEN, WANTED, 1, cache)
+
+    assert [state.tile for state in first] == TEN
+    assert {state.state for state in first} == {"current"}
+    assert requests_of(counting) == [{"list": 10}, {"list": 1, "open": 10}, {"list": 1, "open": 10}]
+    assert survey(counting, TEN, WANTED, 1, cache) == first
+    assert requests_of(counting) == [{"list": 10}, {"list": 1}, {"list": 1}]
+
+    put_chips(counting, TEN[3], [2])
+    again = survey(counting, TEN, WANTED, 1, cache)
+    assert [state.tile for state in again if state.state == "changed"] == [TEN[3]]
+    assert requests_of(counting) == [{"list": 10}, {"list": 1, "open": 1}, {"list": 1}]
+
+
+def test_a_cached_state_is_used_only_while_chips_results_file_and_settings_stay_the_same(
+    tmp_path: Path,
+) -> None:
+    stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
+    finish(stores, TEN[0], chips=1)
+    cache: SurveyCache = {}
+
+    def state(target: Target | None = WANTED, version: int = 1) -> str:
+        (found,) = survey(stores, TEN[:1], target, version, cache)
+        return found.state
+
+    (chip,) = stores.chips.list(f"{TEN[0]}/")
+    (published,) = stores.output.list(TEN[0])
+    assert state() == "current"
+    assert state(target_of(embedded_at_level("patch"))) == "stale"
+    assert state(None) == "stale"
+    assert state(target_of(max_nodata=0.5)) == "changed"
+    assert state(version=2) == "unpublished"
+    assert state() == "current"
+    stores.chips.write(chip.url, b"processed again")
+    assert state() == "changed"
+    MadeUp().store(stores, TEN[0])
+    assert state() == "unpublished"
+    finish(stores, TEN[0], chips=1)
+    assert state() == "current"
+    stores.output.delete(published)
+    assert state() == "unpublished"
+    stores.work.delete(results_key(TEN[0], FINGERPRINT))
+    assert state() == "new"
+    stores.chips.delete(chip)
+    assert state() == "empty"
 
 
 def test_states_are_told_in_one_sentence_with_those_that_need_work_first(tmp_path: Path) -> None:
@@ -238,6 +292,6 @@ def test_states_are_told_in_one_sentence_with_those_that_need_work_first(tmp_pat
     finish(stores, "27WXM")
     put_chips(stores, "27WXN", [1])
     states = survey(stores, ["27WXM", "27WXN", "27WXP"], WANTED, 1)
-    assert in_words(states, "s3://b/p") == "looked at 3 tiles under s3://b/p: 1 new, 1 current, 1 empty"
-    assert in_words([], "s3://b/p") == "looked at 0 tiles under s3://b/p: there are none"
+    assert summarize(states, "s3://b/p") == "checked 3 tiles under s3://b/p: 1 new, 1 current, 1 empty"
+    assert summarize([], "s3://b/p") == "checked 0 tiles under s3://b/p: no tiles"
     assert {state.state for state in states} < set(STATES)

@@ -17,7 +17,7 @@ from clay_assets import embed_tile
 from clay_assets.cli import main
 from clay_assets.publishing import read_provenance, write_geoparquet
 from clay_assets.publishing.versions import published_files
-from clay_assets.settings import DEFAULTS
+from clay_assets.settings import Settings
 from clay_assets.state import TileStores
 from clay_assets.storage import Store, StoredObject
 from clay_assets.verify import gather
@@ -36,7 +36,7 @@ def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TileStores:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     stores = TileStores(*(Store(f"data/{name}") for name in ("chips", "work", "embeddings")))
-    checkpoint = tmp_path / DEFAULTS["CLAY_CHECKPOINT"]
+    checkpoint = tmp_path / Settings().checkpoint
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"weights")
     know_checkpoint(stores.work, Store(checkpoint))
@@ -246,7 +246,7 @@ def test_exit_status_is_2_without_an_answer(
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
     if not arguments:
-        Path(DEFAULTS["CLAY_CHECKPOINT"]).write_bytes(b"other weights")
+        Path(Settings().checkpoint).write_bytes(b"other weights")
     assert main(["verify", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""

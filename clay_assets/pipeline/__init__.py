@@ -1,0 +1,30 @@
+"""The main job: each tile is listed, embedded and published before the next one is done.
+
+    list and plan, up to 64 tiles ahead ──► one chip stream for all tiles ──► results, tile by tile
+                                                                              └──► publish, in parallel
+
+    job.py      the job and its outcomes: what to do with each tile, and what was done
+    planner.py  lists and plans tiles ahead of their turn
+    publish.py  publishes, catalogs and checks an embedded tile
+    run.py      `process_tiles`: the order of the steps, and what a failing tile means for the others
+
+Not here: the steps themselves (`tiles.inventory`, `embedding`, `publishing`, `quality`), or recording in
+Dagster (`dagster`).
+"""
+
+from clay_assets.pipeline.job import STEPS, RunStopped, Step, TileJob, TileOutcome
+from clay_assets.pipeline.planner import TILES_AHEAD
+from clay_assets.pipeline.publish import examine
+from clay_assets.pipeline.run import PUBLISHERS, process_tiles
+
+__all__ = [
+    "PUBLISHERS",
+    "STEPS",
+    "TILES_AHEAD",
+    "RunStopped",
+    "Step",
+    "TileJob",
+    "TileOutcome",
+    "examine",
+    "process_tiles",
+]
