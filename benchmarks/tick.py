@@ -190,15 +190,16 @@ def in_folder(root: Path, tiles: Sequence[str]) -> list[Tick]:
     return ticks(settings)
 
 
-def on_s3(root: Path, tiles: Sequence[str]) -> list[Tick]:
-    """Ticks over tiles that are current, on S3."""
+def on_s3(root: Path, tiles: Sequence[str]) -> tuple[list[Tick], list[Tick]]:
+    """Ticks over tiles that are current, on S3; and over one of them, for what a tick costs besides tiles."""
     with serving() as endpoint:
         bucket = S3Bucket(endpoint, "tick")
         client(endpoint).create_bucket(Bucket=bucket.name)
         with variables(bucket.environment):
             settings = settings_for(root, f"s3://{bucket.name}", tiles)
             embed(root, settings, tiles)
-            return ticks(settings)
+            many = ticks(settings)
+            return many, ticks(settings_for(root, f"s3://{bucket.name}", tiles[:1]))
 
 
 @contextmanager
@@ -227,32 +228,35 @@ def main() -> None:
         root = Path(folder)
         write_untrained_checkpoint(root / "tiny.ckpt", model_size="tiny")
         few = codes(options.current)
+        current, single = on_s3(root, few)
         rows = {
             "S3, new, 1 chip": without_results(root, codes(options.tiles), 1),
             f"S3, new, {options.chips} chips": without_results(root, codes(options.tiles), options.chips),
             "folder, current, 1 chip": in_folder(root, few),
-            "S3, current, 1 chip": on_s3(root, few),
+            "S3, current, 1 chip": current,
+            "S3, one current tile": single,
         }
-    cpu: dict[str, dict[str, float]] = {}  # milliseconds a tile
     for what, measured in rows.items():
-        cpu[what] = {}
         for which, tick in zip(REQUESTS, measured, strict=True):
-            cpu[what][which] = 1000 * tick.cpu_s / tick.tiles
             print(
-                f"measured   {what:24} {which:6}{tick.tiles:6,} tiles{tick.wall_s:7.1f} s"
-                f"{cpu[what][which]:7.2f} ms CPU a tile, {tick.runs:,} runs requested"
+                f"measured   {what:24} {which:6}{tick.tiles:6,} tiles{tick.wall_s:7.1f} s,"
+                f" {tick.cpu_s:5.1f} s"
+                f" of CPU, {tick.runs:,} runs requested"
             )
-    one, many, current = (cpu[what] for what in rows if what.startswith("S3"))
+    new, many = list(rows.values())[:2]
     count = -(-options.tiles // TILES_PER_TICK)
-    tiles = min(options.tiles, TILES_PER_TICK)
-    for which, requests in REQUESTS.items():
-        core = tiles * (current[which] + many[which] - one[which]) / 1000
+    for index, (which, requests) in enumerate(REQUESTS.items()):
+        tiles, constant = many[index].tiles, single[index].cpu_s
+        # What a current tile takes beyond the listing of its one chip: its footers, unless cached.
+        footers = (current[index].cpu_s - constant) / max(len(few) - 1, 1)
+        footers -= (new[index].cpu_s - constant) / max(tiles - 1, 1)
+        core = many[index].cpu_s + tiles * max(footers, 0)
         waiting = tiles * requests * options.latency / CLIENT_THREADS
         print(
-            f"projected  S3, current, {options.chips} chips   {which:6}{tiles:6,}"
-            f" tiles{max(core, waiting):7.1f} s:"
-            f" {core:.1f} s of one core and, beside it, {waiting:.1f} s of waiting; {count} such ticks for"
-            f" {options.tiles:,} tiles"
+            f"projected  {f'S3, current, {options.chips} chips':24} {which:6}{tiles:6,} tiles"
+            f"{max(core, waiting):7.1f} s: {core:.1f} s of one core and, in parallel, {waiting:.1f} s of"
+            f" waiting;"
+            f" {count} such ticks for {options.tiles:,} tiles"
         )
     found = {what: [asdict(tick) for tick in pair] for what, pair in rows.items()}
     print(json.dumps({"benchmark": "tick", "rows": found}))

@@ -17,7 +17,7 @@ from clay_assets.results.target import Target
 from clay_assets.state.comparison import compare, is_complete
 from clay_assets.state.states import Rate, TileState, TileStores
 from clay_assets.storage import FolderMissing, ObjectChanged, ObjectMissing, Store, StoredObject
-from clay_assets.tiles.inventory import list_chips
+from clay_assets.tiles.inventory import inventory_of
 
 WORKERS = 32
 """Tiles surveyed at a time: each takes a few small requests, nearly all of it waiting."""
@@ -96,11 +96,12 @@ def _state(
     existing: _Existing,
     cache: SurveyCache,
 ) -> TileState:
-    chips = list_chips(stores.chips, tile).chips
-    digest = _digest(target, version, chips, existing)
+    listed = stores.chips.list(f"{tile}/")
+    digest = _digest(target, version, listed, existing)
     cached_digest, state = cache.get(tile, ("", None))
     if state is not None and cached_digest == digest:
         return state
+    chips = inventory_of(listed).chips
     try:
         state = _read_state(stores, tile, target, chips, existing)
     except ObjectChanged:  # a run stored the tile since the listing: list it again, and cache nothing
@@ -117,10 +118,10 @@ def _list_existing(stores: TileStores, tile: str, target: Target | None, version
     return _Existing({folder: found for one in listed for folder, found in one.items()}, files)
 
 
-def _digest(target: Target | None, version: int, chips: Sequence[StoredObject], existing: _Existing) -> str:
+def _digest(target: Target | None, version: int, listed: Sequence[StoredObject], existing: _Existing) -> str:
     """One word for everything that a tile's state depends on."""
     lines = [repr((target, version, READER_VERSION, FORMAT_VERSION))]
-    for objects in (chips, existing.results.values(), existing.files):
+    for objects in (listed, existing.results.values(), existing.files):
         lines += [f"{item.url}\t{item.size}\t{item.etag}" for item in objects] + [""]
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
