@@ -30,7 +30,13 @@ def saved(content: object) -> bytes:
     return buffer.getvalue()
 
 
-WEIGHTS, OTHERS = (saved(nameplate(dim)) for dim in (32, 64))
+def weights(value: float) -> bytes:
+    content = nameplate(32)
+    return saved(content | {"state_dict": {name: w + value for name, w in content["state_dict"].items()}})
+
+
+WEIGHTS, OTHERS = weights(0), weights(1)
+assert len(WEIGHTS) == len(OTHERS)
 """Checkpoints of some kB, of the same size."""
 
 
