@@ -1,4 +1,4 @@
-"""Counts a tile's outcomes, and gathers what its picture needs: about 4 kB a chip."""
+"""Counts a tile's outcomes, and gathers the data of its picture: about 4 kB a chip."""
 
 from collections.abc import Iterable, Mapping
 from datetime import date
@@ -19,19 +19,15 @@ from clay_assets.storage import StoredObject
 
 
 class TileCounts:
-    """What became of a tile's chips so far.
+    """A tile's outcomes so far.
 
     Attributes:
-        accounted: The chips.
-        read: How many of them this run came to.
+        accounted: Chips with an outcome.
+        read: Number of chips that this run processed.
     """
 
     def __init__(self, dim: int) -> None:
-        """Begin at zero.
-
-        Args:
-            dim: Numbers of a vector at one place: the last axis of the level's shape.
-        """
+        """Start at zero for vectors of `dim` numbers at one place: the last axis of the level's shape."""
         self.accounted: list[StoredObject] = []
         self.read = 0
         self._dim = dim
@@ -60,11 +56,7 @@ class TileCounts:
             self._show(outcome.date, *window, outcome.nodata)
 
     def count_kept(self, table: pa.Table) -> None:
-        """Count chips of an earlier run.
-
-        Args:
-            table: Rows of its results; all windows of a chip.
-        """
+        """Count chips of an earlier run by rows of its results; all windows of a chip."""
         for batch in table.to_batches():
             numbers = vectors(batch["embeddings"])
             for vector, row in zip(numbers, batch.drop_columns("embeddings").to_pylist(), strict=True):
@@ -85,13 +77,13 @@ class TileCounts:
     ) -> None:
         self._dates.append(day)
         self._footprints.append(footprint)
-        # One vector a window is enough for a colour, whatever the level: a (D,) mean over its places.
+        # A colour needs one (D,) vector per window, at any level: the mean over its places.
         self._colours_from.append(vector.reshape(-1, self._dim).mean(axis=0))
         self._thumbnails.append(thumbnail)
         self._nodata.append(nodata)
 
     def summary(self, *, seconds: float, energy: dict[str, Any] | None = None) -> TileSummary:
-        """The tile in numbers and as a picture.
+        """Return the tile in numbers and as a picture.
 
         Args:
             seconds: Wall time that this run spent on the tile.
@@ -115,7 +107,7 @@ class TileCounts:
 
 
 def count_reasons(skipped: Iterable[Mapping[str, str]]) -> dict[str, int]:
-    """How many chips were skipped for each reason, the most frequent first."""
+    """Return the number of skipped chips for each reason, the most frequent first."""
     counts: dict[str, int] = {}
     for skip in skipped:
         counts[skip["reason"]] = counts.get(skip["reason"], 0) + 1

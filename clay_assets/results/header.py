@@ -1,4 +1,4 @@
-"""What a results file says of itself, as Parquet key-value metadata: readable from its footer alone."""
+"""Parquet key-value metadata of a results file: readable from its footer alone."""
 
 import json
 import math
@@ -12,20 +12,20 @@ from clay_assets.results.fingerprint import Fingerprint
 
 @dataclass(frozen=True)
 class TileSummary:
-    """A tile's results in numbers; what the Dagster UI shows, kept with the results.
+    """A tile's results in numbers, as the Dagster UI shows them.
 
     Attributes:
         embedded: Chips with a vector.
-        windows: Vectors: one for each window of these chips.
-        skipped: Chips without, each by URL with its reason and its detail.
-        seconds: Wall time from the end of the tile before it in the same run to the end of its last chip: the
-            seconds of a run's tiles add up to the time in which the run had something to embed.
+        skipped: Chips without, each by URL with its reason and detail.
+        seconds: Wall time from the end of the previous tile of the run to the end of this tile's last chip: a
+            run's tiles add up to the time in which the run had something to embed.
         encoded: Chips embedded in that run; the others had results already.
         bytes_read: Bytes of chips fetched in that run.
-        nodata: Mean share of the embedded chips' pixels without data, 0 to 1.
         bounds: West, south, east, north of the embedded chips, degrees in OGC:CRS84; empty without any.
+        nodata: Mean share of the embedded chips' pixels without data, 0 to 1.
+        windows: Vectors: one for each window of the embedded chips.
         energy: `emb:energy` of the run that last embedded chips of the tile; None where it was not measured.
-        picture: The tile as `preview.tile_picture` drew it.
+        picture: The tile as `picture.tile_picture` drew it.
     """
 
     embedded: int
@@ -55,13 +55,13 @@ class Provenance:
     """How a tile's vectors are made: the same for every tile of a run.
 
     Attributes:
-        fingerprint: What decides whether earlier vectors are still valid.
+        fingerprint: Decides whether earlier vectors are still valid.
         shape: Of one embedding.
-        untrained: Whether the checkpoint says that its weights were never trained.
-        device: Where the run encodes, e.g. `cpu` or `cuda:0`.
+        untrained: Whether the checkpoint's weights were never trained.
+        device: Device of the encoder, e.g. `cpu` or `cuda:0`.
         software: Packages and versions, as `name/version` with spaces between.
         reader: `chips.READER_VERSION`.
-        max_nodata: Highest share of a chip's pixels without data.
+        max_nodata: Highest accepted share of a chip's pixels without data.
     """
 
     fingerprint: Fingerprint
@@ -83,12 +83,12 @@ class Provenance:
         return math.prod(self.shape)
 
     def to_json(self) -> str:
-        """As one line of JSON."""
+        """Serialize as one line of JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """What `to_json` wrote."""
+        """Parse the output of `to_json`."""
         facts = json.loads(text)
         facts |= {"fingerprint": Fingerprint(**facts["fingerprint"]), "shape": tuple(facts["shape"])}
         return cls(**facts)
@@ -96,14 +96,14 @@ class Provenance:
 
 @dataclass(frozen=True)
 class ResultsHeader:
-    """What a results file says of itself.
+    """Metadata of a results file.
 
     Attributes:
         provenance: How the vectors were made.
         digest: `chips_digest` of the chips accounted for.
-        summary: In numbers.
-        remaining: Chips of the inventory that were still to be done when an error or an interrupt ended the
-            run; 0 where the results are complete.
+        summary: The results in numbers.
+        remaining: Chips of the inventory not reached when an error or an interrupt ended the run; 0 where the
+            results are complete.
     """
 
     provenance: Provenance
@@ -112,7 +112,7 @@ class ResultsHeader:
     remaining: int = 0
 
     def to_metadata(self) -> dict[str, str]:
-        """As Parquet key-value metadata."""
+        """Return the Parquet key-value metadata."""
         return {
             "clay:making": self.provenance.to_json(),
             "clay:chips": self.digest,
@@ -122,7 +122,7 @@ class ResultsHeader:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[bytes, bytes]) -> Self:
-        """What `to_metadata` gave to a file.
+        """Parse the output of `to_metadata`.
 
         Raises:
             KeyError, TypeError, ValueError: If the file is not one of ours, or another version's.

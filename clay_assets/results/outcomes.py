@@ -1,4 +1,4 @@
-"""What a chip becomes: vectors, one for each window, or a skip with its reason. Every chip becomes one."""
+"""The outcome of a chip: a vector for each of its windows, or a skip with its reason."""
 
 import datetime
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from clay_assets.storage import StoredObject
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """A chip that became a vector for each of its W windows.
+    """A chip with a vector for each of its W windows.
 
     Attributes:
-        chip: The object it was read from.
+        chip: The object that was read.
         date: Acquisition date.
         footprints: W WKB polygons in OGC:CRS84.
         vectors: (W, …) float32, each of the level's shape.
@@ -36,9 +36,9 @@ class Skipped:
     """A chip that cannot be used.
 
     Attributes:
-        chip: The object it was read from.
+        chip: The object that was read.
         reason: One of the closed list in `chips.rejection`.
-        detail: What was got and what was expected.
+        detail: Got and expected.
     """
 
     chip: StoredObject

@@ -1,8 +1,8 @@
-"""A small picture of a tile: its chips on the ground, true colour beside what the embeddings see.
+"""A small picture of a tile: its chips in true colour beside the principal components of their embeddings.
 
-The right half gives each chip the first three principal components of the tile's vectors as red, green and
-blue. Where the vectors follow the land, the two halves show the same shapes. Made from thumbnails kept while
-embedding, so no chip is read again; below 30 kB, because it is stored in the event log of every tile.
+The right half shows the first three principal components of the tile's vectors as red, green and blue. Where
+the vectors follow the land, the two halves show the same shapes. Made from thumbnails kept while embedding;
+below 30 kB, because the event log stores it for every tile.
 """
 
 import base64
@@ -23,7 +23,7 @@ WHITE = 3_000.0
 """Reflectance x 10,000 shown as white: bright soil; snow and cloud saturate."""
 
 MAX_BYTES = 30_000
-"""Of the picture as it stands in the event log, base64 included."""
+"""Of the picture in the event log, base64 included."""
 
 GAP = 8
 """Pixels between the two halves."""
@@ -40,7 +40,7 @@ _RGB = [BANDS.index(name) for name in ("B04", "B03", "B02")]
 
 
 def chip_thumbnail(pixels: NDArray[Any]) -> bytes:
-    """True colour of a chip, small.
+    """Return a small true-colour image of a chip.
 
     Args:
         pixels: (bands, side, side) of a window, the optical bands first in the order of `BANDS`, physical
@@ -49,8 +49,7 @@ def chip_thumbnail(pixels: NDArray[Any]) -> bytes:
     Returns:
         RGB bytes row by row, `THUMBNAIL_SIZE` pixels square; a square root lifts dark land.
     """
-    # Eight by eight pixels of each block: of 512 pixels every fourth each way, at a sixteenth of the cost of
-    # all.
+    # 8 x 8 pixels of each block suffice: every fourth pixel of 512 each way costs a sixteenth of all.
     step = max(1, pixels.shape[1] // (8 * THUMBNAIL_SIZE))
     sample = pixels[_RGB, ::step, ::step]
     side = sample.shape[1] // THUMBNAIL_SIZE
@@ -60,14 +59,10 @@ def chip_thumbnail(pixels: NDArray[Any]) -> bytes:
 
 
 def principal_colours(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """First three principal components as colours.
+    """Return the first three principal components of (N, D) vectors as (N, 3) bytes.
 
-    Args:
-        vectors: (N, D).
-
-    Returns:
-        (N, 3) bytes; each component stretched from its 2nd to its 98th percentile. Grey for fewer than
-        three vectors, which have no three components.
+    Each component is stretched from its 2nd to its 98th percentile. Fewer than three vectors, which have no
+    three components, are grey.
     """
     if len(vectors) < 3:
         return np.full((len(vectors), 3), 128, dtype=np.uint8)
@@ -102,11 +97,11 @@ def tile_picture(
     vectors: NDArray[np.float32],
     thumbnails: Sequence[bytes],
 ) -> str:
-    """The picture as Markdown that the Dagster UI shows.
+    """Draw a tile as Markdown that the Dagster UI shows.
 
     Args:
         footprints: N WKB polygons in OGC:CRS84.
-        dates: N acquisition dates; where chips lie on one another, the latest is seen.
+        dates: N acquisition dates; where chips overlap, the latest is on top.
         vectors: (N, D), one a chip.
         thumbnails: N of `chip_thumbnail`.
 
@@ -134,7 +129,7 @@ def tile_picture(
 
 
 def _as_markdown(picture: Image.Image) -> str:
-    """The picture as an image within Markdown, compressed until it fits."""
+    """Compress a picture until it fits, as an image within Markdown."""
     for quality in (85, 70, 50, 30, 15):
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=quality, optimize=True)
@@ -146,7 +141,7 @@ def _as_markdown(picture: Image.Image) -> str:
 
 
 def _layout(footprints: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row and column of each chip on the tile's ground, north up, counted along the chips' own edges."""
+    """Return row and column of each chip, north up, counted along the chips' own edges."""
     corners = _on_the_ground(shapely.get_coordinates(shapely.from_wkb(list(footprints))))
     corners = corners.reshape(len(footprints), 5, 2)  # south-east, north-east, north-west, south-west, again
     edges = np.median([corners[:, 0] - corners[:, 3], corners[:, 2] - corners[:, 3]], axis=1)  # east, north

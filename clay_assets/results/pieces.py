@@ -1,10 +1,7 @@
-"""Pieces of a tile's results, stored while the tile is embedded: what a process that is killed leaves behind.
+"""Pieces of a tile's results, stored while the tile is embedded, so that a killed run loses little.
 
-Belongs here: when a piece is stored, under which key, and removing it. Does not belong here: taking pieces up
-in a later run (`embedding.fold`).
-
-They have a prefix of their own: one listing a run finds those of every tile, and what looks at results does
-not meet them.
+`embedding.fold` takes pieces up in a later run. They have a prefix of their own: one listing finds those of
+every tile, and listings of results do not show them.
 """
 
 import logging
@@ -30,10 +27,10 @@ PIECES_PREFIX = "chip_pieces/"
 
 @dataclass(frozen=True)
 class PieceLimits:
-    """When the chips finished so far are stored: at whichever limit is met first.
+    """Limits of a piece, which is stored when the first is reached.
 
     Attributes:
-        chips: In a piece, at most.
+        chips: In a piece.
         seconds: After the first chip of a piece was finished.
     """
 
@@ -42,12 +39,12 @@ class PieceLimits:
 
 
 def pieces_prefix(tile: str, fingerprint: Fingerprint) -> str:
-    """Begins the keys of a tile's pieces of one fingerprint."""
+    """Begin of the keys of a tile's pieces of one fingerprint."""
     return f"{PIECES_PREFIX}{tile}/{fingerprint.folder}/"
 
 
 def find_pieces(work: Store) -> Mapping[str, Sequence[StoredObject]]:
-    """The pieces that runs left behind, by tile, each tile's in the order of their keys; from one listing.
+    """List the pieces that runs left, by tile, each tile's in the order of their keys.
 
     Raises:
         StorageError: If the store refuses.
@@ -62,7 +59,7 @@ def find_pieces(work: Store) -> Mapping[str, Sequence[StoredObject]]:
 
 @dataclass
 class _Piece:
-    """The piece being written: its file, and what the footer will say of it."""
+    """The piece being written."""
 
     writer: ResultsWriter
     began: float
@@ -71,23 +68,17 @@ class _Piece:
 
 
 class PieceWriter:
-    """Stores a tile's outcomes piece by piece, beside its results. Use as a context manager.
+    """Stores a tile's outcomes in pieces, beside its results. Use as a context manager.
 
     A tile that ends before the first limit costs no request. One piece at a time is in a local file, which is
-    gone afterwards.
+    removed at the end.
     """
 
-    def __init__(self, work: Store, tile: str, making: Provenance, chips: int, limits: PieceLimits) -> None:
-        """Describe the pieces; nothing is written yet.
-
-        Args:
-            work: Store of results.
-            tile: MGRS code.
-            making: How the vectors are made.
-            chips: In the tile's inventory.
-            limits: When a piece is stored.
-        """
-        self._work, self._tile, self._making = work, tile, making
+    def __init__(
+        self, work: Store, tile: str, provenance: Provenance, chips: int, limits: PieceLimits
+    ) -> None:
+        """Prepare to write; `chips` is the number of chips in the tile's inventory."""
+        self._work, self._tile, self._provenance = work, tile, provenance
         self._chips, self._limits = chips, limits
         self._piece: _Piece | None = None
         self._keys: list[str] = []
@@ -102,9 +93,9 @@ class PieceWriter:
             self._piece.writer.__exit__(kind, error, trace)
 
     def add(self, outcome: Outcome) -> None:
-        """Append what became of one chip; stores the piece where that meets a limit."""
+        """Append the outcome of one chip; stores the piece where that reaches a limit."""
         if self._piece is None:
-            self._piece = _Piece(ResultsWriter(self._making.width), time.monotonic())
+            self._piece = _Piece(ResultsWriter(self._provenance.width), time.monotonic())
         piece = self._piece
         piece.writer.add(outcome)
         piece.chips.append(outcome.chip)
@@ -116,7 +107,7 @@ class PieceWriter:
                 self._store(piece, seconds)
 
     def remove(self) -> None:
-        """Remove the stored pieces: the tile's own results hold their chips now."""
+        """Remove the stored pieces once the tile's results hold their chips."""
         remove_pieces(self._work, self._tile, self._keys)
 
     def _store(self, piece: _Piece, seconds: float) -> None:
@@ -129,21 +120,17 @@ class PieceWriter:
             bounds=[],
         )
         header = ResultsHeader(
-            self._making,
+            self._provenance,
             digest=chips_digest(self._tile, piece.chips),
             summary=summary,
             remaining=max(1, self._chips - len(piece.chips)),  # never complete by itself
         )
-        key = f"{pieces_prefix(self._tile, self._making.fingerprint)}{len(self._keys) + 1:04}.parquet"
+        key = f"{pieces_prefix(self._tile, self._provenance.fingerprint)}{len(self._keys) + 1:04}.parquet"
         try:
             piece.writer.store(self._work, self._tile, header, key)
-        except StorageError as error:  # whether the tile's own file can be stored is what matters
-            log.warning(
-                "%d finished chips of tile %s are not kept against a kill: %s",
-                len(piece.chips),
-                self._tile,
-                error,
-            )
+        except StorageError as error:  # the tile's own file may still be stored
+            message = "%d finished chips of tile %s are not kept against a kill: %s"
+            log.warning(message, len(piece.chips), self._tile, error)
         else:
             self._keys.append(key)
 
@@ -153,5 +140,5 @@ def remove_pieces(work: Store, tile: str, pieces: Iterable[str | StoredObject]) 
     for piece in pieces:
         try:
             work.delete(piece)
-        except StorageError as error:  # the next run takes it up again, and finds nothing new
+        except StorageError as error:  # the next run takes it up again without effect
             log.warning("a piece of tile %s stays: %s", tile, error)

@@ -1,4 +1,4 @@
-"""Reading a results file: from S3, only the parts that are asked for are fetched."""
+"""Reads a results file: from S3, only the parts that are needed are fetched."""
 
 import functools
 import logging
@@ -21,15 +21,14 @@ from clay_assets.storage import ObjectMissing, Store, StoredObject
 log = logging.getLogger(__name__)
 
 GROUPS_HELD = 4
-"""Row groups kept while rows are taken: rows of earlier runs and of the last one alternate when sorted."""
-
+"""Row groups cached while rows are taken: sorted rows alternate between those of several runs."""
 
 RESULTS_PREFIX = "chip_embeddings/"
 """Begins the key of every results file in the work store."""
 
 
 def results_key(tile: str, fingerprint: Fingerprint) -> str:
-    """Key of a tile's results in the work store: those of each fingerprint apart from the others'."""
+    """Key of a tile's results in the work store."""
     return f"{RESULTS_PREFIX}{fingerprint.folder}/{tile}.parquet"
 
 
@@ -58,15 +57,11 @@ class TileResults:
 
     Attributes:
         tile: MGRS code.
-        header: What the file says of itself.
+        header: The file's metadata.
     """
 
     def __init__(self, source: BinaryIO, tile: str) -> None:
-        """Read the footer.
-
-        Args:
-            source: The file, which is closed with this.
-            tile: MGRS code.
+        """Read the footer of a file, which is closed together with this object.
 
         Raises:
             OSError, KeyError, TypeError, ValueError: If this is no results file, or another version's.
@@ -74,9 +69,9 @@ class TileResults:
         self.tile = tile
         self._source = source
         self._file = pq.ParquetFile(source)
-        said = self._file.metadata.metadata or {}
-        self.header = ResultsHeader.from_metadata(said)
-        of_tile = said.get(TILE.encode(), tile.encode()).decode()  # earlier versions did not say
+        metadata = self._file.metadata.metadata or {}
+        self.header = ResultsHeader.from_metadata(metadata)
+        of_tile = metadata.get(TILE.encode(), tile.encode()).decode()  # earlier versions lack the key
         if of_tile != tile:
             raise ValueError(f"got results of tile {of_tile}, expected those of {tile}")
         expected = results_schema(self.header.provenance.width)
@@ -100,15 +95,9 @@ class TileResults:
     def open(
         cls, store: Store, tile: str, fingerprint: Fingerprint, piece: StoredObject | None = None
     ) -> Self | None:
-        """The results of a tile, or None where there are none, or none that this version can read.
+        """Open a tile's results, or one piece of them; None if there are none that this version can read.
 
-        A file that cannot be read counts as none: it is made again from the chips.
-
-        Args:
-            store: Store of results.
-            tile: MGRS code.
-            fingerprint: Of the results.
-            piece: A piece of the results to open in their stead.
+        Such files are made again from the chips.
 
         Raises:
             StorageError: If the store refuses.
@@ -134,22 +123,22 @@ class TileResults:
 
     @property
     def rows(self) -> int:
-        """Rows in the file, as its footer counts them."""
+        """Number of rows."""
         return int(self._file.metadata.num_rows)
 
     def columns(self, names: Sequence[str]) -> pa.Table:
-        """Some columns of all rows, in the file's order.
+        """Read some columns of all rows, in the file's order.
 
         Raises:
-            DamagedFileError: If the pages do not hold what the footer says.
+            DamagedFileError: If the pages do not match the footer.
         """
-        with _damage_named():
+        with _damage_translated():
             table = self._file.read(columns=list(names))
             table.validate(full=True)  # also that text is UTF-8
         return table
 
     def chips(self) -> list[KnownChip]:
-        """Each row's chip, in the file's order.
+        """Read each row's chip, in the file's order.
 
         Raises:
             DamagedFileError: As `columns`.
@@ -159,11 +148,11 @@ class TileResults:
         return [KnownChip(chip_key(url, self.tile), *facts) for url, *facts in rows]
 
     def sample(self, names: Sequence[str], max_bytes: int) -> Iterator[pa.Table]:
-        """Some columns, a row group at a time: all of them, or some spread evenly over the file.
+        """Read some columns, one row group at a time: all of them, or some spread evenly over the file.
 
         Args:
             names: Columns.
-            max_bytes: Of vectors, about, in all that is read; one row group is read in any case.
+            max_bytes: Limit of vectors read in total, approximate; at least one row group is read.
 
         Raises:
             DamagedFileError: As `columns`.
@@ -171,12 +160,12 @@ class TileResults:
         groups = self._file.num_row_groups
         stride = max(1, math.ceil(4 * self.header.provenance.width * self.rows / max_bytes))
         for group in range(0, groups, stride):
-            with _damage_named():
+            with _damage_translated():
                 table = self._file.read_row_group(group, columns=list(names))
             yield table
 
     def take(self, rows: Iterable[int]) -> Iterator[pa.Table]:
-        """Rows in the order asked for, in tables of neighbours; holds at most `GROUPS_HELD` row groups.
+        """Read rows in the order given, in tables of neighbours; caches at most `GROUPS_HELD` row groups.
 
         Raises:
             DamagedFileError: As `columns`.
@@ -196,13 +185,13 @@ class TileResults:
             yield read(held).take(pending)
 
     def _row_group(self, index: int) -> pa.Table:
-        with _damage_named():
+        with _damage_translated():
             return self._file.read_row_group(index)
 
 
 @contextmanager
-def _damage_named() -> Iterator[None]:
-    """Turns pyarrow's complaints about a file's pages into ours."""
+def _damage_translated() -> Iterator[None]:
+    """Translates pyarrow's errors about a file's pages."""
     try:
         yield
     except DAMAGE as error:

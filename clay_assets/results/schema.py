@@ -1,4 +1,4 @@
-"""Columns of a results file: one row for each window of an embedded chip, and one for each skipped chip."""
+"""Columns of a results file: a row for each window of an embedded chip, and for each skipped chip."""
 
 import pyarrow as pa
 
@@ -7,11 +7,7 @@ THUMBNAIL_SIZE = 16
 
 
 def results_schema(width: int) -> pa.Schema:
-    """Schema of what became of each chip: embedded, or skipped for a reason.
-
-    Args:
-        width: Numbers in one chip's embedding, all its dimensions multiplied.
-    """
+    """Return the schema for embeddings of `width` numbers."""
     return pa.schema(
         [
             pa.field("source_url", pa.string(), nullable=False),

@@ -1,7 +1,7 @@
-"""What the settings ask for: which results count as current, and which version is published."""
+"""Target settings: which results count as current, and which a tile without results gets."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from clay_assets.results.fingerprint import Fingerprint
@@ -9,27 +9,27 @@ from clay_assets.results.reader import TileResults
 from clay_assets.storage import Store
 
 PRECISIONS: tuple[Literal["bf16", "fp32"], ...] = ("bf16", "fp32")
-"""Those that a tile may have under `auto`, in the order in which they are looked for."""
+"""Accepted under `auto`, in this order."""
 
 
 @dataclass(frozen=True)
 class Target:
     """How tiles are to be embedded.
 
-    Under `auto` a tile keeps the precision that its results have, whatever the hardware of this run: the
-    precision differs by 2.4e-3, which is no reason to embed an archive again on another machine.
+    Under `auto` a tile keeps the precision of its results on any hardware: precisions differ by 2.4e-3, too
+    little to embed an archive again.
 
     Attributes:
-        fingerprints: Of results that count as current, in the order in which they are looked for.
-        preferred: Of results that are made where a tile has none.
-        untrained: Whether the checkpoint says that its weights were never trained.
-        max_nodata: Highest share of a chip's pixels without data.
+        fingerprints: Of results that count as current, in the order of preference.
+        preferred: Of results made for a tile that has none.
+        untrained: Whether the checkpoint's weights were never trained.
+        max_nodata: Highest accepted share of a chip's pixels without data.
     """
 
     fingerprints: Sequence[Fingerprint]
     preferred: Fingerprint
     untrained: bool = False
-    max_nodata: float = field(default=1.0)
+    max_nodata: float = 1.0
 
     @classmethod
     def of(
@@ -44,18 +44,17 @@ class Target:
         untrained: bool = False,
         max_nodata: float = 1.0,
     ) -> "Target":
-        """What a checkpoint and the settings ask for.
+        """Combine the checkpoint's description and the settings.
 
         Args:
             model: Model and size.
             checkpoint_sha256: Of the checkpoint.
             level: How much of a chip one vector describes.
             precision: `auto`, `fp32` or `bf16`.
-            preprocessing: The model's version of it.
-            best: The precision to take under `auto` where a tile has no results: what the hardware
-                multiplies.
-            untrained: As the checkpoint says.
-            max_nodata: Highest share of a chip's pixels without data.
+            preprocessing: Version of the model's preprocessing.
+            best: Precision under `auto` of a tile without results: the best that the hardware multiplies.
+            untrained: Whether the checkpoint's weights were never trained.
+            max_nodata: Highest accepted share of a chip's pixels without data.
         """
         found = {
             name: Fingerprint(model, checkpoint_sha256, level, name, preprocessing)
@@ -65,7 +64,7 @@ class Target:
         return cls(tuple(found.values()), preferred, untrained, max_nodata)
 
     def results(self, work: Store, tile: str) -> TileResults | None:
-        """A tile's results that count as current; None where there are none. The caller closes them.
+        """Open a tile's current results; None where there are none. The caller closes them.
 
         Raises:
             StorageError: If the store refuses.

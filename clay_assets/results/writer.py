@@ -1,4 +1,4 @@
-"""Writing a results file piece by piece, so that memory does not grow with the tile."""
+"""Writes a results file in pieces, so that memory does not grow with the tile."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,20 +20,17 @@ from clay_assets.results.schema import results_schema
 from clay_assets.storage import Store, temporary_errors
 
 PIECE_BYTES = 16 * 2**20
-"""Vectors held before they are written as one row group."""
+"""Bytes of vectors in a row group."""
 
 
 class ResultsWriter:
     """Writes a tile's results into a local file, then stores it as one object.
 
-    Use as a context manager: the local file is gone afterwards, whether it was stored or not.
+    Use as a context manager, which removes the local file.
     """
 
     def __init__(self, width: int) -> None:
-        """Begin a file.
-
-        Args:
-            width: Numbers in one chip's embedding.
+        """Begin a file of embeddings of `width` numbers.
 
         Raises:
             StorageError: If the temporary folder is full or cannot be written, here and while writing.
@@ -49,7 +46,7 @@ class ResultsWriter:
             self._stack = stack.pop_all()
         self._outcomes: list[Outcome] = []
         self._tables: list[pa.Table] = []
-        self._waiting = 0  # rows in these two
+        self._pending = 0  # rows in these two
         self._piece = max(1, PIECE_BYTES // (4 * width))  # rows of a row group
 
     def __enter__(self) -> Self:
@@ -58,22 +55,20 @@ class ResultsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with (
-            self._stack,
-            suppress(OSError),
-        ):  # a full disk was told of before, and the file goes with its folder
+        # A full disk raised an error earlier, and the file is removed with its folder.
+        with self._stack, suppress(OSError):
             self._writer.close()
 
     def add(self, outcome: Outcome) -> None:
-        """Append what became of one chip."""
+        """Append the outcome of one chip."""
         self._outcomes.append(outcome)
-        self._wait_for(len(outcome.footprints) if isinstance(outcome, Embedded) else 1)
+        self._hold(len(outcome.footprints) if isinstance(outcome, Embedded) else 1)
 
     def copy(self, table: pa.Table) -> None:
         """Append rows of an earlier file."""
         self._gather()
         self._tables.append(table.cast(self._schema))
-        self._wait_for(table.num_rows)
+        self._hold(table.num_rows)
 
     def store(self, store: Store, tile: str, header: ResultsHeader, key: str = "") -> str:
         """Finish the file and put it in the store; returns its URL.
@@ -81,8 +76,8 @@ class ResultsWriter:
         Args:
             store: Store of results.
             tile: MGRS code.
-            header: What the file says of itself.
-            key: Where it goes; empty: where the tile's results are looked for.
+            header: Metadata of the file.
+            key: Key in the store; that of the tile's results if empty.
 
         Raises:
             StorageError: If the store refuses.
@@ -96,10 +91,10 @@ class ResultsWriter:
         store.put(key, self._path)
         return store.url(key)
 
-    def _wait_for(self, rows: int) -> None:
-        """Hold more rows, until they fill a row group: many small ones would make every later read slow."""
-        self._waiting += rows
-        if self._waiting >= self._piece:
+    def _hold(self, rows: int) -> None:
+        """Count pending rows until they fill a row group: small groups make every later read slow."""
+        self._pending += rows
+        if self._pending >= self._piece:
             self._write()
 
     def _gather(self) -> None:
@@ -112,13 +107,13 @@ class ResultsWriter:
         if self._tables:
             with temporary_errors():
                 self._writer.write_table(pa.concat_tables(self._tables))
-            self._tables, self._waiting = [], 0
+            self._tables, self._pending = [], 0
 
 
 def _to_table(outcomes: Sequence[Outcome], schema: pa.Schema) -> pa.Table:
     rows = [row for outcome in outcomes for row in _rows(outcome)]
     width = schema.field("embeddings").type.list_size
-    # Skipped chips take a row of zeros under a null: Arrow's fixed-size lists have no holes.
+    # Arrow's fixed-size lists need values under a null: zeros for skipped chips.
     zeros = np.zeros((1, width), dtype=np.float32)
     vectors = [
         outcome.vectors.reshape(-1, width) if isinstance(outcome, Embedded) else zeros for outcome in outcomes
@@ -134,7 +129,7 @@ def _to_table(outcomes: Sequence[Outcome], schema: pa.Schema) -> pa.Table:
 
 
 def _rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
-    """The rows of a chip, without its vectors."""
+    """Yield the rows of a chip, without its vectors."""
     chip = outcome.chip
     row = {"source_url": chip.url, "etag": chip.etag, "size": chip.size, "reader": READER_VERSION}
     if isinstance(outcome, Skipped):
@@ -142,5 +137,10 @@ def _rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
         return
     windows = zip(outcome.footprints, outcome.thumbnails, strict=True)
     for window, (footprint, thumbnail) in enumerate(windows):
-        seen = {"date": outcome.date, "geometry": footprint, "thumbnail": thumbnail, "nodata": outcome.nodata}
-        yield {**row, **seen, "window": window, "reason": None}
+        image = {
+            "date": outcome.date,
+            "geometry": footprint,
+            "thumbnail": thumbnail,
+            "nodata": outcome.nodata,
+        }
+        yield {**row, **image, "window": window, "reason": None}
