@@ -1,13 +1,11 @@
-"""Read published embeddings back: from a folder, a file or a list of them, of this machine or of a bucket.
+"""Reads published embeddings: a folder, a file or a list of them, on this machine or in a bucket.
 
-Here belongs finding the files and row groups that can match a question, and turning them into frames and
-arrays. What a published file looks like is in `publishing`, what is done with the vectors in `search` and
-`export`. Imports neither PyTorch nor Dagster.
+Imports neither PyTorch nor Dagster.
 
     files.py       an address → the files under it
     facts.py       a file's footer → model, level, shape, rows, mean; refusing to mix them
     selection.py   tiles, bounding box, dates: which files, row groups and rows can match
-    scan.py        opening files, and walking through their rows in bounded memory
+    scan.py        opening files, and reading their rows in bounded memory
     columns.py     a column of embeddings of any Arrow type → (N, D) float32
     embeddings.py  read_embeddings, read_vectors
 """

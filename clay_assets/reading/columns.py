@@ -1,7 +1,6 @@
-"""A column of embeddings as one NumPy array, whichever Arrow type it has.
+"""Converts a column of embeddings of any Arrow type to a NumPy array.
 
-Published files have tensors; files written through pandas have lists; compact copies have bytes that an
-affine map turns back into numbers.
+Published files have tensors, files written through pandas lists, compact copies bytes with an affine map.
 """
 
 import numpy as np
@@ -13,17 +12,17 @@ from clay_assets.reading.facts import Facts
 
 
 def embedding_array(column: pa.ChunkedArray | pa.Array, facts: Facts) -> NDArray[np.float32]:
-    """A column as (N, width) float32; no copy of a single chunk of float32 without nulls.
+    """Return a column as (N, width) float32; no copy of a single chunk of float32 without nulls.
 
     Args:
-        column: Tensors, fixed-size lists or lists of one length, of any kind of number.
-        facts: Of the file that the column is from.
+        column: Tensors, fixed-size lists or lists of one length, of any numeric type.
+        facts: Of the column's file.
 
     Raises:
         ValueError: A row is null, or two rows differ in length.
     """
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):  # of no chunk at all, in older versions of pyarrow
+    if isinstance(array, pa.ChunkedArray):  # older versions of pyarrow, for a column without chunks
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     storage = array.storage if isinstance(array, pa.ExtensionArray) else array
     if storage.null_count:
@@ -36,15 +35,7 @@ def embedding_array(column: pa.ChunkedArray | pa.Array, facts: Facts) -> NDArray
 
 
 def place_means(vectors: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
-    """One vector a row: at levels with several places, their mean, which is what level mean has.
-
-    Args:
-        vectors: (N, width).
-        dim: D, which divides the width.
-
-    Returns:
-        (N, D).
-    """
+    """Average (N, width) vectors over their places to (N, D), as level mean has them; D divides the width."""
     if vectors.shape[1] == dim:
         return vectors
     means: NDArray[np.float32] = vectors.reshape(len(vectors), -1, dim).mean(axis=1)

@@ -37,14 +37,14 @@ def read_embeddings(
         tiles: MGRS codes to read; all where None.
         bbox: West, south, east, north in degrees, west above east across the antimeridian. Rows whose outline
             touches it are read.
-        dates: First and last day of acquisition.
+        dates: First and last date of acquisition.
         columns: Some of `source_url`, `date`, `embeddings`, `geometry`; all where None. Geometry is always
-            there. Without `embeddings`, no vectors are read.
+            included. Without `embeddings`, no vectors are read.
         version: Of the published files, where a folder has several.
         options: How to reach S3; the AWS SDK's own variables and files where None.
 
     Returns:
-        One row an embedding, in the files' order, in OGC:CRS84. `embeddings` are float32 arrays of the
+        One row per embedding, in the files' order, in OGC:CRS84. `embeddings` are float32 arrays of the
         level's shape, (D,) at levels with one vector a row. `attrs["clay"]` has the files' common provenance.
 
     Raises:
@@ -52,15 +52,15 @@ def read_embeddings(
         NothingToRead: There is no Parquet file.
         DamagedFileError: A file can't be read as Parquet.
         StorageError: A store refuses.
-        ValueError: An argument means nothing, or a file has no embeddings.
+        ValueError: An argument is invalid, or a file has no embeddings.
     """
     names = tuple(COLUMNS if columns is None else columns)
     unknown = sorted(set(names) - set(COLUMNS))
     if unknown:
         raise ValueError(f"got columns {unknown}; expected some of {', '.join(COLUMNS)}")
-    wanted = Selection.of(tiles, bbox, dates, version)
-    rows, vectors, facts = _read(where, wanted, names, options, vectors="embeddings" in names)
-    frame = _frame(rows.select([name for name in rows.column_names if name in {*names, "geometry"}]), facts)
+    selection = Selection.of(tiles, bbox, dates, version)
+    rows, vectors, facts = _read(where, selection, names, options, vectors="embeddings" in names)
+    frame = _frame(rows, facts)
     if "embeddings" in names:
         frame.insert(min(len(frame.columns), names.index("embeddings")), "embeddings", list(vectors))
     return frame
@@ -83,40 +83,38 @@ def read_vectors(
         The rows without `embeddings`, and their vectors, (N, *shape) float32: (N, D) at levels with one
         vector a row.
     """
-    wanted = Selection.of(tiles, bbox, dates, version)
-    rows, vectors, facts = _read(where, wanted, ALONGSIDE, options, vectors=True)
+    selection = Selection.of(tiles, bbox, dates, version)
+    rows, vectors, facts = _read(where, selection, ALONGSIDE, options, vectors=True)
     return _frame(rows, facts), vectors
 
 
 def chosen_files(
-    where: Where, wanted: Selection, options: S3Options | None
+    where: Where, selection: Selection, options: S3Options | None
 ) -> tuple[list[SourceFile], list[Facts]]:
-    """Files that can match by name and footer, with their facts; all of one kind.
+    """Return the files that can match by name and footer, with their facts; all of one kind.
 
     Raises:
         MixedEmbeddings, NothingToRead, DamagedFileError, StorageError, ValueError: As `read_embeddings`.
     """
-    files = [file for file in find_files(where, options) if wanted.may_have(file)]
+    files = [file for file in find_files(where, options) if selection.may_have(file)]
     facts = footers(files)
     refuse_mixtures(files, facts)
-    near = [pair for pair in zip(files, facts, strict=True) if wanted.may_be_in(pair[1])]
-    # Without a match, the frame still says of what kind its rows would be.
+    near = [pair for pair in zip(files, facts, strict=True) if selection.may_be_in(pair[1])]
+    # Facts also without a match: the empty frame still has the files' provenance.
     return [file for file, _ in near], [fact for _, fact in near] or facts[:0]
 
 
 def _read(
-    where: Where, wanted: Selection, names: Sequence[str], options: S3Options | None, *, vectors: bool
+    where: Where, selection: Selection, names: Sequence[str], options: S3Options | None, *, vectors: bool
 ) -> tuple[pa.Table, NDArray[np.float32], Facts | None]:
-    files, facts = chosen_files(where, wanted, options)
-    asked = [name for name in ALONGSIDE if name in names or name == "geometry"]
+    files, facts = chosen_files(where, selection, options)
+    asked = [name for name in ALONGSIDE if name in (*names, "geometry")]
 
     def read(task: Task) -> list[Block]:
-        return list(blocks(task, asked, wanted, vectors=vectors))
+        return list(blocks(task, asked, selection, vectors=vectors))
 
     found = [block for piece in at_once(read, tasks(files, facts)) for block in piece]
-    schema = pa.schema(
-        [(n, t) for n, t in (("source_url", pa.string()), ("date", pa.date32()), ("geometry", pa.binary()))]
-    )
+    schema = pa.schema([("source_url", pa.string()), ("date", pa.date32()), ("geometry", pa.binary())])
     empty = schema.empty_table().select(asked)
     rows = pa.concat_tables([empty, *(block.rows for block in found)], promote_options="permissive")
     shape = facts[0].shape if facts else ()

@@ -1,10 +1,7 @@
-"""An address, or a list of them, becomes the Parquet files under it.
-
-Belongs here: telling a file from a folder, and listing. Which of the files matter: `selection.py`.
-"""
+"""Resolves an address, or a list of them, to the Parquet files under it."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -13,7 +10,8 @@ from clay_assets.storage import S3Options, Store, StoredObject
 SUFFIXES = (".gpq", ".parquet", ".geoparquet")
 
 Where = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-"""A folder, a file, or a list of either; local paths, `s3://bucket/prefix`, whatever `Store` opens."""
+"""A folder, a file, or a list of either; local paths, `s3://bucket/prefix`, any address that `Store`
+opens."""
 
 
 class NothingToRead(LookupError):
@@ -22,12 +20,7 @@ class NothingToRead(LookupError):
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of embeddings.
-
-    Attributes:
-        store: That holds it.
-        object: As the store listed it.
-    """
+    """A file of embeddings: its store, and the object as listed there."""
 
     store: Store
     object: StoredObject
@@ -44,10 +37,10 @@ class SourceFile:
 
 
 def find_files(where: Where, options: S3Options | None = None) -> list[SourceFile]:
-    """The Parquet files at an address, folders below it included, sorted by URL; each once.
+    """List the Parquet files at an address and in folders below it, sorted by URL; each once.
 
     Args:
-        where: A name that ends in `.gpq` or `.parquet` is a file, any other a folder.
+        where: A name that ends in `.gpq`, `.parquet` or `.geoparquet` is a file, any other a folder.
         options: How to reach S3; the AWS SDK's own variables and files where None.
 
     Raises:
@@ -75,8 +68,3 @@ def _at(address: str, options: S3Options | None) -> Iterator[SourceFile]:
             " there. Publish a tile first, or correct the address"
         )
     yield from files
-
-
-def urls(files: Iterable[SourceFile]) -> list[str]:
-    """URLs of files, for messages."""
-    return [file.url for file in files]

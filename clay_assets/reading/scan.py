@@ -1,7 +1,4 @@
-"""Open files, and walk through their rows a few megabytes at a time, several files at once.
-
-Belongs here: how bytes are had and how many of them are held. Which rows matter: `selection.py`.
-"""
+"""Opens files, and reads their rows a few megabytes at a time, several files at once."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +22,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 WORKERS = min(8, 2 * (os.cpu_count() or 1))
-"""Files read at once: decompression leaves the GIL, and a bucket answers several requests in one's time."""
+"""Files read at once: decompression releases the GIL, and requests to a bucket overlap."""
 
 WHOLE_BYTES = 32 * 2**20
 """A remote file up to this size is fetched by one request; of a larger one, the parts that are needed."""
@@ -34,7 +31,7 @@ BLOCK_BYTES = 8 * 2**20
 """Of vectors, float32, decoded at a time."""
 
 NARROW_ROWS = 65_536
-"""Rows decoded at a time where no vectors are."""
+"""Rows decoded at a time without vectors."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +48,8 @@ class Block:
     """Some rows.
 
     Attributes:
-        rows: The columns asked for, without the vectors.
-        vectors: (N, width) float32; no column where vectors were not asked for.
+        rows: The requested columns, without the vectors.
+        vectors: (N, width) float32; (N, 0) where vectors were not requested.
     """
 
     rows: pa.Table
@@ -61,11 +58,7 @@ class Block:
 
 @contextmanager
 def opened(file: SourceFile, *, whole: bool = False) -> Iterator[pq.ParquetFile]:
-    """Open a file.
-
-    Args:
-        file: To open.
-        whole: Whether most of it will be read: a remote file is then fetched by one request.
+    """Open a file; if most of it will be read (`whole`), a remote file is fetched by one request.
 
     Raises:
         DamagedFileError: It is no Parquet file, here or while it is read.
@@ -87,7 +80,7 @@ def opened(file: SourceFile, *, whole: bool = False) -> Iterator[pq.ParquetFile]
 
 
 def footers(files: Sequence[SourceFile]) -> list[Facts]:
-    """What each file's footer says, in the files' order.
+    """Read each file's footer.
 
     Raises:
         DamagedFileError, StorageError: As `opened`.
@@ -105,7 +98,7 @@ def footers(files: Sequence[SourceFile]) -> list[Facts]:
 
 
 def at_once(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Do some work for each item in `WORKERS` threads; results come in the items' order."""
+    """Do some work for each item in `WORKERS` threads; yields the results in the items' order."""
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="clay-read") as pool:
         try:
             yield from pool.map(work, items)
@@ -115,7 +108,7 @@ def at_once(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
 
 def tasks(files: Sequence[SourceFile], facts: Sequence[Facts]) -> list[Task]:
-    """Cut files into what one thread reads: a small file whole, a large one by its row groups."""
+    """Split files into tasks for one thread: small files whole, large ones by row group."""
     cut = []
     for file, fact in zip(files, facts, strict=True):
         groups = tuple(range(len(fact.groups)))
@@ -127,10 +120,10 @@ def tasks(files: Sequence[SourceFile], facts: Sequence[Facts]) -> list[Task]:
 def blocks(
     task: Task, columns: Sequence[str], selection: Selection | None = None, *, vectors: bool = True
 ) -> Iterator[Block]:
-    """Walk through the matching rows of a task, in their order.
+    """Read the matching rows of a task, in their order.
 
-    A row group is passed over where no row of it matches; of one where some do, vectors are decoded up to the
-    last match, block by block, and only the matching ones are kept.
+    Row groups without a match are skipped. In the others, vectors are decoded block by block up to the last
+    match, and only the matching ones are kept.
 
     Args:
         task: What to read.
@@ -142,18 +135,15 @@ def blocks(
     size = max(1, BLOCK_BYTES // (4 * task.facts.width)) if vectors else NARROW_ROWS
     with opened(task.file, whole=vectors and not chosen.columns) as parquet:
         for group in task.groups:
-            if chosen.columns and not chosen.may_be_in_group(parquet.metadata.row_group(group)):
-                continue
-            matching = _matching(parquet, group, chosen)
-            if matching is None or matching.any():
-                yield from _group_blocks(parquet, group, columns, matching, task.facts, size, vectors)
-
-
-def _matching(parquet: pq.ParquetFile, group: int, selection: Selection) -> NDArray[np.bool_] | None:
-    """Which rows of a row group match; None for all."""
-    if not selection.columns:
-        return None
-    return selection.matches(parquet.read_row_group(group, columns=selection.columns, use_threads=False))
+            matching: NDArray[np.bool_] | None = None  # all rows
+            if chosen.columns:
+                if not chosen.may_be_in_group(parquet.metadata.row_group(group)):
+                    continue
+                rows = parquet.read_row_group(group, columns=chosen.columns, use_threads=False)
+                matching = chosen.matches(rows)
+                if not matching.any():
+                    continue
+            yield from _group_blocks(parquet, group, columns, matching, task.facts, size, vectors)
 
 
 def _group_blocks(

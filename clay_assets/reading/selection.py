@@ -1,7 +1,7 @@
-"""Which files, row groups and rows match a choice of tiles, a bounding box and dates.
+"""Selects files, row groups and rows by tiles, a bounding box and dates.
 
-From coarse to fine, each step without reading what the next one would: the file's name, its footer, a row
-group's statistics, the rows' dates and outlines. Only then are vectors read (`scan.py`).
+From coarse to fine, each step without the reading of the next: the file's name, its footer, a row group's
+statistics, the rows' dates and outlines. Vectors are read last (`scan.py`).
 """
 
 import re
@@ -24,18 +24,18 @@ from clay_assets.reading.files import SourceFile
 from clay_assets.tiles.code import TILE_CODE
 
 PARTITION = re.compile(r"/grid_zone=(?P<zone>[0-9]{2}[A-Z])/year=(?P<year>[0-9]{4})/")
-"""Of a compact copy (`export`): what a file's folders say about its rows."""
+"""Zone and year in the folders of a compact copy (`export`)."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """A choice of rows; what is None leaves all in.
+    """A choice of rows; None does not restrict.
 
     Attributes:
         tiles: MGRS codes.
         bbox: West, south, east, north in degrees; west above east crosses the antimeridian. A row matches
             whose outline touches it.
-        dates: First and last day of acquisition.
+        dates: First and last date of acquisition.
         version: Of published files.
     """
 
@@ -52,10 +52,10 @@ class Selection:
         dates: tuple[date, date] | None,
         version: int | None,
     ) -> "Selection":
-        """Check what a caller asks for.
+        """Validate a caller's choice.
 
         Raises:
-            ValueError: A tile is no MGRS code; the box is none; the dates are in the wrong order.
+            ValueError: A tile is no MGRS code, the box is invalid, or the dates are in the wrong order.
         """
         bad = [tile for tile in tiles or () if not TILE_CODE.fullmatch(tile)]
         if isinstance(tiles, str) or bad:
@@ -106,16 +106,12 @@ class Selection:
 
     @property
     def columns(self) -> list[str]:
-        """The columns that a row is judged by; none where all rows match."""
+        """The columns that decide whether a row matches; none where all rows match."""
         asked = {"source_url": self.tiles, "date": self.dates, "geometry": self.bbox}
         return [name for name, choice in asked.items() if choice is not None]
 
     def matches(self, rows: pa.Table) -> NDArray[np.bool_]:
-        """Which rows match.
-
-        Args:
-            rows: With the columns `columns`.
-        """
+        """Tell which rows of a table with the columns `columns` match."""
         mask = np.ones(len(rows), dtype=bool)
         if self.tiles is not None:
             # A chip's URL has the tile as a folder and in its name.
@@ -137,21 +133,21 @@ def _as_mask(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     return mask
 
 
-def _overlap(asked: tuple[Any, Any], there: tuple[Any, Any]) -> bool:
-    return bool(asked[0] <= there[1] and there[0] <= asked[1])
+def _overlap(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
+    return bool(one[0] <= other[1] and other[0] <= one[1])
 
 
 def boxes_of(bbox: Bounds) -> list[Bounds]:
-    """A box as it is, or the two on either side of the antimeridian where west is above east."""
+    """Split a box at the antimeridian where west is above east."""
     west, south, east, north = bbox
     if west <= east:
         return [bbox]
     return [(west, south, 180.0, north), (-180.0, south, east, north)]
 
 
-def _touch(bbox: Bounds, there: Bounds) -> bool:
+def _touch(bbox: Bounds, extent: Bounds) -> bool:
     return any(
         _overlap((box[0], box[2]), (other[0], other[2])) and _overlap((box[1], box[3]), (other[1], other[3]))
         for box in boxes_of(bbox)
-        for other in boxes_of(there)
+        for other in boxes_of(extent)
     )

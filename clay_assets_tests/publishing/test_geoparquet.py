@@ -255,7 +255,7 @@ def test_every_column_is_zstd_and_vectors_are_split_by_bytes(published: Path) ->
 # Writing
 
 
-def test_how_rows_come_in_batches_makes_no_difference_to_the_file(tmp_path: Path) -> None:
+def test_file_does_not_depend_on_the_batches(tmp_path: Path) -> None:
     batch = rows(12)
     pieces: list[pa.RecordBatch | pa.Table] = [
         batch.slice(0, 5),
@@ -306,7 +306,7 @@ def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
     assert per_group <= most <= 2 * per_group
 
 
-def test_list_child_of_another_name_is_taken(tmp_path: Path) -> None:
+def test_list_child_may_have_another_name(tmp_path: Path) -> None:
     batch = rows(2)
     renamed = batch["embeddings"].cast(pa.list_(pa.field("element", pa.float32(), nullable=True), 768))
 
@@ -473,7 +473,7 @@ def test_provenance_is_read_from_the_footer_alone(tmp_path: Path) -> None:
     path = tmp_path / "file.gpq"
     write_geoparquet(path, [rows(300)], MEAN, {**PROVENANCE, "weights": "untrained"})
     footer_only = path.read_bytes()
-    # The first half of the file overwritten: whoever looks at the rows must stumble.
+    # The first half of the file is overwritten: reading the rows would fail.
     half = len(footer_only) // 2
     file = io.BytesIO(b"\0" * half + footer_only[half:])
 
@@ -481,13 +481,13 @@ def test_provenance_is_read_from_the_footer_alone(tmp_path: Path) -> None:
     assert not file.closed
 
 
-def test_file_of_others_has_no_provenance(tmp_path: Path) -> None:
+def test_unrelated_parquet_file_has_no_provenance(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
 
     assert read_provenance(tmp_path / "other.parquet") == {}
 
 
-def test_provenance_names_come_without_their_prefix(tmp_path: Path) -> None:
+def test_provenance_names_with_the_prefix_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\['clay:model'\]; expected them without 'clay:'"):
         write_geoparquet(tmp_path / "file.gpq", [rows(1)], MEAN, {"clay:model": "small"})
 
@@ -506,7 +506,7 @@ def test_provenance_names_come_without_their_prefix(tmp_path: Path) -> None:
         ("27WXN_20200101_20231231_v1000.gpq", ("27WXN", date(2020, 1, 1), date(2023, 12, 31), 1000)),
     ],
 )
-def test_name_is_built_and_taken_apart(name: str, parts: tuple[str, date, date, int]) -> None:
+def test_name_is_built_and_parsed(name: str, parts: tuple[str, date, date, int]) -> None:
     assert published_name(*parts) == name
     assert parse_published_name(name) == PublishedName(*parts)
     assert str(parse_published_name(name)) == name
@@ -525,7 +525,7 @@ def test_name_is_built_and_taken_apart(name: str, parts: tuple[str, date, date, 
         "27WXN_20200101_20231231_v001.gpq\n",
     ],
 )
-def test_other_names_are_not_taken_for_published_files(name: str) -> None:
+def test_other_names_are_not_parsed(name: str) -> None:
     assert parse_published_name(name) is None
 
 
@@ -533,7 +533,7 @@ def test_other_names_are_not_taken_for_published_files(name: str) -> None:
     ("tile", "first", "last", "version"),
     [("7wxn", *DATES, 1), ("27WXN", DATES[1], DATES[0], 1), ("27WXN", *DATES, -1), ("../27WXN", *DATES, 1)],
 )
-def test_name_that_could_not_be_found_again_is_refused(
+def test_name_that_cannot_be_parsed_again_is_refused(
     tile: str, first: date, last: date, version: int
 ) -> None:
     with pytest.raises(

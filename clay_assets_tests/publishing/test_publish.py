@@ -28,7 +28,7 @@ FINGERPRINT = Fingerprint("clay-v0-small", "c" * 64, "mean", "fp32", 1)
 
 @dataclass(frozen=True)
 class Row:
-    """A chip, and what became of it.
+    """A chip and its outcome.
 
     Attributes:
         date: Of acquisition, YYYY-MM-DD.
@@ -77,7 +77,7 @@ class Place:
         claimed: Sequence[Row] = (),
     ) -> None:
         """Store the inventory, and results that may claim to be of other chips than they are."""
-        making = Provenance(
+        provenance = Provenance(
             fingerprint, shape, untrained=False, device="cuda:7", software="clay-assets/0 torch/0.1"
         )
         skipped = [
@@ -88,23 +88,23 @@ class Place:
         summary = TileSummary(len(rows) - len(skipped), skipped, 1.0, len(rows), 0, [])
         listed = [row.chip for row in claimed or rows]
         write_inventory(self.work, TILE, listed)
-        with ResultsWriter(making.width) as writer:
+        with ResultsWriter(provenance.width) as writer:
             for row in rows:
                 writer.add(row.outcome(shape))
             digest = chips_digest(TILE, listed)
-            writer.store(self.work, TILE, ResultsHeader(making, digest, summary))
+            writer.store(self.work, TILE, ResultsHeader(provenance, digest, summary))
 
     def publish(self, version: int = 1, *, fingerprint: Fingerprint = FINGERPRINT) -> Published:
-        """Publish what is finished."""
+        """Publish the tile."""
         target = target_of(fingerprint)
         return publish_tile(self.work, self.output, TILE, version=version, target=target)
 
     def names(self) -> list[str]:
-        """Of the published files."""
+        """Names of the published files."""
         return [PurePosixPath(file.url).name for file in self.output.list()]
 
     def table(self, name: str) -> pa.Table:
-        """A published file as pyarrow reads it."""
+        """Read a published file with pyarrow."""
         return pq.read_table(pa.BufferReader(self.output.read(name)))
 
 
@@ -128,7 +128,7 @@ def test_published_file_is_named_after_tile_dates_and_version(place: Place) -> N
     assert published.bytes == place.output.stat(published.url).size
 
 
-def test_rows_stand_in_the_order_of_date_then_chip_number_with_their_own_vectors(place: Place) -> None:
+def test_rows_are_in_the_order_of_date_then_chip_number_with_their_own_vectors(place: Place) -> None:
     place.finish([*SUMMER, Row("2020-06-15", 3, usable=False)])
 
     table = place.table(PurePosixPath(place.publish().url).name)
@@ -164,15 +164,19 @@ def test_file_says_what_it_was_made_from(tmp_path: Path) -> None:
     place = Place(Store(tmp_path / "work"), Store(tmp_path / "output"))
     place.finish([*SUMMER, Row("2020-06-15", 3, usable=False)])
 
-    said = read_provenance(Path(place.publish().url))
+    provenance = read_provenance(Path(place.publish().url))
 
-    assert said["model"] == "clay-v0-small"
-    assert said["checkpoint_sha256"] == "c" * 64
-    assert (said["level"], said["precision"], said["preprocessing"]) == ("mean", "fp32", "1")
-    assert (said["chips"], said["skipped"]) == ("5", "1")
-    assert said["weights"] == "as the checkpoint has them"
+    assert provenance["model"] == "clay-v0-small"
+    assert provenance["checkpoint_sha256"] == "c" * 64
+    assert (provenance["level"], provenance["precision"], provenance["preprocessing"]) == (
+        "mean",
+        "fp32",
+        "1",
+    )
+    assert (provenance["chips"], provenance["skipped"]) == ("5", "1")
+    assert provenance["weights"] == "as the checkpoint has them"
     # As they were where the vectors were made, which need not be here.
-    assert (said["software"], said["device"]) == ("clay-assets/0 torch/0.1", "cuda:7")
+    assert (provenance["software"], provenance["device"]) == ("clay-assets/0 torch/0.1", "cuda:7")
 
 
 def test_published_again_the_same_file_is_left_alone(place: Place) -> None:
@@ -212,7 +216,7 @@ def test_changed_inputs_write_the_file_again(
     assert place.output.stat(first.url) != before
 
 
-def test_earlier_file_goes_when_the_dates_change(place: Place) -> None:
+def test_earlier_file_is_removed_when_the_dates_change(place: Place) -> None:
     place.finish(SUMMER)
     place.publish()
 
@@ -231,7 +235,7 @@ def test_other_versions_other_tiles_and_other_files_stay(place: Place) -> None:
         "27WXN_old/27WXN_20190101_20190101_v001.gpq",
     }
     for name in others:
-        place.output.write(name, b"someone's")
+        place.output.write(name, b"unrelated")
     place.finish(SUMMER)
 
     place.publish()
@@ -240,7 +244,7 @@ def test_other_versions_other_tiles_and_other_files_stay(place: Place) -> None:
     kept = {file.url.removeprefix(place.output.url("")).lstrip("/") for file in place.output.list()}
     assert kept == others | {"27WXN_20200615_20210701_v001.gpq", "27WXN_20200615_20210701_v003.gpq"}
     for name in others:
-        assert place.output.read(name) == b"someone's"
+        assert place.output.read(name) == b"unrelated"
 
 
 @pytest.mark.parametrize("content", [b"", b"no Parquet at all"], ids=["empty", "text"])
@@ -254,7 +258,7 @@ def test_damaged_file_under_the_name_is_written_over(place: Place, content: byte
     assert place.table("27WXN_20200615_20210701_v001.gpq").num_rows == 4
 
 
-def test_old_file_stays_until_the_new_one_is_there(tmp_path: Path) -> None:
+def test_old_file_stays_until_the_new_one_is_stored(tmp_path: Path) -> None:
     class ReadOnly(Store):
         def put(self, target: str, path: object) -> None:  # noqa: ARG002
             raise AccessDenied("read only")

@@ -1,4 +1,4 @@
-"""What `validate` finds in published files that someone else, or something else, has had its hands on."""
+"""What `validate` reports about altered and damaged published files."""
 
 import json
 import subprocess
@@ -101,7 +101,7 @@ def test_validation_holds_only_a_few_row_groups(tmp_path: Path) -> None:
     assert int(peak) < 6 * ROW_GROUP_BYTES
 
 
-def test_left_out_crs_means_crs84(published: Path) -> None:
+def test_missing_crs_means_crs84(published: Path) -> None:
     rewrite(published, geo=lambda geo: column_of(geo).pop("crs"))
 
     assert validate(published) == []

@@ -1,4 +1,4 @@
-"""What a version holds: vectors of one checkpoint at one level, never those of an earlier one."""
+"""A published version holds vectors of one checkpoint and level."""
 
 import shutil
 from pathlib import Path
@@ -30,7 +30,7 @@ def scene(tmp_path: Path) -> Scene:
     return made
 
 
-def said(scene: Scene, tile: str, version: int = 1) -> dict[str, str]:
+def provenance(scene: Scene, tile: str, version: int = 1) -> dict[str, str]:
     return read_provenance(scene.root / "output" / NAME(tile, version))
 
 
@@ -46,7 +46,7 @@ def test_a_new_version_is_never_published_from_vectors_of_the_old_checkpoint(
     assert scene.output_files() == [NAME("27WXN", 1), NAME("27WXP", 1)]
 
 
-def test_results_of_two_checkpoints_stand_side_by_side_under_two_versions(scene: Scene) -> None:
+def test_results_of_two_checkpoints_coexist_under_two_versions(scene: Scene) -> None:
     other = scene.encoder(checkpoint="other")
 
     process(scene, ["27WXN", "27WXP"], encoder=other, version=2)
@@ -54,8 +54,8 @@ def test_results_of_two_checkpoints_stand_side_by_side_under_two_versions(scene:
     back = process(scene, ["27WXN", "27WXP"])
 
     first, second = (encoder.target().preferred for encoder in (scene.encoder(), other))
-    assert said(scene, "27WXN", 1)["checkpoint_sha256"] == first.checkpoint_sha256
-    assert said(scene, "27WXN", 2)["checkpoint_sha256"] == second.checkpoint_sha256
+    assert provenance(scene, "27WXN", 1)["checkpoint_sha256"] == first.checkpoint_sha256
+    assert provenance(scene, "27WXN", 2)["checkpoint_sha256"] == second.checkpoint_sha256
     folders = sorted(path.name for path in (scene.root / "work" / "chip_embeddings").iterdir())
     assert folders == sorted([first.folder, second.folder])
     assert read == [1, 1, 2, 2]
@@ -64,7 +64,7 @@ def test_results_of_two_checkpoints_stand_side_by_side_under_two_versions(scene:
 
 
 @pytest.mark.parametrize("other", ["checkpoint", "level"])
-def test_publishing_beside_files_made_otherwise_is_refused_before_a_chip_is_read(
+def test_publishing_beside_files_of_another_model_is_refused_before_a_chip_is_read(
     scene: Scene, other: str
 ) -> None:
     encoder = scene.encoder(**({"checkpoint": "other"} if other == "checkpoint" else {"level": "patch"}))  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ def test_a_run_over_all_tiles_of_a_version_replaces_it(scene: Scene) -> None:
 
     assert errors(outcomes) == {"27WXN": "", "27WXP": ""}
     wanted = other.target().preferred.checkpoint_sha256
-    assert {said(scene, tile)["checkpoint_sha256"] for tile in ("27WXN", "27WXP")} == {wanted}
+    assert {provenance(scene, tile)["checkpoint_sha256"] for tile in ("27WXN", "27WXP")} == {wanted}
     assert scene.output_files() == [NAME("27WXN", 1), NAME("27WXP", 1)]
 
 
@@ -112,7 +112,7 @@ def test_untrained_weights_are_embedded_only_where_they_are_asked_for_and_the_fi
 
     assert refusal.value.systemic
     assert read == []
-    assert said(scene, "27WXN")["weights"].startswith("untrained: random numbers")
+    assert provenance(scene, "27WXN")["weights"].startswith("untrained: random numbers")
 
 
 def test_a_moved_folder_of_chips_embeds_nothing_again_and_files_name_the_new_place(scene: Scene) -> None:
@@ -131,7 +131,7 @@ def test_a_moved_folder_of_chips_embeds_nothing_again_and_files_name_the_new_pla
     assert [state.state for state in states] == ["current", "current"]
 
 
-def hardware_that_is_best_at(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def set_best_precision(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `auto` mean this precision, as on another machine."""
 
     def resolve(choice: str, _: object) -> str:
@@ -146,11 +146,11 @@ def test_under_auto_a_tile_keeps_its_precision_on_other_hardware_and_a_new_tile_
 ) -> None:
     scene = Scene(tmp_path)
     scene.put("27WXN", {1: 10, 2: 20})
-    hardware_that_is_best_at(here, monkeypatch)
+    set_best_precision(here, monkeypatch)
     process(scene, ["27WXN"], encoder=scene.encoder(precision="auto"))
     scene.chips.take_reads()
 
-    hardware_that_is_best_at(there, monkeypatch)
+    set_best_precision(there, monkeypatch)
     scene.put("27WXN", {3: 30})
     scene.put("27WXP", {1: 40})
     (state, _) = survey(scene.stores, ["27WXN", "27WXP"], scene.encoder(precision="auto").target(), 1)
@@ -167,15 +167,15 @@ def test_under_auto_a_tile_keeps_its_precision_on_other_hardware_and_a_new_tile_
     }
     assert made == {"27WXN": here, "27WXP": there}
     assert scene.values("27WXN", encoder=encoder) == {1: 10.0, 2: 20.0, 3: 30.0}
-    assert said(scene, "27WXN")["precision"] == here
-    assert said(scene, "27WXP")["precision"] == there
+    assert provenance(scene, "27WXN")["precision"] == here
+    assert provenance(scene, "27WXP")["precision"] == there
 
 
-def test_an_explicit_precision_is_strict(scene: Scene) -> None:
+def test_an_explicit_precision_ignores_results_of_another(scene: Scene) -> None:
     encoder = scene.encoder(precision="bf16")
 
     process(scene, ["27WXN", "27WXP"], encoder=encoder, steps=STEPS)
 
     assert scene.chips.take_reads() == [1, 1, 2, 2]
     assert [fingerprint.precision for fingerprint in encoder.requests] == ["bf16"]
-    assert said(scene, "27WXN")["precision"] == "bf16"
+    assert provenance(scene, "27WXN")["precision"] == "bf16"

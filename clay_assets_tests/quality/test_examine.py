@@ -1,4 +1,4 @@
-"""What the checks find about a tile that is read again: each fault by its check, with the numbers."""
+"""Faults and numbers that the checks report about a tile."""
 
 import re
 import struct
@@ -50,7 +50,7 @@ ONE_MODEL = "version_holds_one_model"
 
 
 class CountingStore(Store):
-    """A store that notes what is opened and read."""
+    """A store that records the keys opened and read."""
 
     def __init__(self, uri: Path) -> None:
         super().__init__(uri)
@@ -214,7 +214,7 @@ def test_a_fault_is_named_by_its_check(stores: TileStores, made_up: MadeUp, chec
         ([None, "corrupt", None, None], "3 embedded . 1 skipped, 4 in the inventory, but 2 rows"),
         ([None, None, None, None], "4 embedded . 0 skipped, 4 in the inventory, but 1 rows"),
     ],
-    ids=["a vector with a reason does not make up for it", "alone"],
+    ids=["beside a vector with a reason", "alone"],
 )
 def test_a_row_with_neither_a_vector_nor_a_reason_is_not_accounted_for(
     stores: TileStores, reasons: list[str | None], count: str
@@ -310,7 +310,7 @@ def test_a_tile_at_level_group_is_sampled_and_judged_like_one_at_level_mean(
     assert report.faults == {}
 
 
-def test_what_is_not_there_is_named_and_not_judged(stores: TileStores) -> None:
+def test_missing_results_and_files_are_reported_and_not_judged(stores: TileStores) -> None:
     put_chips(stores, TILE, [1])
     write_inventory(stores.work, TILE, list_chips(stores.chips, TILE).chips)
 
@@ -323,7 +323,7 @@ def test_an_inventory_without_chips_is_a_fault() -> None:
     assert check_inventory(TILE, [StoredObject("a.tif", 1, "etag")]).faults == {}
 
 
-def test_an_unchanged_tile_is_reported_from_before_and_a_changed_one_is_read_again(
+def test_an_unchanged_tile_keeps_its_report_and_a_changed_one_is_read_again(
     stores: TileStores,
 ) -> None:
     work, output = stores.work, stores.output
@@ -334,8 +334,8 @@ def test_an_unchanged_tile_is_reported_from_before_and_a_changed_one_is_read_aga
     work.take(), output.take()
 
     assert (results_of(stores), file_of(stores)) == first
-    kept = [f"chip_inventory/{TILE}.parquet", f"checks/{TILE}.results.json", f"checks/{TILE}.file.json"]
-    assert (work.take(), output.take()) == (kept, [])
+    stored = [f"chip_inventory/{TILE}.parquet", f"checks/{TILE}.results.json", f"checks/{TILE}.file.json"]
+    assert (work.take(), output.take()) == (stored, [])
 
     assert (results_of(stores, again=True), file_of(stores, again=True)) == first
     assert results_key(TILE, FINGERPRINT) in work.take()
@@ -392,7 +392,7 @@ def an_open_ring(geometry: pa.ChunkedArray) -> pa.Array:
     ],
     ids=["an open ring", "a column of integers"],
 )
-def test_a_geometry_that_is_none_is_a_fault_of_the_file(
+def test_an_invalid_geometry_is_a_fault_of_the_file(
     stores: TileStores, replaced: Callable[[pa.ChunkedArray], pa.Array], fault: str, footprints: int
 ) -> None:
     finish(stores, TILE)
@@ -410,7 +410,7 @@ def test_a_geometry_that_is_none_is_a_fault_of_the_file(
     assert report.numbers[INSIDE]["footprints"] == footprints
 
 
-def test_a_code_of_no_tile_on_earth_is_a_fault_and_no_crash(stores: TileStores) -> None:
+def test_a_code_that_names_no_tile_is_a_fault(stores: TileStores) -> None:
     # X is no column of zone 1; the manifest cannot tell.
     finish(stores, "01WXA")
 

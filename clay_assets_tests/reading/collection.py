@@ -1,4 +1,4 @@
-"""A small collection of published files for the tests of reading, searching and handing on.
+"""A small collection of published files for the tests of reading, searching and exporting.
 
 Two tiles on two dates, chips of 5,120 m side by side; vectors that differ a little around one common vector,
 as trained weights give them. Written by the package's own writer.
@@ -55,7 +55,7 @@ def squares(tile: str, count: int = CHIPS) -> NDArray[np.object_]:
 
 
 def clay_like(count: int, seed: int, width: int = WIDTH) -> NDArray[np.float32]:
-    """(count, width): a common part, the same for every seed, and a smaller one of each vector's own."""
+    """(count, width): a common part, the same for every seed, and a smaller individual part."""
     common = np.random.default_rng(99).standard_normal(width)
     own = np.random.default_rng(seed).standard_normal((count, width))
     return ((common + 0.2 * own) * 2 / np.sqrt(width)).astype(np.float32)
@@ -82,17 +82,17 @@ def write(
     *,
     shape: tuple[int, ...] = (WIDTH,),
     version: int = 1,
-    said: Mapping[str, str] = PROVENANCE,
+    provenance: Mapping[str, str] = PROVENANCE,
     days: tuple[date, ...] = DAYS,
 ) -> Path:
     """Write one tile's file."""
     path = folder / published_name(tile, days[0], days[-1], version)
-    write_geoparquet(path, [rows(tile, seed, shape, days)], shape, said)
+    write_geoparquet(path, [rows(tile, seed, shape, days)], shape, provenance)
     return path
 
 
 def write_collection(folder: Path) -> Path:
-    """Write both tiles; the folder is given back."""
+    """Write both tiles; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed, tile in enumerate(SOUTH):
         write(folder, tile, seed)

@@ -166,7 +166,7 @@ def test_columns_without_vectors_read_no_vectors(folder: Path) -> None:
 
 
 def test_vectors_come_as_one_array_of_the_levels_shape(tmp_path: Path) -> None:
-    write(tmp_path, "27WXN", 1, shape=(2, 2, 8), said=PROVENANCE | {"level": "patch"})
+    write(tmp_path, "27WXN", 1, shape=(2, 2, 8), provenance=PROVENANCE | {"level": "patch"})
 
     frame, vectors = read_vectors(tmp_path)
 
@@ -186,7 +186,7 @@ def test_no_match_is_an_empty_frame_with_all_columns(folder: Path) -> None:
 @pytest.mark.parametrize("other", [{"model": "clay-v1.5"}, {"level": "cls"}, {"checkpoint_sha256": "d" * 64}])
 def test_mixed_kinds_are_refused_by_name(tmp_path: Path, other: dict[str, str]) -> None:
     write(tmp_path, "27WXM", 0)
-    write(tmp_path, "27WXN", 1, said=PROVENANCE | other)
+    write(tmp_path, "27WXN", 1, provenance=PROVENANCE | other)
 
     with pytest.raises(MixedEmbeddings, match=next(iter(other.values()))) as refusal:
         read_embeddings(tmp_path)
@@ -197,7 +197,7 @@ def test_mixed_kinds_are_refused_by_name(tmp_path: Path, other: dict[str, str]) 
 
 def test_other_widths_are_refused_and_other_precisions_are_not(tmp_path: Path) -> None:
     write(tmp_path, "27WXM", 0)
-    write(tmp_path, "27WXN", 1, said=PROVENANCE | {"precision": "bf16"})
+    write(tmp_path, "27WXN", 1, provenance=PROVENANCE | {"precision": "bf16"})
     assert len(read_embeddings(tmp_path)) == 4 * CHIPS
 
     write(tmp_path, "27WXN", 1, shape=(1024,))
@@ -238,7 +238,7 @@ def test_lists_of_any_length_are_read_as_long_as_they_are_alike(tmp_path: Path) 
         ({"columns": ["embedding"]}, "expected some of source_url"),
     ],
 )
-def test_meaningless_arguments_are_refused(folder: Path, arguments: dict[str, object], message: str) -> None:
+def test_invalid_arguments_are_refused(folder: Path, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_embeddings(folder, **arguments)  # type: ignore[arg-type]
 

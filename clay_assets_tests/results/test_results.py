@@ -52,14 +52,14 @@ def skipped(number: int) -> Skipped:
 
 
 def header(width: int = 3, *, remaining: int = 0) -> ResultsHeader:
-    making = Provenance(
+    provenance = Provenance(
         FINGERPRINT, (width,), untrained=True, device="cpu", software="torch/9", reader=3, max_nodata=0.5
     )
     skips = [{"source_url": "s3://chips/ä.tif", "reason": "size", "detail": "got “256”"}]
     summary = TileSummary(
         2, skips, 1.5, 2, 3_000, [1.0, 2.0, 3.0, 4.0], nodata=0.25, windows=2, picture="![picture]()"
     )
-    return ResultsHeader(making, "0123456789abcdef", summary, remaining)
+    return ResultsHeader(provenance, "0123456789abcdef", summary, remaining)
 
 
 def store_results(store: Store, outcomes: Sequence[Outcome], width: int = 3) -> None:
@@ -130,7 +130,7 @@ def test_vectors_of_every_level_are_kept_row_by_row(store: Store) -> None:
     assert table["geometry"].to_pylist() == [b"a", b"b", b"c"]
 
 
-def test_header_says_how_much_was_left_when_a_run_was_cut_short(store: Store) -> None:
+def test_header_counts_the_remaining_chips_of_an_interrupted_run(store: Store) -> None:
     with ResultsWriter(3) as writer:
         writer.add(embedded(0))
         url = writer.store(store, "27WXN", header(remaining=41))
@@ -181,7 +181,7 @@ def test_large_vectors_are_written_in_row_groups_of_16_megabytes(store: Store) -
     assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [4, 4, 1]
 
 
-def test_a_tile_without_results_has_none(store: Store) -> None:
+def test_opening_a_tile_without_results_gives_none(store: Store) -> None:
     assert TileResults.open(store, "27WXN", FINGERPRINT) is None
 
 
@@ -198,7 +198,7 @@ def _with_a_broken_footer(store: Store) -> bytes:
     return bytes(data)
 
 
-def _someone_elses(_: Store) -> bytes:
+def _unrelated_parquet(_: Store) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"a": [1]}), sink)
     return bytes(sink.getvalue())
@@ -220,20 +220,18 @@ def _of_another_version(store: Store) -> bytes:
         lambda _: b"text",
         _truncated,
         _with_a_broken_footer,
-        _someone_elses,
+        _unrelated_parquet,
         _of_another_version,
     ],
-    ids=["empty", "text", "truncated", "broken footer", "someone else's", "another version's columns"],
+    ids=["empty", "text", "truncated", "broken footer", "unrelated Parquet", "another version's columns"],
 )
-def test_a_file_that_cannot_be_read_is_as_good_as_none(
-    store: Store, damage: Callable[[Store], bytes]
-) -> None:
+def test_an_unreadable_file_counts_as_no_results(store: Store, damage: Callable[[Store], bytes]) -> None:
     store.write(KEY, damage(store))
 
     assert TileResults.open(store, "27WXN", FINGERPRINT) is None
 
 
-def test_a_store_that_refuses_is_an_error_and_not_a_tile_without_results(tmp_path: Path) -> None:
+def test_a_store_that_denies_access_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / FINGERPRINT.folder).mkdir()
     (tmp_path / "outside" / FINGERPRINT.folder / "27WXN.parquet").write_bytes(b"")
@@ -244,7 +242,7 @@ def test_a_store_that_refuses_is_an_error_and_not_a_tile_without_results(tmp_pat
         TileResults.open(Store(tmp_path / "work"), "27WXN", FINGERPRINT)
 
 
-def test_a_writer_that_is_left_leaves_nothing_behind(
+def test_an_interrupted_writer_removes_its_file(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

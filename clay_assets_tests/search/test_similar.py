@@ -178,7 +178,7 @@ def test_invalid_searches_are_refused(folder: Path, arguments: dict[str, object]
 
 def test_collections_of_two_models_are_not_searched(tmp_path: Path) -> None:
     write(tmp_path, "27WXM", 0)
-    write(tmp_path, "27WXN", 1, said=PROVENANCE | {"model": "clay-v1.5"})
+    write(tmp_path, "27WXN", 1, provenance=PROVENANCE | {"model": "clay-v1.5"})
 
     with pytest.raises(MixedEmbeddings):
         similar(tmp_path, to=A)

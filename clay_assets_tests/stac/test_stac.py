@@ -179,7 +179,7 @@ def test_item_is_rewritten_with_its_file(stores: tuple[Store, Store]) -> None:
     output, stac = stores
     published(stores)
 
-    write(Path(output.uri), "27WXN", 7, said=PROVENANCE | {"inputs": "of other chips"})
+    write(Path(output.uri), "27WXN", 7, provenance=PROVENANCE | {"inputs": "of other chips"})
     publish_item(output, stac, NAME)
     changed = read(stac, f"v001/items/{NAME.removesuffix('.gpq')}.json")
     assert changed["properties"]["clay:inputs"] == "of other chips"
@@ -250,7 +250,7 @@ def test_catalog_in_a_bucket_names_its_files_by_full_url(bucket: S3Bucket, tmp_p
 
 
 def test_files_of_two_models_are_refused_as_a_collection(stores: tuple[Store, Store]) -> None:
-    write(Path(stores[0].uri), "27WXN", 1, said=PROVENANCE | {"model": "clay-v1.5-large"})
+    write(Path(stores[0].uri), "27WXN", 1, provenance=PROVENANCE | {"model": "clay-v1.5-large"})
 
     with pytest.raises(MixedEmbeddings, match="under another CLAY_VERSION"):
         write_collection(*stores, version=1)
