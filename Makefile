@@ -1,6 +1,7 @@
 # Everything a newcomer or CI runs. `make` lists the targets.
 
 PYTHON ?= python3
+SHELL := bash -o pipefail
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 MODEL := v0
 VERSION := $(if $(filter v1.5,$(MODEL)),2,1)
 
-# Where the rehearsal saves its screenshots. Those of docs/ are renewed with PICTURES=docs, and then looked at.
+# Folder for the rehearsal's screenshots. PICTURES=docs renews those of the documentation.
 PICTURES ?= build/pictures
 
 .DEFAULT_GOAL := help
@@ -26,13 +27,13 @@ $(VENV)/installed-bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@touch $@
 
-# What the demo materializes is kept, so that `dagster dev` shows it afterwards. Settings that lie there already stay.
+# `dg dev` shows afterwards what the demo has materialized. Existing settings stay.
 .dagster/dagster.yaml:
 	@mkdir -p .dagster
 	@cp deploy/dagster.yaml $@
 
-# The demo works at the default places, whatever CLAY_ variables are set. Dagster lets a `.env` of the working
-# directory win over the environment, so it is started in a folder that has none.
+# The demo uses the default locations, whatever CLAY_ variables are set. A `.env` in the working directory would override
+# the environment, so Dagster is started in a folder without one. Its output goes to a log, of which progress is shown.
 NO_ENV := build/demo
 HERE := CLAY_CHIPS_URI='$(CURDIR)/data/chips' CLAY_OUTPUT_URI='$(CURDIR)/data/embeddings' \
 	CLAY_WORK_URI='$(CURDIR)/data/work' CLAY_TILES='$(CURDIR)/tiles.txt' CLAY_ALLOW_UNTRAINED=1 \
@@ -44,10 +45,11 @@ demo: $(VENV)/installed .dagster/dagster.yaml  ## embed chips of two real places
 	@mkdir -p $(NO_ENV)
 	@$(BIN)/python -m clay_assets.demo make --model $(MODEL)
 	@for tile in 18HYB 22JGS; do \
+		log=$(CURDIR)/data/$$tile.log; \
 		(cd $(NO_ENV) && env $$(env | sed -n 's/^\(CLAY_[A-Z_]*\)=.*/-u \1/p') $(HERE) \
-			$(abspath $(BIN))/python -m clay_assets.demo watch $$tile $(CURDIR)/data/$$tile.log \
 			$(abspath $(BIN))/dagster asset materialize -m clay_assets.definitions --select '*' --partition $$tile) \
-			|| exit 1; \
+			2>&1 | tee $$log | grep --line-buffered -oE "(tile )?$$tile: [0-9]+ (of|embedded).*" \
+			|| { cat $$log; exit 1; }; \
 	done
 	@$(BIN)/python -m clay_assets.demo show
 	@echo
@@ -73,7 +75,7 @@ $(VENV)/installed-cluster: $(VENV)/installed
 rehearsal: $(VENV)/installed  ## run a backfill with PostgreSQL, S3, webserver and daemon on loopback
 	$(BIN)/python -m rehearsal --pictures $(PICTURES)
 
-cluster: $(VENV)/installed-cluster  ## run backfills on a Ray cluster of hosts in network namespaces, one of which vanishes
+cluster: $(VENV)/installed-cluster  ## run backfills on a Ray cluster of hosts in network namespaces, one of which disappears
 	$(BIN)/python -m cluster
 
 # pip-audit runs in its own environment. Its own summary is "No known vulnerabilities found" even if it could look up no
@@ -87,6 +89,6 @@ audit:  ## look for known vulnerabilities in the pinned versions
 	grep -q '^No known' build/audit.txt || skipped=$$pinned; \
 	echo "$$((pinned - skipped)) of $$pinned packages were looked up; none of these has a known vulnerability (build/audit.txt)"
 
-# Not data, checkpoints and .dagster: the pipeline's own default places, with whatever a user has made there.
+# Keeps data, checkpoints and .dagster: the pipeline's default locations, with the user's results.
 clean:  ## remove the virtual environment, caches and build; data, checkpoints and .dagster stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -22,7 +22,25 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(checkout: Path, target: str, *options: str) -> str:
+EMBED = "; ".join(
+    (
+        "echo DEBUG - noise",
+        "echo $8: 3 of 12 chips, 1 s remaining",
+        "echo INFO - tile $8: 12 embedded, 0 skipped",
+    )
+)
+"""A shell script in place of Dagster: the output of a run of the eighth argument."""
+
+
+def write_programs(folder: Path, dagster: str) -> None:
+    """Write stand-ins for the programs of the demo."""
+    folder.mkdir()
+    for name, script in {"python": "", "clay": "", "dagster": dagster}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+
+
+def make(checkout: Path, target: str, *options: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLAY_", "MAKE"))}
     done = subprocess.run(
         ["make", *options, target],  # noqa: S607 - the user's make
@@ -32,8 +50,8 @@ def make(checkout: Path, target: str, *options: str) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.returncode == status, done.stdout + done.stderr
+    return done
 
 
 def test_clean_removes_the_environment_and_keeps_data(checkout: Path) -> None:
@@ -46,18 +64,16 @@ def test_clean_removes_the_environment_and_keeps_data(checkout: Path) -> None:
 
 def test_the_demo_uses_the_default_folders_regardless_of_env(checkout: Path) -> None:
     programs = checkout / ".venv" / "bin"
-    programs.mkdir()
-    # Instead of Python: runs only the command of the demo's step `watch TILE LOG COMMAND`.
-    (programs / "python").write_text('#!/bin/sh\n[ "$3" != watch ] && exit\nshift 5\nexec "$@"\n')
-    # Instead of Dagster: writes its environment and the `.env` that it would read.
-    seen = checkout / ".dagster" / "seen"
-    script = f"#!/bin/sh\nenv >> {seen}\ncat .env >> {seen} 2> /dev/null || true\n"
-    (programs / "dagster").write_text(script)
-    (programs / "clay").write_text("#!/bin/sh\n")
-    for path in programs.iterdir():
-        path.chmod(0o755)
+    seen = checkout / ".dagster" / "seen"  # the environment and the `.env` that Dagster would read
+    write_programs(programs, f"env >> {seen}; cat .env >> {seen} 2> /dev/null; {EMBED}")
 
-    make(checkout, "demo", "--old-file=.venv/installed")
+    shown = make(checkout, "demo", "--old-file=.venv/installed").stdout
+
+    assert shown.splitlines()[:2] == [
+        "18HYB: 3 of 12 chips, 1 s remaining",
+        "tile 18HYB: 12 embedded, 0 skipped",
+    ]
+    assert (checkout / "data" / "18HYB.log").read_text().startswith("DEBUG - noise\n")
 
     assert {line for line in seen.read_text().splitlines() if line.startswith("CLAY_")} == {
         f"CLAY_CHIPS_URI={checkout}/data/chips",
@@ -70,3 +86,9 @@ def test_the_demo_uses_the_default_folders_regardless_of_env(checkout: Path) -> 
         "CLAY_ALLOW_UNTRAINED=1",
     }
     assert (checkout / ".dagster" / "dagster.yaml").read_text() == "a user's"
+
+
+def test_the_demo_shows_the_whole_output_of_a_run_that_fails_and_stops(checkout: Path) -> None:
+    write_programs(checkout / ".venv" / "bin", "echo first; echo no such bucket >&2; exit 1")
+    failed = make(checkout, "demo", "--old-file=.venv/installed", status=2)
+    assert failed.stdout == "first\nno such bucket\n"

@@ -1,10 +1,7 @@
-"""A Ray cluster on one machine: a backfill over several hosts, one of which vanishes and another joins.
+"""A Ray cluster on one machine: backfills over several hosts, one of which disappears: `python -m cluster`.
 
-    python -m cluster
-
-It starts what it needs and stops it again. Here: the hosts and their network (`network`), the nodes of Ray
-(`ray_nodes`), the bucket's content (`scene`), what is read from Dagster, S3 and the system about who did
-what (`observing`), what happens (`play`) and what it costs (`measuring`). The servers and the questions to
-Dagster are the rehearsal's. Not here: anything that a deployment needs; that is in `deploy/ray/`, whose
-settings run here.
+Starts what it needs and stops it again. Here: the hosts and their network (`network`), Ray's nodes
+(`ray_nodes`), the coordinator and the workers (`machines`), which host did what (`observing`), the checks
+(`play`) and the cost per tile (`measuring`). The servers, the chips and the requests to Dagster are the
+rehearsal's. Not here: anything that a deployment needs, which is in `deploy/ray/`; its settings run here.
 """

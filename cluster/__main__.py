@@ -1,4 +1,4 @@
-"""Runs the cluster: `python -m cluster`. Every line it prints is something that was seen to be so."""
+"""Runs the cluster: `python -m cluster`. It prints only what it has checked."""
 
 import argparse
 import signal
@@ -18,18 +18,15 @@ from rehearsal import servers
 TIMEOUT_S = 1200
 """For everything."""
 
-MEASURE_TIMEOUT_S = 1200
-"""The same with three backfills more."""
-
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the cluster; returns the exit status."""
+    """Run the cluster and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
-    parser.add_argument("--measure", action="store_true", help="CPU seconds for each tile at 1, 2, 3 workers")
-    parser.add_argument("--loopback", action="store_true", help="do without namespaces")
+    parser.add_argument("--measure", action="store_true", help="CPU seconds per tile with 1, 2 and 3 workers")
+    parser.add_argument("--loopback", action="store_true", help="use no namespaces")
     parser.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    # As a shell's background job we would ignore SIGINT, and so would all that we start.
+    # A shell's background job ignores SIGINT, and so would its children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGALRM, _give_up)
@@ -39,11 +36,11 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     if not options.inside:
-        obstacle = "by choice" if options.loopback else why_not_namespaces()
+        obstacle = "--loopback" if options.loopback else why_not_namespaces()
         if not obstacle:
             move_into_namespaces(arguments)
-        print(f"no network namespaces ({obstacle}): every host is this machine, on loopback", flush=True)
-    signal.alarm(MEASURE_TIMEOUT_S if options.measure else TIMEOUT_S)
+        print(f"no network namespaces ({obstacle}): all hosts are this machine, on loopback", flush=True)
+    signal.alarm(TIMEOUT_S)
     try:
         _run(inside=options.inside, measuring=options.measure)
     except KeyboardInterrupt:
@@ -54,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(*, inside: bool, measuring: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="clay-cluster-", dir="/tmp") as folder, ExitStack() as stack:
-        # /tmp: a socket's path has 107 characters at most, and Ray's own are long.
+        # In /tmp: the path of a socket has at most 107 characters, and Ray's are long.
         address = stack.enter_context(switched_network()) if inside else servers.LOOPBACK
         machines = Machines(Path(folder), address, stack)
         if measuring:
@@ -64,7 +61,7 @@ def _run(*, inside: bool, measuring: bool) -> None:
 
 
 def _give_up(_signal: int, _frame: FrameType | None) -> None:
-    raise TimeoutError("the cluster has not done everything in time")
+    raise TimeoutError(f"the cluster has not finished within {TIMEOUT_S} s")
 
 
 if __name__ == "__main__":

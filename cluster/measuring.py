@@ -1,28 +1,27 @@
-"""What a tile costs at one, two and three workers: CPU seconds of the runs, and of everything around them.
+"""CPU seconds per tile with one, two and three workers, of the runs and of the servers.
 
-The servers and Ray's daemons use some CPU as long as they run, whatever there is to do. That is measured
-first and stated apart, so that what is stated for a tile is what the tile adds.
+The servers and Ray's daemons use CPU also while nothing happens. This is measured first and subtracted.
 """
 
 import time
 from collections.abc import Mapping
 
+from cluster.machines import TILES
 from cluster.observing import cpu_seconds
 from cluster.play import Cluster
-from cluster.scene import TILES
 
 AROUND = ("Dagster", "PostgreSQL", "Ray", "S3 server")
-"""What runs beside the runs."""
+"""Roles other than the runs."""
 
 IDLE_S = 20
 WORKERS = 3
 
 
 def measure(cluster: Cluster) -> None:
-    """Run a backfill with each number of workers and print CPU seconds for each tile.
+    """Run a backfill with each number of workers and print the CPU seconds per tile.
 
     Args:
-        cluster: With no workers yet.
+        cluster: Without workers.
     """
     rows = []
     for workers in range(1, WORKERS + 1):
@@ -36,15 +35,15 @@ def measure(cluster: Cluster) -> None:
             wall, seconds = time.monotonic() - began, spent()
         rows.append(_row(workers, idle, wall, seconds))
         requests = cluster.machines.reads.requests()
-        cluster.say("requests a tile: " + _each(requests))
-    print("\n| workers | wall, s | runs, CPU s a tile | " + " | ".join(AROUND) + " | idle, CPU s a s |")
+        cluster.say("requests per tile: " + _each(requests))
+    print("\n| workers | wall, s | runs, CPU s/tile | " + " | ".join(AROUND) + " | idle, CPU s/s |")
     print("|---" * (4 + len(AROUND)) + "|")
     print("\n".join(rows), flush=True)
 
 
 def _idle() -> Mapping[str, float]:
-    """CPU seconds a second, by role, with nothing to do."""
-    time.sleep(10)  # the worker that has just joined settles
+    """CPU seconds per second by role while nothing happens."""
+    time.sleep(10)  # until the new worker has settled
     with cpu_seconds() as spent:
         time.sleep(IDLE_S)
         return {role: seconds / IDLE_S for role, seconds in spent().items()}

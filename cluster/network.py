@@ -1,8 +1,8 @@
-"""The hosts: network namespaces with an address and a name each, joined by a bridge; or plain loopback.
+"""The hosts: network namespaces with one address and name each, joined by a bridge; or plain loopback.
 
-The program moves into namespaces of its own first, of network, mounts and processes. Nothing but loopback
-and the hosts' own addresses can be reached from there, and the kernel takes everything down when the
-program ends, however it ends. Where namespaces are not permitted all hosts are this machine.
+The program first moves into its own namespaces of network, mounts and processes. From there only loopback
+and the hosts' addresses can be reached, and the kernel removes everything when the program ends, even if it
+is killed. Where namespaces are not permitted, all hosts are this machine.
 https://man7.org/linux/man-pages/man7/namespaces.7.html
 """
 
@@ -15,17 +15,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 SUBNET = "10.77.0"
-"""Of the bridge; nobody else's addresses can clash with it, for nothing else is on this network."""
+"""Subnet of the bridge. It cannot clash with other addresses, because the network has no others."""
 
 INSIDE = "--inside"
-"""Tells the program that it runs in its own namespaces."""
+"""Option that says that the program runs in its own namespaces."""
 
 UNSHARE = ("unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 PROBE = """mount -t tmpfs none /run && mkdir /run/netns && ip link set lo up &&
 ip link add probe type bridge && ip netns add probe &&
 ip netns exec probe unshare --uts --pid --fork --mount-proc hostname probe"""
-"""What the hosts are made with, tried in namespaces that end with it."""
+"""Tries everything that the hosts need, in namespaces that end with it."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Host:
     """A machine of the cluster.
 
     Attributes:
-        name: What its processes find as the machine's name.
-        address: IPv4.
-        prefix: Program and arguments that run a command there; empty: here.
+        name: Host name.
+        address: IPv4 address.
+        prefix: Program and arguments that run a command on it; empty: this machine.
     """
 
     name: str
@@ -44,17 +44,17 @@ class Host:
 
     @property
     def is_namespace(self) -> bool:
-        """Whether it has a network of its own."""
+        """Whether it has its own network."""
         return bool(self.prefix)
 
     def cut_off(self) -> None:
-        """Pull its network cable."""
+        """Take its network link down."""
         if self.is_namespace:
             _ip("link", "set", self.name, "down")
 
 
 def why_not_namespaces() -> str:
-    """Why no namespaces can be made here; "" where they can."""
+    """Reason why namespaces cannot be created here, or "" if they can."""
     missing = [name for name in ("unshare", "ip") if shutil.which(name) is None]
     if missing:
         return f"{' and '.join(missing)} not installed (util-linux, iproute2)"
@@ -63,10 +63,10 @@ def why_not_namespaces() -> str:
 
 
 def move_into_namespaces(arguments: Sequence[str]) -> None:
-    """Become the same program in namespaces of its own. Does not return.
+    """Replace this program by the same one in its own namespaces. Does not return.
 
     Args:
-        arguments: Of the program.
+        arguments: Command line of the program.
     """
     command = [*UNSHARE, sys.executable, "-m", "cluster", INSIDE, *arguments]
     os.execvp(command[0], command)  # noqa: S606 - a fixed command
@@ -74,7 +74,7 @@ def move_into_namespaces(arguments: Sequence[str]) -> None:
 
 @contextmanager
 def switched_network() -> Iterator[str]:
-    """A bridge, with this program's own host on it; yields its address."""
+    """A bridge with this program's host on it; yields its address."""
     subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)  # noqa: S607 - Debian's
     os.mkdir("/run/netns")  # noqa: PTH102 - where `ip netns` keeps its names
     _ip("link", "set", "lo", "up")
@@ -88,7 +88,7 @@ def join(number: int) -> Host:
     """Add a host to the switched network.
 
     Args:
-        number: From 1, another for each host.
+        number: Number of the host, from 1.
     """
     name, address = f"worker-{number}", f"{SUBNET}.{10 + number}"
     _ip("netns", "add", name)
@@ -97,17 +97,17 @@ def join(number: int) -> Host:
     _ip("-n", name, "link", "set", "lo", "up")
     _ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
     _ip("-n", name, "link", "set", "eth0", "up")
-    # Its processes see one another and no others, bear its name, and end all at once like a machine's.
+    # Its processes see only one another and its name, and end together like those of a machine.
     own = ("unshare", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child")
     shell = ("sh", "-c", 'hostname "$0" && exec "$@"', name)
     return Host(name, address, ("ip", "netns", "exec", name, *own, *shell))
 
 
 def on_loopback(number: int) -> Host:
-    """A host that is this machine.
+    """A host that is this machine, on loopback.
 
     Args:
-        number: From 1, another for each host.
+        number: Number of the host, from 1.
     """
     return Host(f"worker-{number}", "127.0.0.1")
 

@@ -1,30 +1,31 @@
-"""What happens in the cluster, scene by scene, and what is expected of each."""
+"""The checks of the cluster: a backfill over two workers, then one with a worker lost and another joined."""
 
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from cluster.machines import TILES_PER_RUN, Machines
-from cluster.observing import Embedded, embedded_since, wait_until, workers_of_runs
+from cluster.machines import TILES, TILES_PER_RUN, Machines
+from cluster.observing import Embedded, embedded_since, workers_of_runs
 from cluster.ray_nodes import RayWorker
-from cluster.scene import CHIPS, TILES
-from rehearsal.__main__ import expect
-from rehearsal.scene import DATES
+from rehearsal.backend import expect, wait_until
+from rehearsal.scene import CHIPS, DATES
 
 BACKFILL_TIMEOUT_S = 420
 MIDWAY = 2
-"""Tiles of its run that the worker has finished when it vanishes."""
+"""Tiles of its run that the worker has finished when it disappears."""
+
+CHIPS_OF_TILE = CHIPS * len(DATES)
 
 
 class Cluster:
-    """A cluster whose hosts run, and what it is asked to do."""
+    """A running cluster, and what it is asked to do."""
 
     def __init__(self, machines: Machines, workers: int = 2) -> None:
         """Start Dagster.
 
         Args:
             machines: The hosts.
-            workers: That there are as a rule.
+            workers: Number of workers, and so of concurrent runs.
         """
         self.machines = machines
         self.say = machines.say
@@ -33,70 +34,69 @@ class Cluster:
     def play(self) -> None:
         """Everything that `make cluster` shows."""
         alone = self.machines.embed_alone()
-        self.say(f"one process alone has made {len(alone)} files")
+        self.say(f"one process alone has published {len(alone)} files")
         self.machines.add_worker()
         self.machines.add_worker()
         self.spread(alone)
         self.lose_one(alone)
         self.say(
-            f"all is as it should be: {len(TILES)} tiles over two workers, then with one lost and one joined;"
-            f" no finished tile was done twice, and the {len(alone)} files are one machine's, byte for byte"
+            f"done: {len(TILES)} tiles over two workers, then with one lost and one joined; no finished tile"
+            f" was embedded twice, and the {len(alone)} files are identical to those of one process"
         )
 
     def spread(self, alone: Mapping[str, str]) -> None:
-        """A backfill spreads over both workers."""
+        """A backfill uses both workers."""
         started = self.begin()
         self.wait_for(self.launch("over two workers"))
         events = embedded_since(self.api, TILES, started)
-        self.show_hosts(events, expected=2)
+        self.verify_hosts(events, expected=2)
         expect("materializations of each tile", Counter(event.tile for event in events), Counter(TILES))
-        reads = self.machines.reads.by_tile()
-        expect(
-            "chips by the times they were read",
-            Counter(sum(map(Counter, reads.values()), Counter()).values()),
-            {1: _chips()},
-        )
-        expect("files as one machine makes them", self.machines.files("embeddings"), alone)
-        self.say(
-            f"{_chips()} chips were read, each once; {len(alone)} files, byte for byte those of one process"
-        )
+        reads = sum(self.machines.reads.by_tile().values(), Counter[str]())
+        chips = len(TILES) * CHIPS_OF_TILE
+        expect("number of reads → chips", Counter(reads.values()), {1: chips})
+        self.say(f"{chips} chips were read, each once")
+        self.verify_files(alone)
 
     def lose_one(self, alone: Mapping[str, str]) -> None:
-        """The same with a worker that vanishes midway, and another that joins."""
+        """The same while a worker disappears midway and another joins."""
         self.machines.forget_results()
         started = self.begin()
-        backfill = self.launch("with a loss")
+        backfill = self.launch("with a lost worker")
         lost, run = self.wait_for_midway(started)
         lost.vanish()
-        self.say(f"{lost.host.name} has vanished in the middle of its run")
+        self.say(f"{lost.host.name} has disappeared in the middle of its run")
         self.machines.add_worker()
         self.wait_for(backfill)
         events = embedded_since(self.api, TILES, started)
-        self.show_hosts([event for event in events if event.encoded], expected=3)
+        self.verify_hosts([event for event in events if event.encoded], expected=3)
         self.verify_nothing_redone(events, {event.tile for event in events if event.run == run})
-        expect("files as one machine makes them", self.machines.files("embeddings"), alone)
-        self.say(f"{len(alone)} files, byte for byte those of one process")
+        self.verify_files(alone)
+
+    def verify_files(self, alone: Mapping[str, str]) -> None:
+        """The published files are identical to those of one process."""
+        expect("files and their ETags", self.machines.files("cluster"), alone)
+        self.say(f"{len(alone)} files, identical to those of one process")
 
     def begin(self) -> float:
-        """Count from here; returns the time in seconds since 1970."""
+        """Start counting requests; returns the time in seconds since 1970."""
         self.machines.reads.skip()
         return time.time()
 
     def launch(self, title: str) -> str:
-        """Launch a backfill of all tiles; returns its id."""
+        """Launch a backfill of all tiles and return its id."""
         backfill = self.api.launch_backfill(TILES, title)
         self.say(f"backfill “{title}” of {len(TILES)} tiles")
         return backfill
 
     def wait_for(self, backfill: str) -> None:
-        """Wait until a backfill has ended well."""
+        """Wait until a backfill has succeeded."""
         status = self.api.wait_for_backfill(backfill, BACKFILL_TIMEOUT_S)
         self.say(f"the backfill has ended: {status}")
         if status != "COMPLETED_SUCCESS":
             raise SystemExit("FAILED: the backfill\n" + "\n".join(self.api.step_errors(backfill)))
 
     def wait_for_midway(self, started: float) -> tuple[RayWorker, str]:
-        """Wait until a worker is in the middle of a run; returns it and the run's id."""
+        """Wait until a worker is in the middle of a run; returns the worker and the run's id."""
         found: list[tuple[RayWorker, str]] = []
 
         def midway() -> bool:
@@ -109,31 +109,30 @@ class Cluster:
                 found.append((worker, running[0]))
             return bool(running)
 
-        wait_until(midway, 120, "no run is in its middle")
+        wait_until(midway, 120, "a run in its middle")
         return found[0]
 
-    def show_hosts(self, events: Sequence[Embedded], expected: int) -> None:
-        """Say which host embedded which tiles, by the metadata, and see that Ray and S3 tell the same."""
+    def verify_hosts(self, events: Sequence[Embedded], expected: int) -> None:
+        """Metadata, Ray and the S3 server's log name the same host for each tile."""
         workers = workers_of_runs(self.machines.ray.jobs)
         tiles: dict[str, list[str]] = defaultdict(list)
         for event in sorted(events, key=lambda event: event.tile):
             tiles[workers[event.run]].append(event.tile)
-            if self.machines.separate:
-                expect(f"host in the metadata of {event.tile}", event.host, workers[event.run])
         for worker, done in sorted(tiles.items()):
             self.say(f"{worker} embedded {len(done)} tiles: {' '.join(done)}")
         expect("workers that embedded tiles", len(tiles), expected)
         if self.machines.separate:
-            known = {worker.host.address: name for name, worker in self.machines.workers.items()}
+            addresses = {name: worker.host.address for name, worker in self.machines.workers.items()}
             fetched = self.machines.reads.addresses()
             for event in events:
-                came_from = {known[address] for address in fetched[event.tile]}
-                expect(f"{event.host} fetched the chips of {event.tile}", event.host in came_from, True)
+                expect(f"host in the metadata of {event.tile}", event.host, workers[event.run])
+                came = addresses[event.host] in fetched[event.tile]
+                expect(f"{event.host} fetched the chips of {event.tile}", came, True)
 
     def verify_nothing_redone(self, events: Sequence[Embedded], finished: set[str]) -> None:
         """Chips of the tiles that the lost run had finished were read once and embedded once.
 
-        A run fetches chips of the next tiles while it embeds; those on their way are lost with the machine.
+        A run fetches chips of the next tiles while it embeds; those of the lost run are read again.
         """
         times = {tile: max(reads.values()) for tile, reads in self.machines.reads.by_tile().items()}
         expect("tiles whose chips were read", sorted(times), sorted(TILES))
@@ -143,16 +142,11 @@ class Cluster:
         for event in events:
             encoded[event.tile] += event.encoded
         expect(
-            "chips of finished tiles that were embedded",
+            "embedded chips of finished tiles",
             {tile: encoded[tile] for tile in finished},
-            dict.fromkeys(finished, CHIPS * len(DATES)),
+            dict.fromkeys(finished, CHIPS_OF_TILE),
         )
-        expect(
-            "more tiles read again than the run had left", len(again) > TILES_PER_RUN - len(finished), False
-        )
-        self.say(f"of its run it had finished {' '.join(sorted(finished))}: no chip of these was read again")
-        self.say(f"chips on their way were read again, of {' '.join(sorted(again)) or 'no tile'}")
-
-
-def _chips() -> int:
-    return len(TILES) * CHIPS * len(DATES)
+        remaining = TILES_PER_RUN - len(finished)
+        expect("more tiles read again than the run had remaining", len(again) > remaining, False)
+        self.say(f"the lost run had finished {' '.join(sorted(finished))}: no chip of these was read again")
+        self.say(f"chips that it had prefetched were read again, of {' '.join(sorted(again)) or 'no tile'}")

@@ -1,7 +1,7 @@
-"""The nodes of a Ray cluster: a head without room for runs, and workers with room for one each.
+"""The nodes of a Ray cluster: a head without resources for runs, and workers for one run each.
 
-A worker says that it has a GPU. Ray takes its word for it, so that the settings of `deploy/ray/` give each
-run a worker of its own, and the runs compute on the CPU.
+A worker declares a GPU, which Ray does not check. So the settings of `deploy/ray/` assign each run its own
+worker, and the runs compute on the CPU.
 https://docs.ray.io/en/latest/cluster/vms/user-guides/launching-clusters/on-premises.html
 """
 
@@ -22,10 +22,10 @@ from rehearsal.servers import answers, free_port, running
 RAY = str(Path(sys.executable).parent / "ray")
 STARTED = "Ray runtime started"
 OBJECT_STORE_BYTES = 80_000_000
-"""Of shared memory for each node, about the least that Ray takes: no run stores anything there."""
+"""Shared memory per node, about the minimum that Ray accepts: runs store nothing in it."""
 
 MEMORY_BYTES = 16 * 1024**3
-"""What a worker says it has; Ray counts it and takes none."""
+"""Memory that a worker declares; Ray uses it for scheduling and allocates none."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RayHead:
     """A running head.
 
     Attributes:
-        address: Of the cluster, for nodes.
+        address: Address of the cluster, for nodes.
         jobs: URL of the job server.
     """
 
@@ -49,7 +49,7 @@ class RayWorker:
     process: subprocess.Popen[bytes]
 
     def vanish(self) -> None:
-        """Take the machine away without a word, as a cloud does with a preemptible one."""
+        """Remove the machine without notice, as a cloud may do with a preemptible one."""
         self.host.cut_off()
         top = psutil.Process(self.process.pid)
         for process in [*top.children(recursive=True), top]:

@@ -1,8 +1,7 @@
-"""The real thing on loopback: a backfill with PostgreSQL, S3, webserver and daemon.
+"""A backfill with PostgreSQL, S3, webserver and daemon on loopback: `python -m rehearsal`.
 
-    python -m rehearsal
-
-It starts what it needs and stops it again. Here: the servers (`servers`), the bucket's content (`scene`),
-what the UI asks of Dagster (`dagster_api`), and the pictures (`screenshots`). Not here: anything that a
-deployment needs; that is in `deploy/`.
+Starts what it needs and stops it again. Here: the servers (`servers`), the two stores with the environment
+that points to them (`backend`), the content of the bucket (`scene`), Dagster's GraphQL API (`dagster_api`),
+the checks (`play`), the pictures (`screenshots`) and a long test with faults (`soak`). Not here: anything
+that a deployment needs, which is in `deploy/`.
 """

@@ -1,4 +1,4 @@
-"""What the Dagster UI asks of its webserver, asked by a script: GraphQL."""
+"""The GraphQL requests of the Dagster UI that the rehearsal and the cluster send."""
 
 import json
 import time
@@ -38,7 +38,8 @@ STATUSES = """query($key: AssetKeyInput!) {
 MATERIALIZATIONS = """query($key: AssetKeyInput!, $partitions: [String!]) {
   assetNodeOrError(assetKey: $key) {
     ... on AssetNode { assetMaterializations(partitions: $partitions) {
-      partition runId metadataEntries { label ... on IntMetadataEntry { intValue } }
+      partition runId timestamp
+      metadataEntries { label ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue } }
     } }
   }
 }"""
@@ -60,8 +61,8 @@ RUNS = """query($filter: RunsFilter!) {
   runsOrError(filter: $filter) { ... on Runs { results { runId status } } }
 }"""
 
-RUN = """query($id: ID!) {
-  runOrError(runId: $id) { ... on Run { runId status } }
+SENSOR = """mutation($selector: SensorSelector!) {
+  startSensor(sensorSelector: $selector) { __typename ... on Error { message } }
 }"""
 
 TICK = """mutation($selector: ScheduleSelector!, $timestamp: Float) {
@@ -108,21 +109,17 @@ class DagsterApi:
         return field
 
     def dismiss_welcome(self) -> None:
-        """Close the dialog with which the UI greets a new installation."""
+        """Close the welcome dialog of a new installation."""
         requests.post(f"{self.url}/graphql", json={"query": "mutation { setNuxSeen }"}, timeout=60)
 
     def launch_backfill(self, tiles: Sequence[str], title: str) -> str:
         """Launch a backfill of all three assets, as the UI's dialog does; returns its id."""
         selection: list[Json] = [{"path": [asset]} for asset in ASSETS]
-        parameters: dict[str, Json] = {
-            "assetSelection": selection,
-            "partitionNames": list(tiles),
-            "title": title,
-        }
+        parameters: Json = {"assetSelection": selection, "partitionNames": list(tiles), "title": title}
         return str(self.ask(LAUNCH, params=parameters)["backfillId"])
 
     def wait_for_backfill(self, backfill: str, timeout_s: float) -> str:
-        """Wait until a backfill has ended; returns its status.
+        """Wait until a backfill has ended and return its status.
 
         Raises:
             TimeoutError: If it has not ended in time.
@@ -136,17 +133,17 @@ class DagsterApi:
         raise TimeoutError(f"backfill {backfill} has not ended within {timeout_s:.0f} s")
 
     def partition_statuses(self, asset: str) -> Mapping[str, list[str]]:
-        """The tiles of an asset by their status: materialized, failed, unmaterialized, materializing."""
+        """Tiles of an asset by status: materialized, failed, unmaterialized, materializing."""
         found = self.ask(STATUSES, key={"path": [asset]})["assetPartitionStatuses"]
         return {name.removesuffix("Partitions"): tiles for name, tiles in found.items()}
 
     def materializations(self, asset: str, tiles: Sequence[str]) -> list[dict[str, Any]]:
-        """Every materialization event of these tiles of an asset."""
+        """All materialization events of the tiles of an asset."""
         found = self.ask(MATERIALIZATIONS, key={"path": [asset]}, partitions=list(tiles))
         return list(found["assetMaterializations"])
 
     def step_errors(self, backfill: str) -> list[str]:
-        """The message of each step that failed in a backfill's runs."""
+        """Error messages of the failed steps of a backfill's runs."""
         errors = [event["error"] for event in self._failed_steps(backfill) if event.get("error")]
         return [
             part["message"]
@@ -155,7 +152,7 @@ class DagsterApi:
         ]
 
     def failure_reasons(self, backfill: str) -> dict[str, str]:
-        """Why tiles failed in a backfill's runs, by tile."""
+        """Errors of the tiles that failed in a backfill's runs, by tile."""
         reasons: dict[str, str] = {}
         for event in self._failed_steps(backfill):
             for entry in (event.get("failureMetadata") or {}).get("metadataEntries", []):
@@ -165,32 +162,21 @@ class DagsterApi:
         return reasons
 
     def _failed_steps(self, backfill: str) -> list[dict[str, Any]]:
-        selected: dict[str, Json] = {
-            "tags": [{"key": "dagster/backfill", "value": backfill}],
-            "statuses": ["FAILURE"],
-        }
-        runs = self.ask(FAILURES, filter=selected)["results"]
+        runs = self.ask(FAILURES, filter={**_runs_of(backfill), "statuses": ["FAILURE"]})["results"]
         events = [event for run in runs for event in run["eventConnection"]["events"]]
         return [event for event in events if event["__typename"] == "ExecutionStepFailureEvent"]
 
-    def running(self, backfill: str) -> list[str]:
-        """Status of each run of a backfill that has started and not ended."""
-        return [status for status in self._statuses(backfill) if status == "STARTED"]
+    def run_statuses(self, backfill: str) -> dict[str, str]:
+        """Status of each run of a backfill, by run id."""
+        runs = self.ask(RUNS, filter=_runs_of(backfill))["results"]
+        return {run["runId"]: run["status"] for run in runs}
 
-    def ended(self, backfill: str) -> list[str]:
-        """Status of each run of a backfill that has ended."""
-        return [status for status in self._statuses(backfill) if status in ("SUCCESS", "FAILURE", "CANCELED")]
-
-    def status_of(self, run: str) -> str:
-        """Status of a run."""
-        return str(self.ask(RUN, id=run)["status"])
-
-    def _statuses(self, backfill: str) -> list[str]:
-        selected: dict[str, Json] = {"tags": [{"key": "dagster/backfill", "value": backfill}]}
-        return [str(run["status"]) for run in self.ask(RUNS, filter=selected)["results"]]
+    def start_sensor(self, sensor: str) -> None:
+        """Switch a sensor on."""
+        self.ask(SENSOR, selector={**LOCATION, "sensorName": sensor})
 
     def schedule_tick(self, schedule: str) -> dict[str, Any]:
-        """What a schedule would request now: its run requests, or why it requests none."""
+        """Evaluate a schedule now, without launching runs: its run requests, or the reason for none."""
         tick = self.ask(TICK, selector={**LOCATION, "scheduleName": schedule}, timestamp=time.time())
         result: dict[str, Any] = tick["evaluationResult"]
         if result["error"]:
@@ -198,7 +184,11 @@ class DagsterApi:
         return result
 
 
+def _runs_of(backfill: str) -> dict[str, Json]:
+    return {"tags": [{"key": "dagster/backfill", "value": backfill}]}
+
+
 def _as_dict(record: object) -> dict[str, str]:
     parsed = json.loads(record) if isinstance(record, str) else record
-    assert isinstance(parsed, dict)  # noqa: S101 - what Dagster's schema promises
+    assert isinstance(parsed, dict)  # noqa: S101 - by Dagster's schema
     return parsed.get("data", parsed)

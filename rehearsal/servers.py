@@ -1,7 +1,6 @@
-"""Processes of the rehearsal: started, waited for, stopped again; each logs into the scratch folder."""
+"""Starts and stops servers for the length of a block; each logs into the scratch folder."""
 
 import contextlib
-import getpass
 import os
 import shutil
 import signal
@@ -17,15 +16,19 @@ START_TIMEOUT_S = 90
 STOP_TIMEOUT_S = 20
 
 
+LOOPBACK = "127.0.0.1"
+POSTGRES_PROGRAMS = ("initdb", "postgres", "pg_isready", "createdb")
+
+
 class MissingPackage(RuntimeError):
-    """A program that the rehearsal needs is not installed; the message names its Debian package."""
+    """A required program is not installed; the message names its Debian package."""
 
 
 def find_program(name: str, package: str, *folders: str) -> Path:
-    """A program in one of the folders, or on the PATH.
+    """Path of a program, in one of the folders or on the PATH.
 
     Raises:
-        MissingPackage: If there is none.
+        MissingPackage: If it is not installed.
     """
     path = os.pathsep.join([*folders, os.environ.get("PATH", "")])
     found = shutil.which(name, path=path)
@@ -37,15 +40,12 @@ def find_program(name: str, package: str, *folders: str) -> Path:
 
 
 def postgres_folders() -> list[str]:
-    """Where Debian keeps PostgreSQL's servers, the newest first."""
+    """Folders in which Debian installs PostgreSQL's servers, newest first."""
     return sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
 
 
-POSTGRES_PROGRAMS = ("initdb", "postgres", "pg_isready", "createdb")
-
-
 def find_postgres() -> dict[str, Path]:
-    """PostgreSQL's programs that we need, by name.
+    """Paths of the required PostgreSQL programs, by name.
 
     Raises:
         MissingPackage: If one is not installed.
@@ -53,11 +53,8 @@ def find_postgres() -> dict[str, Path]:
     return {name: find_program(name, "postgresql", *postgres_folders()) for name in POSTGRES_PROGRAMS}
 
 
-LOOPBACK = "127.0.0.1"
-
-
 def free_port(host: str = LOOPBACK) -> int:
-    """A TCP port of one of this machine's addresses that nothing listens on at the moment."""
+    """A free TCP port of one of this machine's addresses."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
@@ -65,7 +62,7 @@ def free_port(host: str = LOOPBACK) -> int:
 
 
 def answers(port: int, host: str = LOOPBACK) -> bool:
-    """Whether something listens on a port of one of this machine's addresses."""
+    """Whether a server listens on the port."""
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex((host, port)) == 0
@@ -88,12 +85,12 @@ def running(
     Args:
         name: For messages.
         command: Program and arguments.
-        log: Takes what it prints.
-        ready: Whether it serves; asked until it does.
-        environment: The whole of it.
-        cwd: Its working directory.
-        stop: Signal that it stops on; its whole process group is killed where that is not enough.
-        user: Whom to run it as; None: as we are.
+        log: File for its output.
+        ready: Returns whether it serves; polled until it does.
+        environment: All environment variables.
+        cwd: Working directory.
+        stop: Signal that stops it; its process group is killed afterwards.
+        user: User to run it as; None: the current user.
 
     Raises:
         RuntimeError: If it ends or does not serve in time; the message has the end of its log.
@@ -125,65 +122,76 @@ def running(
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_TIMEOUT_S)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what is left of its children
+            os.killpg(process.pid, signal.SIGKILL)  # its remaining children
         process.wait()
+
+
+def run(
+    command: Sequence[str | Path], *, environment: Mapping[str, str], cwd: Path, user: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end and return its output and exit status."""
+    return subprocess.run(
+        command, env=dict(environment), cwd=cwd, user=user, capture_output=True, text=True, check=False
+    )
 
 
 @contextmanager
 def postgres(scratch: Path, host: str = LOOPBACK) -> Iterator[int]:
-    """PostgreSQL in a folder of its own, as an ordinary user, on one address only; yields its port.
+    """PostgreSQL with a database `dagster`, on one address, as an ordinary user; yields its port.
 
-    Clients are let in without a password: from this machine, and from the subnet of another address than
-    loopback.
+    Clients need no password, from this machine and from the subnet of an address other than loopback.
     """
     programs = find_postgres()
-    # PostgreSQL refuses to run as root; Debian's package brings a user for it.
-    user = "postgres" if os.geteuid() == 0 else getpass.getuser()
+    # PostgreSQL refuses to run as root; Debian's package creates a user for it.
+    user = "postgres" if os.geteuid() == 0 else None
     data, port = scratch / "postgres", free_port(host)
     data.mkdir(mode=0o700)
-    if os.geteuid() == 0:
+    if user:
         shutil.chown(data, user)
-        scratch.chmod(0o755)  # so that the user reaches its folder
+        scratch.chmod(0o755)  # so that the user can reach its folder
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
-    subprocess.run(
-        [programs["initdb"], "-D", data, "-U", "dagster", "-A", "trust", "--no-sync"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env=environment,
-        cwd=data,
-        user=user if os.geteuid() == 0 else None,
-    )
+    initialize: list[str | Path] = [
+        programs["initdb"],
+        "-D",
+        data,
+        "-U",
+        "dagster",
+        "-A",
+        "trust",
+        "--no-sync",
+    ]
+    run(initialize, environment=environment, cwd=data, user=user).check_returncode()
     if host != LOOPBACK:
         with (data / "pg_hba.conf").open("a") as access:
             access.write("host all all samenet trust\n")
-    command = [str(programs["postgres"]), "-D", str(data), "-p", str(port), "-k", str(data)]
-    command += ["-c", f"listen_addresses={host}"]
+    options = {
+        "listen_addresses": host,
+        "max_connections": "200",
+        "fsync": "off",  # the data need not survive a power failure
+        "idle_in_transaction_session_timeout": "30s",  # as the settings files in `deploy/` require
+    }
+    command: list[str | Path] = [programs["postgres"], "-D", data, "-p", str(port), "-k", data]
+    for name, value in options.items():
+        command += ["-c", f"{name}={value}"]
     at = ["-h", host, "-p", str(port), "-U", "dagster"]
-    # The port is open some time before the server accepts sessions.
-    ready = [str(programs["pg_isready"]), *at, "-d", "postgres", "-q"]
-    # Nothing here must survive a power cut.
-    command += ["-c", "fsync=off", "-c", "max_connections=200"]
     with running(
         "PostgreSQL",
         command,
         log=scratch / "postgres.log",
-        ready=lambda: subprocess.run(ready, check=False, env=environment).returncode == 0,
+        # The port is open some time before the server accepts sessions.
+        ready=lambda: run([programs["pg_isready"], *at], environment=environment, cwd=data).returncode == 0,
         environment=environment,
         cwd=data,
-        stop=signal.SIGINT,  # its "fast" shutdown: does not wait for clients
-        user=user if os.geteuid() == 0 else None,
+        stop=signal.SIGINT,  # "fast" shutdown: does not wait for clients
+        user=user,
     ):
-        subprocess.run(
-            [programs["createdb"], *at, "dagster"],
-            check=True,
-            env=environment,
-        )
+        run([programs["createdb"], *at, "dagster"], environment=environment, cwd=data).check_returncode()
         yield port
 
 
 @contextmanager
 def s3(scratch: Path, host: str = LOOPBACK) -> Iterator[tuple[str, Path]]:
-    """An S3 server; yields its URL and its log, which has a line for each request."""
+    """An S3 server; yields its URL and its log, one line per request."""
     port, log = free_port(host), scratch / "s3.log"
     with running(
         "the S3 server",
@@ -200,24 +208,14 @@ def s3(scratch: Path, host: str = LOOPBACK) -> Iterator[tuple[str, Path]]:
 def dagster(
     scratch: Path, environment: Mapping[str, str], project: Path, host: str = LOOPBACK
 ) -> Iterator[str]:
-    """`dagster-webserver` and `dagster-daemon` over the project's workspace; yields the webserver's URL."""
+    """`dagster-webserver` and `dagster-daemon` with the project's workspace; yields the webserver's URL."""
     port, programs = free_port(host), Path(sys.executable).parent
-    workspace = project / "workspace.yaml"
-    webserver = [
-        str(programs / "dagster-webserver"),
-        "-w",
-        str(workspace),
-        "-h",
-        host,
-        "-p",
-        str(port),
-    ]
-    daemon = [str(programs / "dagster-daemon"), "run", "-w", str(workspace)]
+    workspace = ["-w", str(project / "workspace.yaml")]
     daemon_log = scratch / "daemon.log"
     with (
         running(
             "dagster-webserver",
-            webserver,
+            [programs / "dagster-webserver", *workspace, "-h", host, "-p", str(port)],
             log=scratch / "webserver.log",
             ready=lambda: answers(port, host),
             environment=environment,
@@ -225,13 +223,9 @@ def dagster(
         ),
         running(
             "dagster-daemon",
-            daemon,
+            [programs / "dagster-daemon", "run", *workspace],
             log=daemon_log,
-            ready=lambda: (
-                "daemon is running" in daemon_log.read_text(errors="replace").lower()
-                or "Instance is configured with the following daemons"
-                in daemon_log.read_text(errors="replace")
-            ),
+            ready=lambda: "Instance is configured with the following daemons" in daemon_log.read_text(),
             environment=environment,
             cwd=project,
         ),

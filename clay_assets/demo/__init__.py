@@ -1,6 +1,5 @@
-"""What `make demo` needs in place of a bucket and a checkpoint: chips of real places, untrained weights.
+"""Data for `make demo` in place of a bucket and a checkpoint: chips of real places, untrained weights.
 
-Here: chips of two places that Sentinel-2 saw (`chips`; `README.md` says from where), a checkpoint
-(`checkpoint`), a command's progress (`watch`) and a look at the published files (`report`).
-Not here: anything that the pipeline imports.
+Here: chips of two places that Sentinel-2 saw (`chips`; `README.md` names the source), a checkpoint
+(`checkpoint`), and a summary of the published files (`report`). The pipeline imports nothing from here.
 """

@@ -1,36 +1,36 @@
-"""A checkpoint in the real file's format with weights that were never trained.
+"""Writes a checkpoint in the released format with untrained weights.
 
-Seeded weights under the names and shapes of a released checkpoint, so that the whole pipeline runs without
-one. The file says of itself that it is untrained. Not here: reading checkpoints (`clay_model.checkpoint`).
+The weights are seeded and have the names and shapes of a released checkpoint, so that the pipeline runs
+without one. The file says that it is untrained. Not here: reading checkpoints (`clay_model.checkpoint`).
 """
 
-import os
 import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clay_assets.storage.folder import replacing
 from clay_model.spec import V0, ModelSpec
 
 
 def write_untrained_checkpoint(path: Path, model_size: str = "small", spec: ModelSpec = V0) -> bool:
-    """Write a Lightning checkpoint of random weights, unless a file of that name exists.
+    """Write a Lightning checkpoint of random weights, unless the file exists.
 
-    The same size gives the same bytes, and so the same embeddings, with one version of PyTorch.
+    With one version of PyTorch, the same model and size give the same bytes, and so the same embeddings.
 
     Args:
-        path: Where; its folder is made if it is missing.
-        model_size: One of the model's sizes; `small` of v0 takes 360 MB, of v1.5 39 MB.
+        path: The file; missing folders are created.
+        model_size: One of the model's sizes; `small` takes 360 MB for v0 and 39 MB for v1.5.
         spec: The model.
 
     Returns:
-        Whether it was written; an existing file is kept as it is.
+        Whether it was written.
     """
     if path.exists():
         return False
 
-    import torch  # takes seconds, and is not needed where the file exists
+    import torch  # takes seconds, and is not needed if the file exists
 
     checkpoint = {
         "epoch": 0,
@@ -41,14 +41,8 @@ def write_untrained_checkpoint(path: Path, model_size: str = "small", spec: Mode
         },
         "hyper_parameters": {"model_size": model_size, "untrained": True},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:  # given a path, torch would write its name into the archive
-            torch.save(checkpoint, file)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)  # of an interrupted write
+    with replacing(path) as file:  # given a path, torch would write its name into the archive
+        torch.save(checkpoint, file)
     return True
 
 
@@ -61,7 +55,7 @@ def _shapes(model_size: str, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
 
 
 def _weight(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """A tensor that keeps the activations' scale: matrices by their inputs, norms near 1, biases near 0."""
+    """A tensor that keeps the scale of activations: matrices by inputs, norms near 1, biases near 0."""
     random = np.random.Generator(np.random.Philox(zlib.crc32(name.encode())))
     values = random.standard_normal(shape, np.float32)
     if len(shape) > 1:

@@ -1,25 +1,25 @@
-"""Demo chips of two real places, in files like the bucket's: names, folders, tags and TIFF layout.
+"""Demo chips of two real places, with the bucket's names, folders, tags and TIFF layout.
 
-Here: which real pixels a chip shows, where the chip lies, and its file.
-Not here: where the pixels are from (`README.md` beside this file), how chips are read (`clay_assets.chips`).
+Here: the pixels, the location and the file of each chip. Not here: the source of the pixels (`README.md`
+beside this file), and reading chips (`clay_assets.chips`).
 
-A place has 224 x 224 pixels, a chip 512 x 512. The demo enlarges the place (nearest neighbour: every value is
-an observed one) until it fills a block of four by three chips: 10 m of the place are 91 m of its block.
-At its true scale a place is smaller than a chip, and its mirror images continue it.
+A place has 224 x 224 pixels, a chip 512 x 512. The demo enlarges the place (nearest neighbour, so that every
+value is an observed one) until it fills a block of four by three chips: 10 m of the place are 91 m of its
+block. At its true scale a place is smaller than a chip, and its mirror images continue it.
 """
 
 import datetime
 import math
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
+from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
+from clay_assets.storage.folder import replacing
 from clay_model.spec import BANDS, CHIP_SIZE
 
 SOURCE = Path(__file__).with_name("real_chips.npz")
@@ -30,23 +30,23 @@ PIXEL = 10
 """Metres."""
 
 CHIPS = 12
-"""Of a tile in the demo: four across, three down."""
+"""Chips of a tile in the demo: four columns, three rows."""
 
 ENLARGED = SOURCE_SIZE // 4
-"""Real pixels along a side of a chip, of which four across show the whole place."""
+"""Real pixels along a side of a chip: four columns of chips show the whole width of the place."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A real place, and where the demo's chips of it lie: near it, on the grid of its Sentinel-2 tile.
+    """A real place, and the location of the demo's chips: near it, on the grid of its Sentinel-2 tile.
 
     Attributes:
         tile: MGRS code.
-        place: In words.
-        date: When Sentinel-2 saw it.
-        epsg: Code of the tile's UTM zone.
+        place: Name of the place.
+        date: Acquisition date of the Sentinel-2 scene.
+        epsg: EPSG code of the tile's UTM zone.
         west: Easting of the left edge of the chips, metres.
-        north: Northing of their upper edge, metres.
+        north: Northing of the upper edge of the chips, metres.
     """
 
     tile: str
@@ -63,16 +63,17 @@ SCENES = (CHILE, BRAZIL)
 
 
 def write_chips(root: Path, scene: Scene, count: int = CHIPS, span: int = ENLARGED) -> int:
-    """Make chips of a place, except those that exist.
+    """Write the missing chips of a place.
 
     Args:
-        root: Folder that gets one folder per tile.
+        root: Folder of the tiles' folders.
         scene: The place.
-        count: Chips: a block of neighbours, row by row, about as wide as high. `CHILE` has room for 49.
-        span: Real pixels along a side of a chip; 512 shows them at their true scale.
+        count: Number of chips: a block of adjacent chips, row by row, about as wide as high. At most 49 fit
+            `CHILE`.
+        span: Real pixels along a side of a chip; 512 is the true scale.
 
     Returns:
-        How many were written.
+        Number of chips written.
     """
     width, side, written = math.ceil(math.sqrt(count)), CHIP_SIZE * PIXEL, 0
     for number in range(count):
@@ -87,12 +88,12 @@ def write_chips(root: Path, scene: Scene, count: int = CHIPS, span: int = ENLARG
 
 
 def chip_pixels(tile: str, row: int, column: int, span: int) -> NDArray[np.float32]:
-    """What a chip of the block shows.
+    """Pixels of one chip of the block.
 
     Args:
-        tile: Of the place.
-        row: Within the block, from 0.
-        column: Within the block, from 0.
+        tile: MGRS code of the place.
+        row: Row in the block, from 0.
+        column: Column in the block, from 0.
         span: Real pixels along a side of a chip.
 
     Returns:
@@ -102,7 +103,7 @@ def chip_pixels(tile: str, row: int, column: int, span: int) -> NDArray[np.float
 
 
 def _nearest(index: int, span: int) -> NDArray[np.intp]:
-    """The real row of each row of a chip, or column; beyond the place's edge lie its mirror images."""
+    """Index of the real row (or column) of each row of a chip; mirrored beyond the edge of the place."""
     along = (2 * (index * CHIP_SIZE + np.arange(CHIP_SIZE)) + 1) * span // (2 * CHIP_SIZE) % (2 * SOURCE_SIZE)
     return np.minimum(along, 2 * SOURCE_SIZE - 1 - along)
 
@@ -116,18 +117,16 @@ def _place(tile: str) -> NDArray[np.float32]:
 
 
 def _write(path: Path, scene: Scene, transform: Affine, pixels: NDArray[np.float32]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     bands, height, width = pixels.shape
     tags = {"date": scene.date.isoformat(), "TIFFTAG_COPYRIGHT": "Contains modified Copernicus Sentinel data"}
-    try:
-        with rasterio.open(
-            *(partial, "w", "GTiff", width, height, bands, f"EPSG:{scene.epsg}", transform, "float32"),
+    with MemoryFile() as memory:
+        with memory.open(
+            **{"driver": "GTiff", "width": width, "height": height, "count": bands, "dtype": "float32"},
+            **{"crs": f"EPSG:{scene.epsg}", "transform": transform},
             **{"interleave": "pixel", "blockysize": 1, "compress": "deflate", "zlevel": 1},
         ) as chip:
             chip.write(pixels)
             chip.descriptions = BANDS
             chip.update_tags(**tags)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)  # of an interrupted write
+        with replacing(path) as file:
+            file.write(memory.getbuffer())

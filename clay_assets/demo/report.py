@@ -1,4 +1,4 @@
-"""What the demo's embeddings look like to someone who has only their files. Nothing the pipeline needs."""
+"""Summary of published files, for the demo."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 HEAD = 3
-"""Rows of a file that are shown."""
+"""Rows shown per file."""
 
 NEXT = """\
 Next:
   1. See the assets, with a picture of each tile, at http://localhost:3000
-       DAGSTER_HOME=$PWD/.dagster {bin}dagster dev
+       DAGSTER_HOME=$PWD/.dagster {bin}dg dev
   2. Real chips and the released weights, with your AWS credentials in the environment
        export CLAY_CHECKPOINT=s3://clay-model-ckpt/v0/clay-small-70MT-1100T-10E.ckpt
        export CLAY_CHIPS_URI=s3://clay-tiles-02/02
@@ -24,35 +24,35 @@ Next:
 
 
 def show(output: Path) -> Iterator[str]:
-    """Describe the published files of a folder, line by line.
+    """Describe the published files of a folder, one line at a time.
 
     Args:
         output: A local folder.
 
     Raises:
-        FileNotFoundError: If it holds no published file.
+        FileNotFoundError: If it has no published file.
     """
     files = sorted(output.glob("*.gpq"))
     if not files:
-        raise FileNotFoundError(f"no .gpq file in {output}: run `make demo`, which puts two there")
-    yield "The embeddings (cosine: how alike a chip is to the first one, of 1):"
+        raise FileNotFoundError(f"no .gpq file in {output}: run `make demo`, which publishes two")
+    yield "The embeddings, with each chip's cosine similarity to the first chip:"
     for file in files:
         yield f"  {file}, {file.stat().st_size / 1000:.0f} kB"
         yield from (f"    {line}" for line in _rows(file))
     yield ""
-    weights = {pq.read_metadata(file).metadata.get(b"clay:weights", b"not said").decode() for file in files}
+    weights = {pq.read_metadata(file).metadata.get(b"clay:weights", b"unknown").decode() for file in files}
     if any(said.startswith("untrained") for said in weights):
-        yield "The weights are UNTRAINED: random numbers in the real file format. These embeddings show that"
-        yield "the pipeline works, not what Clay sees. The files say so too (Parquet metadata, clay:weights)."
+        yield "The weights are UNTRAINED: random numbers in the released format. The embeddings show that the"
+        yield "pipeline works, not what Clay sees. The files say so too (Parquet metadata, clay:weights)."
     else:
         yield f"The weights: {'; '.join(sorted(weights))} (Parquet metadata, clay:weights)."
     yield ""
-    commands = ".venv/bin/" if Path(".venv/bin/dagster").exists() else ""
+    commands = ".venv/bin/" if Path(".venv/bin/dg").exists() else ""
     yield NEXT.format(bin=commands, files=output / "*.gpq").rstrip()
 
 
 def _rows(file: Path) -> Iterator[str]:
-    """The first rows of a file, and how many follow."""
+    """The first rows of a file, and the number of rows."""
     table = pq.read_table(file, columns=["source_url", "date", "embeddings"])
     vectors = np.array([np.ravel(vector) for vector in table["embeddings"].to_pylist()])
     cosines = vectors @ vectors[0] / np.linalg.norm(vectors, axis=1) / np.linalg.norm(vectors[0])
@@ -61,4 +61,4 @@ def _rows(file: Path) -> Iterator[str]:
         first, second = vectors[row, :2]
         values = f"[{first:.2f}, {second:.2f}, …] ({vectors.shape[1]})"
         yield f"{name}  {table['date'][row]}  {values}  {cosines[row]:.4f}"
-    yield f"{len(vectors)} rows, cosines down to {cosines.min():.4f}"
+    yield f"{len(vectors)} rows, lowest similarity {cosines.min():.4f}"
