@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from playwright.sync_api import Page, sync_playwright
+from typing import TYPE_CHECKING
 
 from rehearsal.servers import find_program
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 PATIENCE_MS = 45_000
 """Until a page must show a text."""
@@ -25,8 +27,10 @@ def chromium() -> Path:
 
 
 @contextmanager
-def browsing() -> Iterator[Page]:
+def browsing() -> Iterator["Page"]:
     """A tab of a headless browser."""
+    from playwright.sync_api import sync_playwright  # only the pictures need it
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1500, "height": 900})
@@ -36,7 +40,7 @@ def browsing() -> Iterator[Page]:
 
 
 def take(
-    page: Page, target: Path, *, shows: str, url: str = "", click: tuple[str, str] | None = None
+    page: "Page", target: Path, *, shows: str, url: str = "", click: tuple[str, str] | None = None
 ) -> None:
     """Save a picture of a page as PNG.
 
