@@ -6,6 +6,7 @@ either kind of store works (`folder.py`, `bucket.py`).
 
 import os
 import re
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -38,8 +39,6 @@ class Store:
         is_local: whether it is a folder of this machine.
     """
 
-    _place: "Folder | Bucket"
-
     def __init__(self, uri: str | os.PathLike[str], options: S3Options | None = None) -> None:
         """Takes the address; reaches no network and touches no file.
 
@@ -53,16 +52,23 @@ class Store:
         text = os.fspath(uri)
         scheme = text.partition("://")[0]
         self.is_local = scheme not in SCHEMES or "://" not in text
+        self._options = options or S3Options()
         if self.is_local:
-            folder = _folder(text)
-            self.uri = str(folder)
-            self._place = Folder(folder)
+            self.uri = str(_folder(text))
         else:
-            from clay_assets.storage.bucket import Bucket  # obstore and boto3 take 0.3 s to import
-
             bucket, prefix = _bucket_and_prefix(scheme, text)
             self.uri = f"{scheme}://{bucket}/{prefix}".rstrip("/")
-            self._place = Bucket(scheme, bucket, prefix, options or S3Options())
+
+    @cached_property
+    def _place(self) -> "Folder | Bucket":
+        """Created by the first request: addresses are checked wherever settings are read."""
+        if self.is_local:
+            return Folder(Path(self.uri))
+        from clay_assets.storage.bucket import Bucket  # obstore and boto3 take 0.3 s to import
+
+        scheme, _, rest = self.uri.partition("://")
+        bucket, _, prefix = rest.partition("/")
+        return Bucket(scheme, bucket, prefix, self._options)
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
