@@ -1,7 +1,7 @@
-"""What Dagster's Helm chart makes of `values.yaml`, as far as our values go: its dagster.yaml.
+"""The dagster.yaml that Dagster's Helm chart renders from `values.yaml`.
 
-The chart's templates, told again in Python for the keys that we set. A key of another place, or one that the
-chart does not read, is refused: it would be without effect there.
+Repeats the chart's templates in Python for the keys that we set. A key that the chart does not read is
+refused.
 https://github.com/dagster-io/dagster/tree/master/helm/dagster
 """
 

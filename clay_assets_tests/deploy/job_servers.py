@@ -1,4 +1,4 @@
-"""HTTP servers on loopback that take what a run launcher sends, and keep it for the test to look at."""
+"""HTTP servers on loopback that record what a run launcher sends."""
 
 import json
 import threading
@@ -17,12 +17,12 @@ from dagster._core.storage.dagster_run import DagsterRun
 
 @dataclass
 class JobServer:
-    """A server that says yes to every job.
+    """A server that accepts every job.
 
     Attributes:
-        url: Where it is.
-        answers: Path → what a GET of it gets.
-        jobs: Bodies of what was posted.
+        url: URL of the server.
+        answers: Path → response to GET.
+        jobs: Bodies of the POST requests.
     """
 
     url: str = ""
@@ -35,8 +35,8 @@ def job_server(answers: dict[str, Any], accepted: dict[str, Any] | None = None) 
     """Serve for the length of the block.
 
     Args:
-        answers: Path → what a GET of it gets.
-        accepted: What a POST gets; None: what was posted.
+        answers: Path → response to GET.
+        accepted: Response to POST; None: the body of the request.
     """
     server = JobServer(answers=answers)
 
@@ -67,7 +67,7 @@ def job_server(answers: dict[str, Any], accepted: dict[str, Any] | None = None) 
 
 
 def launch(instance: DagsterInstance, image: str | None = None) -> DagsterRun:
-    """Launch a run of the job that the UI's backfills have, which bears no tags of ours; returns the run."""
+    """Launch a run of Dagster's implicit job, as backfills from the UI do, and return it."""
     origin = JobPythonOrigin(
         "__ASSET_JOB",
         RepositoryPythonOrigin(

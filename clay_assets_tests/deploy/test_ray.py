@@ -1,4 +1,4 @@
-"""`deploy/ray/`: what Dagster asks of a Ray cluster. The cluster itself: `make cluster`."""
+"""`deploy/ray/`: the jobs that Dagster submits to Ray. `make cluster` runs a cluster."""
 
 import shutil
 from itertools import pairwise
@@ -17,7 +17,7 @@ from clay_assets_tests.deploy.job_servers import job_server, launch
 pytest.importorskip("dagster_ray", reason="needs the extra `ray`")
 
 SETTINGS = Path(__file__).resolve().parents[2] / "deploy" / "ray" / "dagster.yaml"
-PASSWORD = "correct-horse"  # noqa: S105 - a value to look for where it must not be
+PASSWORD = "correct-horse"  # noqa: S105 - a value that must not appear
 ENVIRONMENT = {
     "DAGSTER_POSTGRES_URL": f"postgresql+psycopg2://dagster:{PASSWORD}@127.0.0.1:1/dagster",
     "DAGSTER_LOGS_BUCKET": "logs",
@@ -28,7 +28,7 @@ ENVIRONMENT = {
 }
 
 
-def test_a_run_is_a_job_with_a_gpu_for_itself_and_the_settings_but_no_secret(tmp_path: Path) -> None:
+def test_a_run_is_a_job_with_one_gpu_and_the_settings_but_no_secret(tmp_path: Path) -> None:
     version = {"version": "4", "ray_version": "2.60.0", "ray_commit": "", "session_name": ""}
     home = settings_with_a_local_database(tmp_path)
     with (
@@ -44,8 +44,8 @@ def test_a_run_is_a_job_with_a_gpu_for_itself_and_the_settings_but_no_secret(tmp
     assert job["entrypoint_num_gpus"] == 1
     assert job["entrypoint_num_cpus"] == 4
     assert job["entrypoint_memory"] == 8 * 1024**3
-    handed_on = job["runtime_env"]["env_vars"]
-    assert handed_on == {
+    passed_on = job["runtime_env"]["env_vars"]
+    assert passed_on == {
         "CLAY_CHIPS_URI": "s3://chips/prefix",
         "CLAY_TILES": "/tiles/tiles.txt",
         "DAGSTER_RUN_JOB_NAME": "__ASSET_JOB",
@@ -53,18 +53,18 @@ def test_a_run_is_a_job_with_a_gpu_for_itself_and_the_settings_but_no_secret(tmp
     assert PASSWORD not in str(job)
 
 
-def test_every_setting_is_handed_on(tmp_path: Path) -> None:
+def test_every_setting_is_passed_on(tmp_path: Path) -> None:
     assert set(part(tmp_path, "run_launcher_data")["ray"]["env_vars"]) == {
         name for name in VARIABLES if name.startswith("CLAY_")
     }
 
 
-def test_the_database_and_the_logs_are_where_every_node_reaches_them(tmp_path: Path) -> None:
+def test_every_node_finds_database_and_logs_by_its_environment(tmp_path: Path) -> None:
     assert part(tmp_path, "storage_data")["postgres_url"] == {"env": "DAGSTER_POSTGRES_URL"}
     assert part(tmp_path, "compute_logs_data")["bucket"] == {"env": "DAGSTER_LOGS_BUCKET"}
 
 
-def test_runs_whose_node_vanished_start_again_as_new_runs_and_failed_ones_do_not(tmp_path: Path) -> None:
+def test_runs_whose_node_disappeared_are_retried_as_new_runs_and_failed_ones_are_not(tmp_path: Path) -> None:
     settings = reference(tmp_path).settings
     assert settings["run_retries"] == {
         "enabled": True,
@@ -74,7 +74,7 @@ def test_runs_whose_node_vanished_start_again_as_new_runs_and_failed_ones_do_not
     assert settings["run_monitoring"]["enabled"]
     assert settings["run_monitoring"]["max_resume_run_attempts"] == 0
     assert settings["run_monitoring"]["poll_interval_seconds"] <= 60
-    # A job that died while it waited in Ray is noticed by this alone.
+    # Only this detects a job that died while it waited in Ray.
     assert settings["run_monitoring"]["start_timeout_seconds"] <= 120
 
 
@@ -89,7 +89,7 @@ def test_every_line_with_a_value_is_explained_right_above() -> None:
     assert [line for above, line in values if not above.startswith("#")] == []
 
 
-def test_a_misspelt_key_would_be_refused(tmp_path: Path) -> None:
+def test_a_misspelt_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").write_text(SETTINGS.read_text().replace("num_gpus", "gpus"))
     with environ(ENVIRONMENT), pytest.raises(dg.DagsterInvalidConfigError, match="gpus"):
         _ = InstanceRef.from_dir(str(tmp_path)).run_launcher

@@ -40,7 +40,7 @@ def production(tmp_path: Path) -> Iterator[InstanceRef]:
         yield InstanceRef.from_dir(str(tmp_path))
 
 
-def test_the_settings_for_one_box_make_an_instance_with_these_limits(tmp_path: Path) -> None:
+def test_the_settings_for_one_machine_give_an_instance_with_these_limits(tmp_path: Path) -> None:
     shutil.copy(DEPLOY / "dagster.yaml", tmp_path / "dagster.yaml")
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert type(instance.run_storage).__module__.startswith("dagster._core.storage")
@@ -61,7 +61,7 @@ def test_the_settings_for_one_box_make_an_instance_with_these_limits(tmp_path: P
         assert instance.event_log_storage.get_concurrency_info(GPU_POOL).slot_count == 1
 
 
-def test_a_run_that_died_unnoticed_is_marked_as_failed_after_a_day_and_gives_its_place_back(
+def test_an_undetected_dead_run_is_marked_as_failed_after_a_day_and_frees_its_slot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(DEPLOY / "dagster.yaml", tmp_path / "dagster.yaml")
@@ -74,7 +74,7 @@ def test_a_run_that_died_unnoticed_is_marked_as_failed_after_a_day_and_gives_its
         pools.initialize_concurrency_limit_to_default(GPU_POOL)
         assert pools.claim_concurrency_slot(GPU_POOL, run.run_id, "tiles").is_claimed
 
-        def look_after_runs(hours: float) -> tuple[dg.DagsterRunStatus, int]:
+        def monitor_runs(hours: float) -> tuple[dg.DagsterRunStatus, int]:
             later = time.time() + 3600 * hours
             monkeypatch.setattr(run_monitoring, "get_current_timestamp", lambda: later)
             now = datetime.fromtimestamp(later, UTC)
@@ -85,8 +85,8 @@ def test_a_run_that_died_unnoticed_is_marked_as_failed_after_a_day_and_gives_its
             assert found is not None
             return found.status, len(pools.get_concurrency_info(GPU_POOL).claimed_slots)
 
-        assert look_after_runs(23.9) == (dg.DagsterRunStatus.STARTED, 1)
-        assert look_after_runs(24.1) == (dg.DagsterRunStatus.FAILURE, 0)
+        assert monitor_runs(23.9) == (dg.DagsterRunStatus.STARTED, 1)
+        assert monitor_runs(24.1) == (dg.DagsterRunStatus.FAILURE, 0)
 
 
 def test_while_one_run_has_the_gpu_others_stay_in_the_queue(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_production_limits_runs_and_retries_only_dead_ones(production: InstanceR
     assert settings["telemetry"] == {"enabled": False}
 
 
-def test_production_logs_go_to_a_bucket_at_the_endpoint_that_the_environment_names(
+def test_production_logs_go_to_the_bucket_and_endpoint_of_the_environment(
     production: InstanceRef, bucket: S3Bucket
 ) -> None:
     logs = production.compute_logs_data
@@ -170,7 +170,7 @@ def test_every_line_with_a_value_is_explained_right_above(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_misspelt_key_would_be_refused(name: str, tmp_path: Path) -> None:
+def test_a_misspelt_key_is_refused(name: str, tmp_path: Path) -> None:
     text = (DEPLOY / name).read_text().replace("max_retries", "max_retrys")
     (tmp_path / "dagster.yaml").write_text(text)
     with environ(ENVIRONMENT), pytest.raises(dg.DagsterInvalidConfigError, match="max_retrys"):
@@ -178,7 +178,7 @@ def test_a_misspelt_key_would_be_refused(name: str, tmp_path: Path) -> None:
 
 
 def tiles_job() -> dg.JobDefinition:
-    """What a backfill runs."""
+    """The job of a backfill."""
     assets = build_assets(["27WXM", "27WXN"], tiles_per_run=64, code_version="1", version=1)
     resources = dict.fromkeys(
         ("chips", "work", "output", "stac", "encoder"), dg.ResourceDefinition.none_resource()
@@ -189,7 +189,7 @@ def tiles_job() -> dg.JobDefinition:
 
 
 def values_of(part: ConfigurableClassData | None) -> dict[str, Any]:
-    """What the class that a part configures makes of its settings; environment variables are read."""
+    """The validated settings of a part, with environment variables replaced."""
     assert part is not None
     checked = process_config(type_of(part).config_type(), part.config_dict)
     assert checked.success, [error.message for error in checked.errors or ()]

@@ -1,9 +1,9 @@
-"""Brings the checkpoint onto a volume, once, and refuses another one than was asked for.
+"""Downloads the checkpoint to a volume once, and refuses a file with another SHA-256 than expected.
 
     python fetch_checkpoint.py s3://bucket/key /checkpoints/clay.ckpt SHA256
 
-Run by the Job in `manifests.yaml`. A file that is there already and has the hash is kept; AWS_* say how to
-reach the bucket.
+The Job in `manifests.yaml` runs it. An existing file with the expected hash is kept. The AWS_* variables
+configure access to the bucket.
 """
 
 import argparse
@@ -17,20 +17,20 @@ from clay_assets.storage import Store
 
 
 def sha256_of(path: Path) -> str:
-    """Hash of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Fetch; returns the exit status."""
+    """Download the file and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", help="s3://bucket/key, or a path")
     parser.add_argument("target", type=Path, help="file on the volume")
-    parser.add_argument("sha256", help="of the file, in hexadecimal")
+    parser.add_argument("sha256", help="expected SHA-256 in hexadecimal")
     options = parser.parse_args(arguments)
     if options.target.is_file() and sha256_of(options.target) == options.sha256:
-        print(f"{options.target} is there, with the hash asked for")
+        print(f"{options.target} exists and has the expected SHA-256")
         return 0
     partial = options.target.with_name(f"{options.target.name}.{os.getpid()}.part")
     try:
