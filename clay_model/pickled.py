@@ -67,7 +67,7 @@ class Inert:
     def extend(self, items: object) -> None:
         """Drop what the pickle puts into an object that is like a list."""
 
-    append = add = extend
+    append = extend
 
 
 MakeTensor = Callable[[Storage, int, tuple[int, ...], tuple[int, ...]], Tensor]
@@ -109,8 +109,10 @@ class _Reader(pickle._Unpickler):  # in Python, because the one in C always obey
                 return lambda *arguments: Inert(ordered) if arguments else {}
             case "torch._utils._rebuild_parameter":
                 return lambda tensor, *_: tensor
-            case "torch._utils._rebuild_tensor_v2":
-                return lambda *arguments: self._make_tensor(*arguments[:4])
+            case "torch._utils._rebuild_tensor_v2" as rebuild:
+                return lambda *arguments: (
+                    self._make_tensor(*arguments[:4]) if isinstance(arguments[0], Storage) else Inert(rebuild)
+                )
             case other:
                 return Inert(other)
 
@@ -121,13 +123,15 @@ class _Reader(pickle._Unpickler):  # in Python, because the one in C always obey
                 return Storage(dtype, key, count)
         return Inert("a storage of unknown numbers")
 
-    def _new(self) -> None:  # NEWOBJ, as REDUCE
+    def _call(self) -> None:  # REDUCE, NEWOBJ
         arguments, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(arguments, tuple):  # a tensor of stride 0 would yield numbers without end
+            raise TypeError(f"a call with a {type(arguments).__name__}")
         self.stack.append(function(*arguments))
 
-    def _new_with_keywords(self) -> None:  # NEWOBJ_EX
+    def _call_with_keywords(self) -> None:  # NEWOBJ_EX
         self.stack.pop()
-        self._new()
+        self._call()
 
     def _drop_state(self) -> None:  # BUILD would call `__setstate__` or set attributes, even a function's
         self.stack.pop()
@@ -161,18 +165,25 @@ class _Reader(pickle._Unpickler):  # in Python, because the one in C always obey
         self.pop_mark()
         self.stack.append(Inert("frozenset"))
 
+    def _drop_members(self) -> None:  # ADDITEMS would call `add`, which a tensor has, too
+        self.pop_mark()
+
     def _refuse(self) -> None:  # an extension code stands for an object of this process
         raise ValueError("a checkpoint has no use for extension codes and buffers")
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         **pickle._Unpickler.dispatch,
-        pickle.NEWOBJ[0]: _new,
-        pickle.NEWOBJ_EX[0]: _new_with_keywords,
+        pickle.REDUCE[0]: _call,
+        pickle.NEWOBJ[0]: _call,
+        pickle.NEWOBJ_EX[0]: _call_with_keywords,
         pickle.BUILD[0]: _drop_state,
         pickle.SETITEMS[0]: _set_items,
         pickle.SETITEM[0]: _set_item,
         pickle.DICT[0]: _dict,
         pickle.EMPTY_SET[0]: _set,
         pickle.FROZENSET[0]: _frozenset,
+        pickle.ADDITEMS[0]: _drop_members,
+        # As bytes: BYTEARRAY8 would allocate the length that the pickle states, however short the pickle is.
+        pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
         **dict.fromkeys(b"\x82\x83\x84\x97\x98", _refuse),  # EXT1, EXT2, EXT4, NEXT_BUFFER, READONLY_BUFFER
     }

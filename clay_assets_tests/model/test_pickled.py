@@ -11,8 +11,10 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +180,49 @@ def test_keys_that_would_take_forever_to_hash_are_not_hashed() -> None:
         assert isinstance(read_pickle(b"\x80\x04" + data, no_tensor), Inert)
 
 
+TENSOR = (
+    b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+    b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQK\x00K\x01\x85K\x00\x85tR"
+)
+"""Instructions that put a tensor of one number on the stack."""
+
+
+class Bait(torch.Tensor):
+    """Fails where the pickle makes it do anything."""
+
+    def __iter__(self) -> Any:
+        pytest.fail("iterated")
+
+    def add(self, *_: object, **__: object) -> Any:
+        pytest.fail("added to")
+
+
+@pytest.mark.parametrize("rest", [b"(NN\x90.", b"cos\nsystem\n" + TENSOR + b"R."], ids=["ADDITEMS", "REDUCE"])
+def test_tensor_is_neither_added_to_nor_iterated_over(rest: bytes) -> None:
+    """A tensor of stride 0 has any number of numbers: either would take all memory."""
+    data = b"\x80\x04" + TENSOR + rest
+    with suppress(TypeError):
+        read_pickle(data, lambda *_: torch.ones(1).as_subclass(Bait))
+
+
+def test_bytearray_takes_no_more_memory_than_the_pickle_has() -> None:
+    assert read_pickle(pickle.dumps(bytearray(b"abc"), 5), no_tensor) == b"abc"
+    tracemalloc.start()
+    with pytest.raises(EOFError):
+        read_pickle(b"\x80\x05\x96" + (1 << 28).to_bytes(8, "little") + b"abc", no_tensor)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
 # What is read
+
+
+def test_tensor_of_an_unknown_storage_does_not_keep_the_others_from_being_read() -> None:
+    data = b"\x80\x04" + TENSOR.replace(b"FloatStorage", b"QInt8Storage") + b"."
+    got = read_pickle(data, no_tensor)
+    assert isinstance(got, Inert)
+    assert got.name == "torch._utils._rebuild_tensor_v2"
 
 
 PLAIN: dict[object, Any] = {
