@@ -1,9 +1,11 @@
 """Reads a chip: a GeoTIFF's bytes in; pixels, date and place out, or the reason why it is refused.
 
-    reading        all steps in order name           a chip's file name geotiff        header and samples of a
-    TIFF in memory; `directory` finds its blocks, `deflate` decodes them rejection      refuses files by their
-    header pixels         refuses files by their pixels; `limits` has the ranges place          centre and
-    footprint; `antimeridian` cuts footprints for publishing
+    reading        all steps in order
+    name           a chip's file name
+    geotiff        header and samples of a TIFF in memory; `directory` finds its blocks, `deflate` decodes them
+    rejection      refuses files by their header
+    pixels         refuses files by their pixels; `limits` has the ranges
+    place          centre and footprint; `antimeridian` cuts footprints for publishing
 
 Not here: fetching the bytes (`storage`), processing many chips (`embedding.stream`).
 """
