@@ -48,7 +48,7 @@ demo: $(VENV)/installed .dagster/dagster.yaml  ## embed chips of two real places
 		log=$(CURDIR)/data/$$tile.log; \
 		(cd $(NO_ENV) && env $$(env | sed -n 's/^\(CLAY_[A-Z_]*\)=.*/-u \1/p') $(HERE) \
 			$(abspath $(BIN))/dagster asset materialize -m clay_assets.definitions --select '*' --partition $$tile) \
-			2>&1 | tee $$log | grep --line-buffered -oE "(tile )?$$tile: [0-9]+ (of|embedded).*" \
+			2>&1 | tee $$log | grep --line-buffered -oE "(tile )?$$tile: ([0-9]+ (of|embedded)|already current).*" \
 			|| { cat $$log; exit 1; }; \
 	done
 	@$(BIN)/python -m clay_assets.demo show

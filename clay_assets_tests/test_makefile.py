@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from clay_assets.dagster.metadata import summarize
+from clay_assets.pipeline import TileOutcome
+from clay_assets_tests.results.test_results import header
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -86,6 +90,13 @@ def test_the_demo_uses_the_default_folders_regardless_of_env(checkout: Path) -> 
         "CLAY_ALLOW_UNTRAINED=1",
     }
     assert (checkout / ".dagster" / "dagster.yaml").read_text() == "a user's"
+
+
+def test_the_demo_may_run_again(checkout: Path) -> None:
+    current = summarize(TileOutcome("18HYB", results=header(), reused=True))
+    write_programs(checkout / ".venv" / "bin", f"echo 'INFO - {current}' | sed s/18HYB/$8/")
+    shown = make(checkout, "demo", "--old-file=.venv/installed").stdout
+    assert shown.splitlines()[:2] == [current, current.replace("18HYB", "22JGS")]
 
 
 def test_the_demo_shows_the_whole_output_of_a_run_that_fails_and_stops(checkout: Path) -> None:

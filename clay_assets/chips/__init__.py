@@ -2,7 +2,7 @@
 
     reading        all steps in order
     name           a chip's file name
-    geotiff        header and samples of a TIFF in memory; `directory` finds its blocks, `deflate` decodes them
+    geotiff        header and samples of a TIFF in memory, by `directory` (blocks) and `deflate`
     rejection      refuses files by their header
     pixels         refuses files by their pixels; `limits` has the ranges
     place          centre and footprint; `antimeridian` cuts footprints for publishing

@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import pytest
 import torch
@@ -190,10 +190,11 @@ TENSOR = (
 class Bait(torch.Tensor):
     """Fails where the pickle makes it do anything."""
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Never:
         pytest.fail("iterated")
 
-    def add(self, *_: object, **__: object) -> Any:
+    def add(self, *_: object, **__: object) -> Never:
+        """Do not add."""
         pytest.fail("added to")
 
 
