@@ -14,7 +14,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 
 from clay_assets.storage import S3Options, StorageError, Store
@@ -94,10 +102,14 @@ class Settings(BaseModel):
     )
     output_uri: Address = Field(default="data/embeddings", description="where the published `.gpq` files go")
     work_uri: Address = Field(
-        default="data/work", description="inventories and per-chip results between runs"
+        default="data/work",
+        validate_default=True,
+        description="inventories and per-chip results between runs",
     )
     stac_uri: Address = Field(
-        default="data/stac", description="STAC Items and Collection; not below the published files"
+        default="data/stac",
+        validate_default=True,
+        description="STAC Items and Collection; not below the published files",
     )
     tiles: Path = Field(
         default=Path("tiles.txt"),
@@ -176,18 +188,16 @@ class Settings(BaseModel):
         # Not in the handler: the context would be pydantic's error, which repeats values that may be secret.
         raise SettingsError(refused)
 
-    @model_validator(mode="after")
-    def _check_places(self) -> Self:
-        output = absolute(self.output_uri)
-        for name in ("stac_uri", "work_uri"):
-            place = absolute(getattr(self, name))
-            if f"{place}/".startswith(f"{output}/"):
-                raise ValueError(
-                    f"{_variable(name)} is {place}, which is below CLAY_OUTPUT_URI ({output}): readers of"
-                    f" that"
-                    " folder take every file for Parquet. Name a place beside it"
-                )
-        return self
+    @field_validator("work_uri", "stac_uri")
+    @classmethod
+    def _check_place(cls, address: str, info: ValidationInfo) -> str:
+        place, output = absolute(address), info.data.get("output_uri")  # None: refused itself
+        if output is not None and f"{place}/".startswith(f"{absolute(output)}/"):
+            raise ValueError(
+                f"{place} is below CLAY_OUTPUT_URI ({absolute(output)}): readers of that folder take every"
+                " file for Parquet. Name a place beside it"
+            )
+        return address
 
     def config(self, name: str) -> Any:  # noqa: ANN401 - text or a number
         """A field as resource config: as `EnvVar` if its variable is set, so that a run reads it anew."""
@@ -236,10 +246,8 @@ def default_text(field: FieldInfo) -> str:
 
 def _refusal(details: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     """One error of pydantic: got, expected, remedy."""
-    reason = str(details["ctx"]["error"])
-    if not details["loc"]:  # of several fields
-        return reason
-    name = str(details["loc"][0])
+    place, reason = str(details["loc"][0]), str(details["ctx"]["error"])
+    name = place if place in VARIABLES else _variable(place)  # pydantic calls a default by its field
     if not reason.startswith("expected"):
         return f"{name}: {reason}"
     default = default_text(VARIABLES[name])

@@ -126,6 +126,13 @@ def test_a_wrong_value_is_refused_when_the_definitions_load(name: str, value: st
         assert name in ADDRESSES or "unset it" in str(refused.value)
 
 
+def test_defaults_below_the_published_files_are_refused_together_with_other_values() -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_environment({"CLAY_OUTPUT_URI": "data", "CLAY_LEVEL": "maybe"})
+    words = [line.split()[0] for line in str(refused.value).splitlines()]
+    assert words == ["CLAY_WORK_URI:", "CLAY_STAC_URI:", "CLAY_LEVEL"]
+
+
 @pytest.mark.parametrize("command", ["tiles .", "estimate", "verify"])
 def test_the_command_line_names_all_wrong_values_at_once(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
