@@ -22,9 +22,8 @@ from clay_assets.storage import Store, StoredObject
 
 log = logging.getLogger(__name__)
 
-_one_at_a_time = (
-    threading.Lock()
-)  # a merge holds some row groups of 16 MB, and many tiles are planned at once
+# A merge holds some row groups of 16 MB, and many tiles are planned at once.
+_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)

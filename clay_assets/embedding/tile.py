@@ -137,7 +137,14 @@ def _embed(
             ended = run.end()
         final = header(ended)
         _require_readable(plan, final)
-        writer.store(work, plan.tile, final)
+        try:
+            writer.store(work, plan.tile, final)
+        except Exception:
+            raise
+        except BaseException:  # an interrupt does not wait for the request: store the results again
+            if _store_partial(writer, work, plan, lambda: final):
+                pieces.remove()
+            raise
         pieces.remove()
     return final
 

@@ -71,7 +71,7 @@ class ResultsWriter:
         self._hold(table.num_rows)
 
     def store(self, store: Store, tile: str, header: ResultsHeader, key: str = "") -> str:
-        """Finish the file and put it in the store; returns its URL.
+        """Finish the file and put it in the store; returns its URL. May be called again after an interrupt.
 
         Args:
             store: Store of results.
@@ -82,8 +82,9 @@ class ResultsWriter:
         Raises:
             StorageError: If the store refuses.
         """
-        self._write()
-        self._writer.add_key_value_metadata({TILE: tile, **header.to_metadata()})
+        if self._writer.is_open:
+            self._write()
+            self._writer.add_key_value_metadata({TILE: tile, **header.to_metadata()})
         with temporary_errors():
             self._writer.close()
             self._file.close()

@@ -194,6 +194,26 @@ def test_finished_chips_of_a_broken_run_are_not_embedded_again(
     assert (header.summary.embedded, header.summary.encoded, header.remaining) == (7, 3, 0)
 
 
+def test_a_finished_tile_is_kept_if_the_run_is_interrupted_while_it_is_stored(scene: Scene) -> None:
+    class InterruptedStore(Store):
+        puts = 0
+
+        def put(self, target: str, path: Any) -> None:  # noqa: ANN401
+            self.puts += 1
+            if self.puts == 1:
+                raise KeyboardInterrupt
+            super().put(target, path)
+
+    scene.put("27WXN", {1: 10, 2: BROKEN, 3: 30})
+    scene.work = InterruptedStore(scene.root / "work")
+
+    with pytest.raises(KeyboardInterrupt):
+        scene.embed()
+
+    assert scene.plan().is_current
+    assert scene.values() == {1: 10.0, 2: "format", 3: 30.0}
+
+
 @pytest.mark.parametrize("error", [TransferFailed, KeyboardInterrupt])
 def test_complete_results_stay_when_a_forced_run_breaks(
     scene: Scene, error: type[BaseException], caplog: pytest.LogCaptureFixture
