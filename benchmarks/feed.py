@@ -104,7 +104,7 @@ def main() -> None:
         found = Feed(**{**feed, "gil_per_chip": held / arguments.chips})
         print(json.dumps({"benchmark": "feed", "cores": os.cpu_count(), **asdict(found)}))
         if arguments.table:
-            print_table(found.cpu_per_chip, held / arguments.chips, found.mb_per_chip, found.busiest_s_per_gb)
+            print_table(found.cpu_per_chip, held / arguments.chips, found.mb_per_chip)
     return None
 
 
