@@ -294,7 +294,7 @@ def directory_offset(data: bytes) -> int:
     return int(struct.unpack_from("<I", data, 4)[0])
 
 
-def _entry(data: bytes, tag: int) -> int:
+def entry_offset(data: bytes, tag: int) -> int:
     """Offset of a tag's 12-byte entry in the directory: tag, type, count, value or offset."""
     start = directory_offset(data) + 2
     entries = range(start, start + 12 * struct.unpack_from("<H", data, start - 2)[0], 12)
@@ -303,13 +303,13 @@ def _entry(data: bytes, tag: int) -> int:
 
 def first_values(data: bytes, tag: int) -> tuple[int, ...]:
     """All values of a tag of 32-bit numbers that the directory stores by offset."""
-    count, offset = struct.unpack_from("<II", data, _entry(data, tag) + 4)
+    count, offset = struct.unpack_from("<II", data, entry_offset(data, tag) + 4)
     return struct.unpack_from(f"<{count}I", data, offset)
 
 
 def with_tag(data: bytes, tag: int, value: int, *, count: int | None = None) -> bytes:
     """The file with another value (or offset of values) and count of a tag."""
-    patched, entry = bytearray(data), _entry(data, tag)
+    patched, entry = bytearray(data), entry_offset(data, tag)
     patched[entry + 2 : entry + 4] = struct.pack("<H", 4)  # a 32-bit number
     struct.pack_into("<I", patched, entry + 8, value)
     if count is not None:
@@ -331,5 +331,5 @@ def with_bomb(data: bytes, size: int) -> bytes:
     bomb = b"".join(deflater.compress(bytes(1 << 20)) for _ in range(size >> 20)) + deflater.flush()
     patched = bytearray(data + bomb)
     for tag, value in ((STRIP_OFFSETS, len(data)), (STRIP_BYTE_COUNTS, len(bomb))):
-        struct.pack_into("<I", patched, struct.unpack_from("<I", data, _entry(data, tag) + 8)[0], value)
+        struct.pack_into("<I", patched, struct.unpack_from("<I", data, entry_offset(data, tag) + 8)[0], value)
     return bytes(patched)

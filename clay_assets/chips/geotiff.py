@@ -27,6 +27,7 @@ from rasterio.session import DummySession
 from clay_assets.chips.deflate import inflate, verify
 from clay_assets.chips.directory import (
     GDAL_METADATA,
+    PIXEL_SCALE,
     STRIP_BYTE_COUNTS,
     STRIP_OFFSETS,
     TIE_POINT,
@@ -108,9 +109,11 @@ def read_header(data: bytes) -> Header:
         GeoTiffError: If the directory is missing or damaged.
     """
     directory = Directory(data)
-    tie = directory.doubles(TIE_POINT)
-    # (column, row, 0, x, y, 0). GDAL handles all other tie points: several, one inside the image, infinity.
+    tie, scale = directory.doubles(TIE_POINT), directory.doubles(PIXEL_SCALE)
+    # (column, row, 0, x, y, 0). GDAL handles all other tie points: several, one inside the image, infinity,
+    # one without a pixel size, which gives no place.
     simple = len(tie) == 6 and not any(tie[:3]) and all(map(math.isfinite, tie))
+    simple = simple and len(scale) == 3 and all(scale[:2])
     content = directory.content(PLACEMENT, MAX_KNOWN_BYTES) if simple else None
     if content and (known := _known.get(content)):
         first = known.transform

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import math
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,6 +23,7 @@ from clay_assets_tests.geotiffs import (
     chip_name,
     chip_pixels,
     directory_offset,
+    entry_offset,
     good_chip,
     read_with_rasterio,
 )
@@ -287,6 +289,19 @@ def test_the_header_of_each_of_several_alike_files_is_what_rasterio_reads(layout
             assert dataset.tags()["AREA_OR_POINT"] == meaning
             assert header.crs == dataset.crs.to_wkt()
             assert (header.width, header.block) == (size, dataset.block_shapes[0])
+
+
+@pytest.mark.parametrize("missing", ["tag", "value"])
+def test_a_tie_point_without_a_pixel_size_gives_no_place_whatever_was_read_before(missing: str) -> None:
+    for origin in [(0, 0), (600_000, 7_700_040)]:
+        data = chip_bytes(chip_pixels(size=128), origin=origin)
+        if missing == "tag":
+            entry = entry_offset(data, 33550)
+            data = data[:entry] + struct.pack("<H", 33549) + data[entry + 2 :]
+        else:
+            (place,) = struct.unpack_from("<I", data, entry_offset(data, 33550) + 8)
+            data = data[:place] + bytes(24) + data[place + 24 :]
+        assert read_header(data).transform.is_identity
 
 
 def test_threads_read_the_same_as_one() -> None:
