@@ -106,7 +106,8 @@ def _state(
         state = _read_state(stores, tile, target, chips, existing)
     except ObjectChanged:  # a run stored the tile since the listing: list it again, and cache nothing
         return _read_state(stores, tile, target, chips, _list_existing(stores, tile, target, version))
-    cache[tile] = digest, state
+    if state.state != "unpublished" or not existing.files:  # else its file may only be unreadable for a moment
+        cache[tile] = digest, state
     return state
 
 

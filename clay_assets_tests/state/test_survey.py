@@ -2,6 +2,7 @@ import threading
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -9,7 +10,7 @@ from clay_assets.chips import READER_VERSION
 from clay_assets.results import results_key
 from clay_assets.results.target import Target
 from clay_assets.state import STATES, Rate, SurveyCache, TileState, TileStores, summarize, survey
-from clay_assets.storage import BucketMissing, FolderMissing, Store, StoredObject
+from clay_assets.storage import BucketMissing, FolderMissing, ObjectChanged, Store, StoredObject
 from clay_assets_tests.s3_server import S3Bucket
 from clay_assets_tests.tile_scene import (
     FINGERPRINT,
@@ -284,6 +285,24 @@ def test_a_cached_state_is_used_only_while_chips_results_file_and_settings_stay_
     assert state() == "new"
     stores.chips.delete(chip)
     assert state() == "empty"
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_is_looked_at_again(tmp_path: Path) -> None:
+    class BusyStore(Store):
+        busy = True
+
+        def open(self, target: StoredObject | str) -> BinaryIO:  # noqa: D102
+            if self.busy:
+                raise ObjectChanged("it is being replaced")
+            return super().open(target)
+
+    output = BusyStore(tmp_path / "output")
+    stores = TileStores(Store(tmp_path / "chips"), Store(tmp_path / "work"), output)
+    finish(replace(stores, output=Store(tmp_path / "output")), TEN[0], chips=1)
+    cache: SurveyCache = {}
+    assert [state.state for state in survey(stores, TEN[:1], WANTED, 1, cache)] == ["unpublished"]
+    output.busy = False
+    assert [state.state for state in survey(stores, TEN[:1], WANTED, 1, cache)] == ["current"]
 
 
 def test_states_are_told_in_one_sentence_with_those_that_need_work_first(tmp_path: Path) -> None:
