@@ -106,7 +106,8 @@ def _state(
         state = _read_state(stores, tile, target, chips, existing)
     except ObjectChanged:  # a run stored the tile since the listing: list it again, and cache nothing
         return _read_state(stores, tile, target, chips, _list_existing(stores, tile, target, version))
-    if state.state != "unpublished" or not existing.files:  # else its file may only be unreadable for a moment
+    # A file that is not current may only have been unreadable for a moment.
+    if state.state != "unpublished" or not existing.files:
         cache[tile] = digest, state
     return state
 

@@ -291,7 +291,7 @@ def test_a_file_that_cannot_be_read_for_a_moment_is_looked_at_again(tmp_path: Pa
     class BusyStore(Store):
         busy = True
 
-        def open(self, target: StoredObject | str) -> BinaryIO:  # noqa: D102
+        def open(self, target: StoredObject | str) -> BinaryIO:
             if self.busy:
                 raise ObjectChanged("it is being replaced")
             return super().open(target)
