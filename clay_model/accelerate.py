@@ -1,7 +1,7 @@
 """Chooses the fastest kernels and the batch size for each kind of device.
 
 `accelerate` replaces parts of a plain encoder in place by those in `kernels`, without changing a name, a
-shape or a formula; tests compare its results with the plain path's. Measurements, also of what did not help,
+shape or a formula; tests compare its results with the plain path's. Measurements, including failed attempts,
 are in `docs/performance-notes.md`.
 """
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 64
-"""Chips; on a large GPU more would only delay a tile's last batch."""
+"""Maximum chips per batch; on a large GPU more would only delay a tile's last batch."""
 
 MEMORY_SHARE = 0.6
-"""Share of a GPU's free memory to plan with; the rest is for what the estimate leaves out."""
+"""Share of a GPU's free memory to plan with; the rest is for memory that the estimate leaves out."""
 
 
 def accelerate(encoder: Encoder, device: torch.device, precision: Precision) -> None:
@@ -39,7 +39,7 @@ def accelerate(encoder: Encoder, device: torch.device, precision: Precision) -> 
     Args:
         encoder: An encoder on `device`, its weights in `precision`; changed in place.
         device: The encoder's device.
-        precision: Of its matrix products.
+        precision: Precision of its matrix products.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if device.type != "cpu":
@@ -74,10 +74,11 @@ def _pack_layer(layer: Layer, *, headwise: bool, rows: int) -> None:
 
 
 def auto_batch_size(embedder: "Embedder") -> int:
-    """Return how many chips to pass to `Embedder.encode` at a time.
+    """Return the number of chips to pass to `Embedder.encode` at a time.
 
-    On CUDA, what a share of the currently free memory holds, up to `LARGEST_BATCH`. This is an estimate:
-    callers must still halve the batch when memory runs out. On the CPU 1, which gains nothing from more.
+    On CUDA, as many as fit a share of the currently free memory, at most `LARGEST_BATCH`. This is an
+    estimate: callers must still halve the batch if memory runs out. On the CPU 1: larger batches are not
+    faster.
     """
     if embedder.device.type != "cuda":
         return 1
@@ -86,19 +87,19 @@ def auto_batch_size(embedder: "Embedder") -> int:
 
 
 def fitting_batch(free: int, spec: ModelSpec, dimensions: Dimensions, precision: Precision) -> int:
-    """Return how many chips' activations fit a GPU's memory.
+    """Return the number of chips whose activations fit a GPU's memory.
 
     Args:
         free: Bytes of free memory.
         spec: The model.
         dimensions: The network's size.
-        precision: Of its matrix products.
+        precision: Precision of its matrix products.
 
     Returns:
         1 to `LARGEST_BATCH`.
     """
     width = 2 if precision == "bf16" else 4  # bytes of a number
-    # As loaded, normalised, and a group's bands copied; and the next batch's, which arrive meanwhile.
+    # As loaded, normalised, and a group's bands copied; and those of the next batch, which are being copied.
     pixels = 4 * 4 * len(spec.bands) * spec.window_size**2
     stream = 4 * 4 * dimensions.dim  # a token before, inside and after a norm, and its sum, in float32
     attention = 5 * width * dimensions.attention_dim  # queries, keys, values, their mixture, a copy of it

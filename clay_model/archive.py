@@ -38,7 +38,7 @@ def read_archive(path: Path) -> Mapping[str, Any]:
 
     Returns:
         Its content: plain containers, tensors mapped from the file, and a `pickled.Inert` for any other
-        object. Tensors change with the file; copy those to keep.
+        object. Tensors change with the file: copy those that you keep.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -65,7 +65,7 @@ def _read_parts(path: Path) -> object:
     with zipfile.ZipFile(path) as archive:
         parts = {part.filename: part for part in archive.infolist()}
         if any(part.header_offset < 0 for part in parts.values()):
-            raise ValueError("its directory says that a part begins before the file does")
+            raise ValueError("its directory has a part that begins before the file")
         pickles = [name for name in parts if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise ValueError(f"it has {len(pickles)} parts called data.pkl, expected one")
@@ -97,9 +97,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_zip(path: Path) -> None:
-    """Refuse a file that is no zip archive, and an archive with compressed parts.
+    """Refuse a file that is not a zip archive, and an archive with compressed parts.
 
-    Tensors are mapped from the file, so compressed bytes would be taken for numbers.
+    Tensors are mapped from the file, so compressed bytes would be read as numbers.
     """
     compressed = None
     try:
@@ -115,12 +115,12 @@ def _check_zip(path: Path) -> None:
     if compressed:
         raise CheckpointError(
             f"{path} is a zip archive with {len(compressed)} compressed parts ({compressed[0]} first), and"
-            f" PyTorch stores them plain: take the file as it was before it was packed again. {EXPECTED}"
+            f" PyTorch stores them uncompressed: use the file as it was before it was repacked. {EXPECTED}"
         )
 
 
 def _kind_of(path: Path) -> str:
-    """Say what a file that is no zip archive looks like, for an error message."""
+    """Describe a file that is not a zip archive, for an error message."""
     with path.open("rb") as file:
         head = file.read(512)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
@@ -136,4 +136,4 @@ def _kind_of(path: Path) -> str:
         return "a web page or XML document, perhaps a download that was refused"
     if text.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the file it stands for (run `git lfs pull`)"
-    return f"no zip archive (it begins with {head[:8]!r})"
+    return f"not a zip archive (it begins with {head[:8]!r})"

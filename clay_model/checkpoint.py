@@ -1,7 +1,7 @@
 """Reads Lightning checkpoints of either model: identifies the model, checks the weights, builds the encoder.
 
-Weights that embeddings do not need are dropped by their prefix and never read from disk. Everything else must
-be exactly the encoder's; otherwise one error lists all differences.
+Weights that embeddings do not need are dropped by their prefix and never read from disk. The rest must match
+the encoder exactly; otherwise one error lists all differences.
 """
 
 import reprlib
@@ -32,7 +32,7 @@ Settings = Mapping[Any, Any]
 
 @dataclass(frozen=True)
 class Description:
-    """What a checkpoint file is.
+    """Description of a checkpoint file.
 
     Attributes:
         spec: The model.
@@ -86,9 +86,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If it is a checkpoint of neither model, if its hyper-parameters are those of another
-            use of the network, or if any encoder weight is missing, unexpected or of a wrong shape; the
-            message lists all of them.
+        CheckpointError: If it is a checkpoint of neither model, if its hyper-parameters belong to another use
+            of the network, or if any encoder weight is missing, unexpected or of a wrong shape; the message
+            lists all of them.
     """
     content = _Content(Path(path))
     content.check_weights()
@@ -125,9 +125,9 @@ class _Content:
         """Refuse a network that was trained for other pixels."""
         problems = [
             f"{name} {reprlib.repr(settings[name])},"
-            f" expected {dict(wanted) if isinstance(wanted, Mapping) else wanted}"
-            for name, wanted in self.format.settings.items()
-            if name in settings and not _same(settings[name], wanted)
+            f" expected {dict(expected) if isinstance(expected, Mapping) else expected}"
+            for name, expected in self.format.settings.items()
+            if name in settings and not _same(settings[name], expected)
         ]
         if problems:
             raise CheckpointError(
@@ -153,7 +153,7 @@ class _Content:
         if len(shapes) < 2 or any(len(shape) != 2 for shape in shapes):
             raise CheckpointError(
                 f"{self.path} names no model_size in its hyper_parameters, and {' or '.join(needed)}, which"
-                f" would tell its size, is missing or no matrix; {EXPECTED}"
+                f" would tell its size, is missing or not a matrix; {EXPECTED}"
             )
         (qkv, dim), (hidden, _) = shapes
         return Dimensions(dim, len(numbers), heads=qkv // (3 * HEAD_DIM), mlp_ratio=hidden // max(dim, 1))
@@ -164,7 +164,7 @@ class _Content:
         # Encodings consist of eighths of a token's width, of two frequencies or more each.
         if min(dimensions.heads, dimensions.mlp_ratio) < 1 or dimensions.dim < 16 or dimensions.dim % 8:
             raise CheckpointError(
-                f"{self.path}: its weights imply {dimensions}, which is no encoder of {spec.title};"
+                f"{self.path}: its weights imply {dimensions}, which is not an encoder of {spec.title};"
                 f" {EXPECTED}"
             )
         expected = self.format.shapes_in_file(dimensions)
@@ -217,20 +217,20 @@ def _format(path: Path, state: Settings) -> CheckpointFormat:
 
 
 def _entries(value: object) -> Settings:
-    """Return the entries of a mapping or of an object that is like one; nothing for other objects."""
+    """Return the entries of a mapping or of a similar object; nothing for other objects."""
     if isinstance(value, Inert):
         return value.items
     return value if isinstance(value, Mapping) else {}
 
 
-def _same(got: object, wanted: object) -> bool:
+def _same(got: object, expected: object) -> bool:
     """Compare a setting; lists equal tuples, and the order of band groups matters."""
-    if isinstance(wanted, Mapping):
+    if isinstance(expected, Mapping):
         entries = _entries(got)
-        return list(entries) == list(wanted) and all(_same(entries[key], wanted[key]) for key in wanted)
-    if isinstance(wanted, tuple):
-        return isinstance(got, list | tuple) and len(got) == len(wanted) and all(map(_same, got, wanted))
-    return isinstance(got, int | float) and got == wanted
+        return list(entries) == list(expected) and all(_same(entries[key], expected[key]) for key in expected)
+    if isinstance(expected, tuple):
+        return isinstance(got, list | tuple) and len(got) == len(expected) and all(map(_same, got, expected))
+    return isinstance(got, int | float) and got == expected
 
 
 def _problem(tensor: Tensor, shape: tuple[int, ...]) -> str:
@@ -242,7 +242,7 @@ def _problem(tensor: Tensor, shape: tuple[int, ...]) -> str:
             f"holds {tensor.dtype} ({tensor.layout}, {tensor.device}),"
             " expected floating-point numbers in a plain dense array"
         )
-    if not tensor.sum(dtype=torch.float64).isfinite():  # one pass; any NaN or infinity makes the sum so
+    if not tensor.sum(dtype=torch.float64).isfinite():  # one pass: the sum is finite only if all are
         bad = int((~torch.isfinite(tensor.float())).sum())
         return f"holds {bad} numbers that are not finite: its training diverged, or the file is damaged"
     return ""

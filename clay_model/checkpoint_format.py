@@ -27,8 +27,8 @@ class CheckpointFormat:
         spec: The model.
         marks: Prefixes of parameters that only this model's encoder has.
         dropped: Prefixes, from the root, of weights that embeddings do not need.
-        settings: Required values of hyper-parameters, for those that the file names.
-        names: Dimensions → each parameter's name in a checkpoint → our name of it.
+        settings: Required values of those hyper-parameters that the file has.
+        names: Dimensions → each parameter's name in a checkpoint → our name for it.
         shapes: Dimensions → our name of each parameter, and perhaps others → its shape.
         build: Dimensions and float32 weights by our names → the encoder on the CPU.
     """
@@ -63,13 +63,13 @@ def transformer_names(dimensions: Dimensions, layer_names: Mapping[str, str]) ->
 
 
 def shapes_of(make: Callable[[], nn.Module]) -> Shapes:
-    """Return the shape of each parameter of a network, which is made without weights."""
+    """Return the shape of each parameter of a network, which is created without weights."""
     with torch.device("meta"):
         return {name: tuple(weight.shape) for name, weight in make().state_dict().items()}
 
 
 def with_weights(make: Callable[[], ModuleT], weights: Mapping[str, Tensor]) -> ModuleT:
-    """Return a network with these weights, without drawing random ones first."""
+    """Return a network with these weights, without initializing random ones first."""
     with torch.device("meta"):
         module = make()
     module.load_state_dict(weights, assign=True)

@@ -1,4 +1,4 @@
-"""Resolves the settings `device` and `precision` to what this host has."""
+"""Resolves the settings `device` and `precision` on this host."""
 
 import torch
 
@@ -43,7 +43,7 @@ def resolve_devices(name: str) -> list[torch.device]:
 def multiplies_bf16(device: torch.device) -> bool:
     """Return whether the device multiplies bf16 matrices natively (emulation is slower than fp32)."""
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere brought bf16 tensor cores
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere introduced bf16 tensor cores
     # x86: AVX512_BF16 (Zen 4, Cooper Lake) or AMX (Sapphire Rapids); Arm: BF16 of Armv8.6.
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))

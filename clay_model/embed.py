@@ -1,7 +1,7 @@
 """The package's entry point: pixels to embeddings.
 
 `load_encoder` returns an `Embedder`: an encoder on a device, in a precision. `Embedder.embed` checks its
-input and returns NumPy arrays; `Embedder.encode` is for callers that have checked their chips already and
+input and returns NumPy arrays; `Embedder.encode` is for callers that have already checked their chips and
 keep the device busy. `Embedder.spec` describes the model.
 """
 
@@ -29,7 +29,7 @@ class Embedder:
     Attributes:
         encoder: The network.
         device: The encoder's device.
-        precision: Of its matrix products.
+        precision: Precision of its matrix products.
         model_size: One of `spec.sizes`, as the checkpoint says; `custom` for another size.
         untrained: Whether the checkpoint says that its weights were never trained.
     """
@@ -107,7 +107,7 @@ class Embedder:
 
         Raises:
             ValueError: If a shape, a coordinate or the level is wrong, or a pixel is not finite.
-            TypeError: If the pixels are complex, or a date is no date.
+            TypeError: If the pixels are complex, or an element of `dates` is not a date.
         """
         level = level or self.spec.default_level
         self.spec.embedding_shape(level, self.dimensions.dim)  # raises for an unknown level before any work
@@ -118,7 +118,7 @@ class Embedder:
         return self.encode(tensor, *self.context(lonlat, dates), level).cpu().numpy()
 
     def context(self, lonlat: ArrayLike, dates: Sequence[datetime.date]) -> tuple[Tensor, Tensor]:
-        """Return places and dates as `encode` takes them.
+        """Return places and dates as `encode` expects them.
 
         Args:
             lonlat: As in `embed`.
@@ -128,8 +128,8 @@ class Embedder:
             Two float32 tensors on the CPU, of B rows each.
 
         Raises:
-            ValueError: If a coordinate is off the map.
-            TypeError: If a date is no date.
+            ValueError: If a coordinate is out of range.
+            TypeError: If an element of `dates` is not a date.
         """
         return self.encoder.context(lonlat, dates)
 
@@ -139,8 +139,8 @@ class Embedder:
 
         Args:
             pixels: (B, C, S, S) float32, on any device.
-            places: The first that `context` returned.
-            dates: The second.
+            places: The first tensor of `context`.
+            dates: The second tensor of `context`.
             level: How much of a chip one vector describes.
 
         Returns:
@@ -149,7 +149,7 @@ class Embedder:
         if not len(pixels):
             shape = self.spec.embedding_shape(level, self.dimensions.dim)
             return torch.empty((0, *shape), device=self.device)
-        # Only to a GPU: an asynchronous copy from a GPU would be read before it has arrived.
+        # Only to a GPU: an asynchronous copy from a GPU could be read before it has arrived.
         no_wait = self.device.type == "cuda"
         inputs = [part.to(self.device, non_blocking=no_wait) for part in (pixels, places, dates)]
         steps = zip(*(part.split(self._chips_at_once or len(part)) for part in inputs), strict=True)
@@ -160,23 +160,23 @@ def load_encoder(path: str | Path, device: str = "auto", precision: str = "fp32"
     """Load a checkpoint of either model onto a device.
 
     Args:
-        path: A local Lightning checkpoint; its weights tell which model it is.
-        device: `auto` (a CUDA device if there is one), `cpu`, `cuda`, `cuda:0`. The first of several.
+        path: A local Lightning checkpoint; its weights determine the model.
+        device: `auto` (a CUDA device if there is one), `cpu`, `cuda`, `cuda:0`; the first one of several.
         precision: `fp32`, `bf16`, or `auto`: bf16 where the device multiplies it natively.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If the file is no checkpoint of either model; the message says what it is.
+        CheckpointError: If the file is not a checkpoint of either model; the message describes it.
         ValueError: If there is no such device or precision.
     """
     return load_encoders(path, resolve_devices(device)[:1], precision)[0]
 
 
 def load_encoders(path: str | Path, devices: Sequence[torch.device], precision: str) -> list[Embedder]:
-    """Load a checkpoint once for several devices; raises what `load_encoder` does.
+    """Load a checkpoint once for several devices; raises the same errors as `load_encoder`.
 
     Args:
-        path: A local Lightning checkpoint; its weights tell which model it is.
+        path: A local Lightning checkpoint; its weights determine the model.
         devices: At least one; each gets its own copy of the network.
         precision: `fp32`, `bf16`, or `auto`, resolved per device.
     """

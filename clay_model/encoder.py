@@ -1,4 +1,4 @@
-"""The base of both encoders, and all that the rest of the package uses of one."""
+"""The base class of both encoders: all that the rest of the package uses."""
 
 import datetime
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Encoder(nn.Module):
         self.dimensions = dimensions
 
     def to_precision(self, dtype: torch.dtype) -> None:
-        """Hold the weights of the patch embeddings' and the transformer's matrix products in `dtype`.
+        """Convert the weights of the patch embeddings' and the transformer's matrix products to `dtype`.
 
         Clay v0's maps of place and date stay float32: they cost nothing, and their inputs are exact angles.
         """
@@ -40,7 +40,7 @@ class Encoder(nn.Module):
 
     @staticmethod
     def context(lonlat: ArrayLike, dates: Sequence[datetime.date]) -> tuple[Tensor, Tensor]:
-        """Return places and dates as `forward` takes them."""
+        """Return places and dates as `forward` expects them."""
         raise NotImplementedError
 
     def forward(self, pixels: Tensor, places: Tensor, dates: Tensor) -> Tensor:

@@ -18,13 +18,13 @@ def check_lonlat(lonlat: ArrayLike) -> NDArray[np.float64]:
         lonlat: (B, 2) degrees, longitude first, as an array or nested sequences.
 
     Raises:
-        ValueError: If the shape is another, or a longitude is outside ±180 or a latitude outside ±90.
+        ValueError: If the shape is wrong, or a longitude is outside ±180 or a latitude outside ±90.
     """
     degrees = np.asarray(lonlat, dtype=np.float64)
     if degrees.ndim != 2 or degrees.shape[1] != 2:
         raise ValueError(f"lonlat has shape {degrees.shape}, expected (B, 2): longitude, latitude in degrees")
     for column, (name, limit) in enumerate((("longitude", 180.0), ("latitude", 90.0))):
-        good = np.abs(degrees[:, column]) <= limit  # NaN compares false, so it is refused too
+        good = np.abs(degrees[:, column]) <= limit  # NaN compares false, so it is refused as well
         if not good.all():
             row = int(np.argmin(good))
             raise ValueError(
@@ -50,7 +50,7 @@ def check_pixels(pixels: ArrayLike | Tensor, spec: ModelSpec) -> Tensor:
 
     Raises:
         TypeError: If they are not real numbers.
-        ValueError: If the shape is another, or a pixel is not finite.
+        ValueError: If the shape is wrong, or a pixel is not finite.
     """
     given = pixels if isinstance(pixels, Tensor) else np.asarray(pixels)
     real = not given.is_complex() if isinstance(given, Tensor) else given.dtype.kind in "biuf"

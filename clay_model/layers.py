@@ -1,7 +1,7 @@
 """The parts of both networks in plain PyTorch: patch embeddings and a pre-norm transformer.
 
 `accelerate` replaces the linear maps and the attention by a device's fastest kernels; tests compare the two.
-Parts of one model only are in its own folder.
+Parts that only one model has are in that model's folder.
 
 Shapes: B batch, C bands, S pixels along a window's side, P along a patch's, L patch locations, D the width of
 a token, N all tokens, H heads, E = 64 the width of a head.
@@ -64,8 +64,8 @@ class PatchEmbedding(nn.Module):
         # Views by number: indexing by a list would copy the list to a GPU and wait for it.
         group = torch.stack([pixels[:, band] for band in self.bands], dim=1)  # (B, bands, S, S)
         group = (group - self.mean) / self.deviation
-        # A convolution whose stride equals its kernel is a matrix product. As a convolution, CUDA would round
-        # float32 to TF32, unless the whole process is told otherwise; in matrix products it does not.
+        # A convolution whose stride equals its kernel is a matrix product. CUDA rounds float32 to TF32 in
+        # convolutions, unless the whole process is configured otherwise, but not in matrix products.
         patches = group.unflatten(3, (-1, self.patch_size)).unflatten(2, (-1, self.patch_size))
         patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, L, bands * P * P)
         weight = self.proj.weight.flatten(1)  # (D, bands * P * P)

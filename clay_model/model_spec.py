@@ -1,6 +1,6 @@
 """The types that describe a model; the two instances are in `v0.spec` and `v15.spec`.
 
-No PyTorch here: reading a band's name must not wait for its import.
+No PyTorch here, so that the bands' names can be read without its import.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ Precision = Literal["fp32", "bf16"]
 """Number type of the matrix products."""
 
 Level = Literal["cls", "mean", "patch", "group"]
-"""How much of a window one embedding describes; `ModelSpec.levels` says which ones a model has."""
+"""How much of a window one embedding describes; `ModelSpec.levels` has those of a model."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class ModelSpec:
         levels: Each level → the shape of a window's embedding before the width of a token.
         default_level: The model's own level.
         time_of_day: Whether the network uses the hour of acquisition as well as its date.
-        preprocessing_version: Raise it when the same pixels, place and time give other network inputs, which
-            makes older vectors stale.
+        preprocessing_version: Increase it when the same pixels, place and time give other network inputs:
+            older vectors are then stale.
         licence: SPDX identifier of the released weights' licence; None if the licence has no identifier.
     """
 

@@ -1,10 +1,10 @@
-"""Reads a pickle as data: imports nothing that it names and calls none of it.
+"""Reads a pickle as data: imports and calls nothing that it names.
 
 A pickle is a program for a small stack machine. Some of its instructions import a function, call it, or
 change an object. `read_pickle` runs the machine of Python's standard library with those instructions
 replaced: text, numbers and plain containers are built as usual, tensors are made from the archive, and an
-`Inert` stands for any other object. A checkpoint that carries some library's configuration object can thus
-be read, and a hostile checkpoint does nothing.
+`Inert` stands for any other object. A checkpoint with some library's configuration object can thus be read,
+and a hostile checkpoint has no effect.
 """
 
 import io
@@ -35,12 +35,12 @@ _STORAGES = {
 
 @dataclass(frozen=True)
 class Storage:
-    """Numbers in one part of the archive.
+    """The numbers in one part of the archive.
 
     Attributes:
         dtype: Their type.
         key: Name of the part.
-        count: How many numbers.
+        count: Number of numbers.
     """
 
     dtype: torch.dtype
@@ -53,19 +53,19 @@ class Inert:
     """Stands for a class, a function, or an object that only a call could make.
 
     Attributes:
-        name: Of the class or function.
-        items: Entries that the pickle sets, if the object is like a dictionary. Other content is dropped.
+        name: Name of the class or function.
+        items: Entries that the pickle sets, if the object is dictionary-like. Other content is dropped.
     """
 
     name: str
     items: dict[object, object] = field(default_factory=dict, repr=False)
 
     def __call__(self, *_: object) -> "Inert":
-        """Return what stands for the result of the call."""
+        """Return a stand-in for the result of the call."""
         return Inert(self.name)
 
     def extend(self, items: object) -> None:
-        """Drop what the pickle puts into an object that is like a list."""
+        """Drop the items that the pickle puts into a list-like object."""
 
     append = extend
 
@@ -91,7 +91,7 @@ def read_pickle(data: bytes, make_tensor: MakeTensor) -> object:
 
 
 class _Reader(pickle._Unpickler):  # in Python, because the one in C always obeys BUILD
-    """The stack machine; REDUCE, INST and OBJ call what `find_class` returned, so nothing of the pickle's."""
+    """The stack machine; REDUCE, INST and OBJ call what `find_class` returned, so nothing from the pickle."""
 
     stack: list[Any]
     pop_mark: Callable[[], list[Any]]
@@ -101,7 +101,7 @@ class _Reader(pickle._Unpickler):  # in Python, because the one in C always obey
         self._make_tensor = make_tensor
 
     def find_class(self, module: str, name: str) -> object:
-        """Return what stands for an import: a dtype, one of three known functions, or an `Inert`."""
+        """Return a stand-in for an import: a dtype, one of three known functions, or an `Inert`."""
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
         match f"{module}.{name}":
@@ -149,12 +149,12 @@ class _Reader(pickle._Unpickler):  # in Python, because the one in C always obey
         self._fill(items)
 
     def _fill(self, items: list[object]) -> None:
-        """Put keys and values, in turns, into the dictionary on the stack."""
+        """Put alternating keys and values into the dictionary on the stack."""
         target = self.stack[-1].items if isinstance(self.stack[-1], Inert) else self.stack[-1]
         if not isinstance(target, dict):
             raise TypeError(f"keys and values put into a {type(target).__name__}")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Tuples of tuples of tuples can take forever to hash.
+            # Hashing nested tuples can take exponential time.
             plain = key is None or isinstance(key, str | bytes | int | float)
             target[key if plain else Inert(type(key).__name__)] = value
 
@@ -169,7 +169,7 @@ class _Reader(pickle._Unpickler):  # in Python, because the one in C always obey
         self.pop_mark()
 
     def _refuse(self) -> None:  # an extension code stands for an object of this process
-        raise ValueError("a checkpoint has no use for extension codes and buffers")
+        raise ValueError("a checkpoint needs no extension codes or buffers")
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         **pickle._Unpickler.dispatch,

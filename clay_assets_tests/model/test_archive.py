@@ -46,7 +46,7 @@ def old_format() -> bytes:
     ("data", "message"),
     [
         (b"", "is an empty file"),
-        (b"clay-small-70MT-1100T-10E\n", r"is no zip archive \(it begins with b'clay-sma'\)"),
+        (b"clay-small-70MT-1100T-10E\n", r"is not a zip archive \(it begins with b'clay-sma'\)"),
         (b"\xef\xbb\xbf\n  <!DOCTYPE html><html><title>403</title></html>", "is a web page or XML document"),
         (b'<?xml version="1.0"?><Error/>', "is a web page or XML document, perhaps a download .* refused"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer, .*git lfs pull"),

@@ -412,8 +412,8 @@ def test_weight_that_cannot_be_one_is_refused(
     ("change", "message"),
     [
         (lambda state: state.pop(QKV), "names no model_size .* which would tell its size, is missing"),
-        (lambda state: state.update({QKV: torch.zeros(3)}), "is missing or no matrix"),
-        (lambda state: state.update({QKV: torch.zeros(3, 8)}), "imply .*heads=0.*no encoder of Clay v"),
+        (lambda state: state.update({QKV: torch.zeros(3)}), "is missing or not a matrix"),
+        (lambda state: state.update({QKV: torch.zeros(3, 8)}), "imply .*heads=0.*not an encoder of Clay v"),
         (lambda state: state.pop(QKV.replace("to_qkv", "norm")), "missing .*layers.0.0.norm.weight"),
     ],
     ids=["missing", "no matrix", "too narrow", "missing elsewhere"],

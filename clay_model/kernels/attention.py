@@ -6,8 +6,8 @@ last-level cache between steps.
 
 A softmax subtracts each row's maximum only to keep its exponentials in range. Here the exponentials are
 computed without it, in one pass instead of three, and each row is divided by its sum at the end, when it is
-64 wide instead of a thousand or more. The sums show whether a head left the range; such a head is computed
-again with the softmax. Both round scores to bf16, as the autocast of the network's training did.
+64 wide instead of a thousand or more. The sums show whether a head left the range; if so, it is computed
+again with the softmax. Both round scores to bf16, as autocast did in the network's training.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Linear maps on the CPU with weights packed once for oneDNN, bias and GELU fused.
 
 PyTorch's own CPU path multiplies float32 with MKL, which on AMD reaches about two thirds of oneDNN's rate,
-and packs bf16 weights again at every call. The two operators used here are those that TorchInductor emits.
+and packs bf16 weights again on every call. The two operators used here are those that TorchInductor emits.
 They are not public, so `packing_works` first compares their results with PyTorch's.
 """
 
@@ -18,7 +18,7 @@ class PackedLinear(nn.Module):
     Args:
         weight: (N, K) float32 or bf16 on the CPU; copied into oneDNN's layout.
         bias: (N,) in the dtype of `weight`, or None.
-        rows: Number of rows to optimise the layout for, one window's; other numbers work as well.
+        rows: Number of rows to optimise the layout for (those of one window); other numbers work as well.
         gelu: Apply the GELU to the result, before it is rounded to bf16.
     """
 

@@ -52,7 +52,7 @@ class Encoder(BaseEncoder):
 
     @staticmethod
     def context(lonlat: ArrayLike, dates: Sequence[datetime.date]) -> tuple[Tensor, Tensor]:
-        """Return places (B, 2) and dates (B, 3) as `forward` takes them; raises what `encodings` does."""
+        """Return places (B, 2) and dates (B, 3) as `forward` expects them; raises like `encodings`."""
         return encode_places(lonlat), encode_dates(dates)
 
     def forward(self, pixels: Tensor, places: Tensor, dates: Tensor) -> Tensor:

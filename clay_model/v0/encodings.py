@@ -1,7 +1,7 @@
 """Position, band group, place and date as inputs of the network.
 
-The checkpoint does not hold these encodings: they are computed. What is learned from them (two linear maps)
-is in `encoder`.
+The checkpoint does not have these encodings: they are computed. The learned maps of them (two linear layers)
+are in `encoder`.
 """
 
 import datetime
@@ -18,7 +18,7 @@ from clay_model.sincos import TEMPERATURE, encode_grid, encode_values, exponents
 from clay_model.v0.spec import BAND_GROUPS, GRID
 
 FIRST_YEAR, YEARS = 2012, 18
-"""A year is an angle: from the first one, this many go once around the circle."""
+"""A year is an angle: this many years, from the first one on, go once around the circle."""
 
 
 def position_encoding(dim: int) -> Tensor:
@@ -46,7 +46,7 @@ def group_encoding(dim: int) -> Tensor:
 
 
 def token_encoding(dim: int) -> Tensor:
-    """Return what is added to each patch token: half its position, half its band group.
+    """Return the encoding added to each patch token: half its position, half its band group.
 
     Args:
         dim: Width of a token, D, a multiple of 8.
@@ -69,7 +69,7 @@ def encode_places(lonlat: ArrayLike) -> Tensor:
         (B, 2) float32.
 
     Raises:
-        ValueError: If the shape is another, or a longitude is outside ±180 or a latitude outside ±90.
+        ValueError: If the shape is wrong, or a longitude is outside ±180 or a latitude outside ±90.
     """
     longitude, latitude = np.radians(check_lonlat(lonlat)).T
     place = np.stack((np.sin(latitude), np.arctan2(np.cos(longitude), np.sin(longitude))), axis=1)
@@ -90,7 +90,7 @@ def encode_dates(dates: Sequence[datetime.date]) -> Tensor:
         (B, 3) float32: year, month, day.
 
     Raises:
-        TypeError: If an element is no date.
+        TypeError: If an element is not a date.
     """
     check_dates(dates)
     turns = np.array(

@@ -3,7 +3,7 @@
 Every constant of the network is defined here, with its unit and source. No PyTorch here.
 
 Source of all values: the Clay v0 model and its training configuration (Clay-foundation/model, v0,
-Apache-2.0), and the statistics its data module normalises with.
+Apache-2.0), and the statistics with which its data module normalises.
 """
 
 from collections.abc import Mapping
@@ -27,8 +27,8 @@ BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12", "
 """The bands in the order that the network expects.
 
 B02 to B12: Sentinel-2 surface reflectance x 10,000. vh, vv: Sentinel-1 backscatter, linear power. dem:
-metres. vh comes before vv because the v0 chips were stacked in this order, which the two bands' statistics
-below fit; the published band table has the two names swapped.
+metres. vh comes before vv because the v0 chips were stacked in this order; the two bands' statistics below
+confirm it. The published band table has the two names swapped.
 """
 
 MEAN = (
@@ -69,7 +69,7 @@ SIZES: Mapping[str, Dimensions] = MappingProxyType(
         "large": Dimensions(dim=1280, depth=32, heads=16, mlp_ratio=4),
     }
 )
-"""The sizes Clay v0 was defined in; the released checkpoint is `small`, 353 GFLOP a chip."""
+"""The sizes that Clay v0 defines; the released checkpoint is `small`, 353 GFLOP a chip."""
 
 SPEC = ModelSpec(
     name="clay-v0",

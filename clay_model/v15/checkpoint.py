@@ -81,9 +81,9 @@ FORMAT = CheckpointFormat(
     marks=("cls_token", "patch_embedding.fclayer.", "patch_embedding.weight_generator."),
     dropped=(
         "model.decoder.",  # reconstructs masked patches in training
-        "model.teacher.",  # gives the training's targets
+        "model.teacher.",  # provides the training's targets
         "model.proj.",  # maps the class token to the teacher's width
-        "model.mrl.",  # the same for its first numbers alone, in an earlier training
+        "model.mrl.",  # the same for its first numbers only, in an earlier training
     ),
     settings=MappingProxyType({"image_size": WINDOW_SIZE, "patch_size": PATCH_SIZE}),
     names=_names,

@@ -5,7 +5,7 @@ A masked autoencoder's encoder, used without masking. What is unusual about it:
 - The patch embedding is generated from the bands' wavelengths by a second network (`generator`). The result
   depends on the weights alone, so it is generated once, when a checkpoint is loaded.
 - The position encoding has nearly the same frequency in all channels: it falls by 10,000^(2 / (D - 8)), not
-  by a factor of 10,000. The weights have learned it so (see `encodings`).
+  by a factor of 10,000. The weights were trained with it (see `encodings`).
 - Time and place are not tokens but the last 8 numbers of the encoding, the same for all patches.
 - A class token, first in the sequence and without an encoding, is the embedding.
 
@@ -42,7 +42,7 @@ class Encoder(BaseEncoder):
     def __init__(self, dimensions: Dimensions) -> None:
         super().__init__(dimensions)
         dim = dimensions.dim
-        # `generator` makes its weights from the wavelengths; the checkpoint does not hold them.
+        # `generator` computes its weights from the wavelengths; the checkpoint does not have them.
         self.patch_embedding = PatchEmbedding(SPEC, range(len(SPEC.bands)), dim, nn.Identity())
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.transformer = Transformer(dimensions, output_bias=False)
@@ -51,7 +51,7 @@ class Encoder(BaseEncoder):
 
     @staticmethod
     def context(lonlat: ArrayLike, dates: Sequence[datetime.date]) -> tuple[Tensor, Tensor]:
-        """Return places (B, 4) and times (B, 4) as `forward` takes them; raises what `encodings` does.
+        """Return places (B, 4) and times (B, 4) as `forward` expects them; raises like `encodings`.
 
         A date without a time of day gets that of Sentinel-2's overpass.
         """

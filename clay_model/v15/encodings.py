@@ -1,4 +1,4 @@
-"""Position, place and time as inputs of the network. The checkpoint does not hold them: they are computed."""
+"""Position, place and time as inputs of the network. The checkpoint does not have them: they are computed."""
 
 import datetime
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def encode_places(lonlat: ArrayLike) -> Tensor:
         (B, 4) float32: sine and cosine of the latitude, sine and cosine of the longitude.
 
     Raises:
-        ValueError: If the shape is another, or a longitude is outside ±180 or a latitude outside ±90.
+        ValueError: If the shape is wrong, or a longitude is outside ±180 or a latitude outside ±90.
     """
     longitude, latitude = np.radians(check_lonlat(lonlat)).T
     parts = (np.sin(latitude), np.cos(latitude), np.sin(longitude), np.cos(longitude))
@@ -62,7 +62,7 @@ def encode_times(times: Sequence[datetime.datetime]) -> Tensor:
         (B, 4) float32: sine and cosine of the week, sine and cosine of the hour.
 
     Raises:
-        TypeError: If an element is no `datetime`; see `with_time_of_day` for dates.
+        TypeError: If an element is not a `datetime`; see `with_time_of_day` for dates.
     """
     for row, time in enumerate(times):
         if not isinstance(time, datetime.datetime):
@@ -77,13 +77,13 @@ def encode_times(times: Sequence[datetime.datetime]) -> Tensor:
 
 
 def overpass(date: datetime.date, longitude: float) -> datetime.datetime:
-    """Return when Sentinel-2 took an image of which only the date is known.
+    """Estimate the time of a Sentinel-2 image from its date and longitude.
 
     It passes at 10:30 mean local solar time, which is four minutes earlier in UTC for each degree to the
-    east. The date is that in UTC, as in the names of Sentinel-2's products, and stays the same.
+    east. The date is in UTC, as in the names of Sentinel-2's products, and stays the same.
 
     Args:
-        date: In UTC.
+        date: Date in UTC.
         longitude: Degrees, east positive.
 
     Returns:
@@ -95,15 +95,15 @@ def overpass(date: datetime.date, longitude: float) -> datetime.datetime:
 
 
 def with_time_of_day(dates: Sequence[datetime.date], lonlat: ArrayLike) -> list[datetime.datetime]:
-    """Give dates without a time of day that of the overpass.
+    """Return times; a date without a time of day gets that of the overpass.
 
     Args:
         dates: B dates or `datetime`s.
         lonlat: (B, 2) degrees in WGS 84, longitude first.
 
     Raises:
-        TypeError: If an element is no date.
-        ValueError: If a place is off the map, or there are not as many as dates.
+        TypeError: If an element is not a date.
+        ValueError: If a coordinate is out of range, or there are not as many places as dates.
     """
     check_dates(dates)
     places = check_lonlat(lonlat)

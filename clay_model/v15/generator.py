@@ -2,9 +2,9 @@
 
 Each band becomes a token made of its wavelength alone. One transformer layer mixes these with learned tokens,
 128 before and one after; each band's token then gives the band's kernels, the last one the bias. So a network
-trained on many sensors has an embedding for any of them.
+trained on many sensors has an embedding for each of them.
 
-It runs once per checkpoint, in float32 whatever the precision of the encoder.
+It runs once per checkpoint, in float32 for any precision of the encoder.
 """
 
 from collections.abc import Sequence

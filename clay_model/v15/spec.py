@@ -53,7 +53,7 @@ SPEC = ModelSpec(
     other_windows=True,
     patch_size=PATCH_SIZE,
     tokens=1 + GRID**2,  # the class token, then the patches
-    # `large` is the released one. Its authors' `tiny` has heads of another width; `base` is the size of v1.
+    # `large` is the released size. The authors' `tiny` has heads of another width; `base` is the size of v1.
     sizes=MappingProxyType(
         {
             "small": Dimensions(dim=384, depth=6, heads=6, mlp_ratio=2),
