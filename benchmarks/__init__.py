@@ -1,4 +1,4 @@
-"""Speed, measured beside the limit and beside the original's design.
+"""Benchmarks of speed, compared with the hardware's limit and with the original's design.
 
     python -m benchmarks            # all, in under ten minutes on two cores
     python -m benchmarks.encoder    # one

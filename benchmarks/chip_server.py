@@ -1,7 +1,7 @@
 """An S3 server for other benchmarks, in a process of its own: listings and chips from memory.
 
-It does only what they need, because it shares the cores with the client. Each tile has any number of chips;
-their bodies are those of a few files.
+It does no more than they need, because it shares the cores with the client. Each tile has any number of
+chips; their bodies are those of a few files.
 """
 
 import argparse
@@ -29,7 +29,7 @@ ENTRY = (
 
 @contextmanager
 def serving_chips(count: int, *options: str | Path) -> Iterator[int]:
-    """Run the server with `count` chips per tile; yields its port.
+    """Run the server with `count` chips per tile; yield its port.
 
     Args:
         count: Chips per tile.

@@ -1,10 +1,10 @@
 """Decoders of chips, in chips per second and core: ours, plain rasterio, tifffile, and the limit.
 
 Chips are in the bucket's layout (float32, deflate, strips of one row, bands interleaved, directory at the
-end) and in tiles. Their pixels are invented land, whose bands have the resolution of their sources, 10, 20
-and 30 m, which makes 7 MB, or all 10 m, which makes 9 MB; and three real places. The limit is libdeflate
-inflating the same blocks into one buffer. Decoders take turns, and medians of their CPU time are compared,
-so that other work on the machine affects all alike.
+end) and in tiles. Their pixels are synthetic land, whose bands have the resolution of their sources, 10, 20
+and 30 m (7 MB), or all 10 m (9 MB); and three real places. The limit is libdeflate inflating the same blocks
+into one buffer. Decoders take turns, and medians of their CPU time are compared, so that other work on the
+machine affects all equally.
 """
 
 import argparse
@@ -90,7 +90,7 @@ DECODERS: Mapping[str, Decoder] = {
 
 
 def _limit(data: bytes) -> Decoder:
-    """Return a function that inflates the blocks of that file, each over the one before."""
+    """Return a function that inflates the blocks of a file, each one overwriting the last."""
     blocks = Directory(data).blocks()
     ends = blocks.offsets + blocks.counts
     streams = [data[start:end] for start, end in zip(blocks.offsets, ends, strict=True)]
@@ -123,7 +123,7 @@ def _many_threads(data: bytes, rounds: int, threads: int) -> dict[str, float]:
         for _ in range(rounds):
             for name, decode in DECODERS.items():
                 started = time.perf_counter()
-                # Drop the pixels: `map` would keep all until the last are decoded.
+                # Drop the pixels: `map` would keep all until the last chip is decoded.
                 list(pool.map(lambda _, decode=decode: decode(data) is None, range(chips)))
                 rates[name].append(chips / (time.perf_counter() - started))
     cores = min(threads, os.cpu_count() or 1)

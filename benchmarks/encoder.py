@@ -1,10 +1,10 @@
-"""The encoder alone: chips per second, as a fraction of the rate of matrix products, beside the original's.
+"""The encoder alone: chips per second, as a fraction of the rate of matrix products, and the original's.
 
 The device's rate of matrix products bounds the encoder, so it is measured too, at the network's own shapes.
 The peer (`benchmarks.peer`) is the network as the original built it, with the same weights. All take turns in
-rounds, so that other work on the machine affects all alike. The limit is compared with the fastest round, the
-peer by medians: its blocks are so large that it gets fresh memory from the system in most rounds, but not in
-a lucky one.
+rounds, so that other work on the machine affects all equally. The limit is compared with the fastest round,
+the peer by medians: its blocks are so large that it gets fresh memory from the system in most rounds, but not
+in all.
 """
 
 import argparse
@@ -35,7 +35,7 @@ class Contestant:
 
     Attributes:
         what: `ours`, `peer` or a matrix product.
-        precision: Of its matrix products.
+        precision: Precision of its matrix products.
         batch: Chips at a time; 0 for a matrix product.
         flops: Floating-point operations of one call.
         run: One call.
@@ -149,7 +149,7 @@ def _contestants(
 
 
 def _copy(encoder: Encoder) -> Encoder:
-    """Return an encoder with the same weights: an `Embedder` changes the one that it is given."""
+    """Return an encoder with the same weights: an `Embedder` changes its encoder."""
     copied = type(encoder)(encoder.dimensions).requires_grad_(False)
     copied.load_state_dict(encoder.state_dict())
     return copied
@@ -167,7 +167,7 @@ def _agreement(contestants: list[Contestant]) -> dict[str, float]:
 
 
 def _take_turns(contestants: list[Contestant], device: torch.device, seconds: float) -> int:
-    """Time all once per round, until the time is up; returns the number of rounds."""
+    """Time each contestant once per round until the time is up; return the number of rounds."""
     wait = functools.partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     end = time.perf_counter() + seconds
     while True:

@@ -51,7 +51,7 @@ def _row(tiles: int, chips: int) -> dict[str, Any]:
             "telemetry: {enabled: false}\nstorage: {postgres: {postgres_url: {env: DAGSTER_POSTGRES_URL}}}\n"
         )
         with postgres(root) as port:
-            # One tile first: it makes the tables, their first pages and the run's own rows.
+            # One tile first: it creates the tables, their first pages and the run's own rows.
             _materialize(root, port, TILES[:1], chips)
             before = _tables(port)
             _materialize(root, port, TILES[1 : tiles + 1], chips)

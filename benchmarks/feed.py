@@ -6,9 +6,9 @@ run. Printed for the feeding process:
 
 - chips per second, CPU seconds per chip, and the busiest thread (/proc/self/task);
 - seconds per chip in which a thread held the GIL, which more cores do not shorten. py-spy samples a second
-  run from outside. That run takes one chip at a time, because a holder that waits for a core would count as
-  one that computes. `--validate` samples a loop that holds the GIL for a known share of the time; on a
-  machine that does other work it appears to hold it longer, and so does the feed.
+  run from outside. That run takes one chip at a time, because a thread that holds the GIL while it waits for
+  a core would count as computing. `--validate` samples a loop that holds the GIL for a known share of the
+  time; on a busy machine it appears to hold the GIL longer, and so does the feed.
 
 `--table` projects the rates of other machines.
 """
@@ -49,8 +49,8 @@ class Feed:
     """The results of one run.
 
     Attributes:
-        chips: How many were fed.
-        chips_per_s: From the first request to the last batch.
+        chips: Number of chips fed.
+        chips_per_s: Rate from the first request to the last batch.
         cpu_per_chip: CPU seconds of the process.
         mb_per_chip: Size of the file.
         busiest: Name of the thread, other than the decoders (one per core), that used most CPU.
@@ -127,7 +127,7 @@ def _print_sum(count: int, environment: Mapping[str, str], root: Path) -> None:
 
 
 class _NoEncoder:
-    """Takes an embedder's place and computes nothing.
+    """Replaces an embedder and computes nothing.
 
     PyTorch's "meta" device has no memory: batches are assembled without the conversion to float32, which is
     the encoder's work on a CPU (6 ms a chip) and the device's on a GPU.
@@ -174,7 +174,7 @@ def _feed(uri: str, result: str, *, alone: bool) -> None:
 
 
 class _Threads(threading.Thread):
-    """Collects the CPU seconds of all threads, also of those that end before the run."""
+    """Collects the CPU seconds of all threads, including those that end before the run."""
 
     def __init__(self) -> None:
         super().__init__(name="watch", daemon=True)
@@ -198,7 +198,7 @@ def _thread_seconds() -> dict[int, tuple[str, float]]:
     names = {thread.native_id: thread.name for thread in threading.enumerate()}
     found = {}
     for task in psutil.Process().threads():
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # the thread has ended
             name = names.get(task.id) or Path(f"/proc/self/task/{task.id}/comm").read_text().strip()
             found[task.id] = (name, task.user_time + task.system_time)
     return found

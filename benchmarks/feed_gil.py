@@ -1,4 +1,4 @@
-"""Samples who holds the GIL while `benchmarks.feed` runs, by py-spy."""
+"""Samples which thread holds the GIL while `benchmarks.feed` runs, with py-spy."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ HELD, PERIOD, ROUNDS = 0.006, 0.020, 200  # s, s: the known case holds the GIL 3
 
 
 def sampled(arguments: list[str], environment: Mapping[str, str], root: Path) -> Counter[str]:
-    """Return how often each stack held the GIL while `benchmarks.feed` ran with the arguments."""
+    """Return how often each stack held the GIL while `benchmarks.feed` ran with these arguments."""
     raw = root / "stacks.txt"
     command = [str(Path(sys.executable).parent / "py-spy"), "record", "--gil", "--threads", "--format", "raw"]
     command += ["--rate", str(RATE), "--output", str(raw), "--", sys.executable, "-m", "benchmarks.feed"]

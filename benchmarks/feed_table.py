@@ -1,10 +1,10 @@
-"""Projects the chips/s that machines could feed and GPUs encode, from what `benchmarks.feed` measures.
+"""Projects the chips/s that machines could feed and GPUs encode, from the measurements of `benchmarks.feed`.
 
-Nothing here was measured on the machines that it names.
+Nothing was measured on the machines named here.
 """
 
 FLOP_PER_CHIP = 353e9
-"""Of v0 `small`."""
+"""FLOP per chip of v0 `small`."""
 
 GPUS = {"A10G": 125e12, "L4": 121e12, "H100": 989e12}
 """bf16 FLOP/s without sparsity, from NVIDIA's data sheets (A10, L4, H100 SXM)."""
@@ -24,7 +24,7 @@ def print_table(cpu_s: float, gil_s: float, mb: float) -> None:
     Args:
         cpu_s: CPU seconds a chip.
         gil_s: Seconds a chip with the GIL held.
-        mb: Of a chip's file.
+        mb: Size of a chip's file.
     """
     print(f"\nOne process: at most {1 / gil_s:.0f} chips/s (the GIL).\n")
     print("| cores | " + " | ".join(f"{gbit} Gbit/s" for gbit in GBITS) + " |")

@@ -22,7 +22,7 @@ BOUND: dict[Precision, float] = {"fp32": 1e-5, "bf16": 1e-2}
 
 
 def main() -> None:
-    """Compare and print; exits with an error if a vector exceeds its bound."""
+    """Compare and print; exit with an error if a vector exceeds its bound."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument(
@@ -33,7 +33,7 @@ def main() -> None:
         path = write_checkpoint(
             Path(folder) / "clay-v1.5.ckpt", lightning_checkpoint_v15("large", others=16_384)
         )
-        print(f"{path.name}: {path.stat().st_size / 1e9:.2f} GB, of which the encoder is 1.25 GB")
+        print(f"{path.name}: {path.stat().st_size / 1e9:.2f} GB, including 1.25 GB of the encoder")
         rows = [_compare(path, arguments.device, precision) for precision in BOUND]
     print(json.dumps({"benchmark": "golden_large", "torch": torch.__version__, "rows": rows}))
     if not all(row["within_bound"] for row in rows):
@@ -45,11 +45,11 @@ def _compare(path: Path, device: str, precision: Precision) -> dict[str, object]
     encoder = load_encoder(path, device, precision)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     distances = []
-    for window, wanted in zip(WINDOWS, expected()["large"], strict=True):
+    for window, reference in zip(WINDOWS, expected()["large"], strict=True):
         pixels = torch.from_numpy(window.pixels()[None])
         context = torch.tensor([window.latlon]), torch.tensor([window.time])
         got = encoder.encode(pixels, *context, "cls")[0].cpu().numpy()
-        distances.append(float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted)))
+        distances.append(float(np.linalg.norm(got - reference) / np.linalg.norm(reference)))
     print(
         f"{encoder.model_name} at {precision} on {encoder.device}: loaded in {wall:.1f} s"
         f" ({cpu:.1f} s of CPU), distances {' '.join(f'{distance:.1e}' for distance in distances)}"

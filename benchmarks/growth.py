@@ -1,4 +1,4 @@
-"""Cost against amount of work: time per chip and peak memory must stay flat; prints the overhead per tile.
+"""Cost by amount of work: time per chip and peak memory must stay flat. Prints the overhead per tile.
 
 Runs `dagster asset materialize` over tiles of many chips and over many tiles of one chip, with the `tiny`
 network, so that everything but the encoder shows. A second run over the same tiles finds them current. The
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _runs(root: Path, tiles: int, chips: int) -> list[Row]:
-    """Run over so many tiles of so many chips and, for tiles of one chip, again."""
+    """Run over `tiles` tiles of `chips` chips; with one chip per tile, run again."""
     home = root / f"{tiles}-{chips}"
     chip = chip_bytes(chip_pixels())
     for tile in TILES[:tiles]:

@@ -25,7 +25,7 @@ class Measured:
         wall: Seconds.
         cpu: CPU seconds of the process and its children.
         peak_mb: Largest sum of their proportional memory (shared pages counted once), MB.
-        output: What it printed.
+        output: Its output.
     """
 
     wall: float
@@ -88,7 +88,7 @@ def materialize(home: Path, tiles: Sequence[str], variables: Mapping[str, str]) 
 
 
 def write_tile(chips: Path, tile: str, date: str, chip: bytes, count: int) -> None:
-    """Write links to one chip under so many names."""
+    """Write `count` links to one chip."""
     folder = chips / tile / date
     folder.mkdir(parents=True)
     first = folder / chip_name(1, tile=tile, date=date)
@@ -100,9 +100,9 @@ def write_tile(chips: Path, tile: str, date: str, chip: bytes, count: int) -> No
 class _Watch(threading.Thread):
     """Samples a process tree until it ends.
 
-    To sum up proportional memory the kernel walks every page, 16 ms for 1.6 GB, which five times a second
-    would slow the command down by several percent. It is therefore read only when the resident memory, which
-    is cheap to read, reaches a new maximum.
+    Proportional memory makes the kernel walk every page: 16 ms for 1.6 GB, which five times a second would
+    slow the command down by several percent. It is read only when resident memory, which is cheap to read,
+    reaches a new maximum.
     """
 
     def __init__(self, process: psutil.Popen) -> None:
@@ -117,7 +117,7 @@ class _Watch(threading.Thread):
             members = self._members()
             resident = 0
             for member in members:
-                with suppress(psutil.Error):  # it has ended
+                with suppress(psutil.Error):  # the process has ended
                     resident += member.memory_info().rss
                     times = member.cpu_times()
                     self.cpu[member.pid] = times.user + times.system

@@ -1,4 +1,4 @@
-"""What `benchmarks.encoder` times: encoders with random weights, their peers, and matrix products."""
+"""The subjects of `benchmarks.encoder`: encoders with random weights, their peers, and matrix products."""
 
 import datetime
 from collections.abc import Callable, Iterator

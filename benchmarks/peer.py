@@ -150,7 +150,7 @@ def _vit_module() -> ModuleType:
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, Path(package.origin).with_name("vit.py"))
         if spec is None or spec.loader is None:
-            raise SystemExit(f"no vit.py beside {package.origin}: expected vit-pytorch 1.6.4")
+            raise SystemExit(f"no vit.py next to {package.origin}: expected vit-pytorch 1.6.4")
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]

@@ -28,7 +28,7 @@ from clay_model.v0.encoder import Encoder
 from clay_model.v0.encodings import encode_dates, encode_places
 
 BATCH_SIZE = 10
-"""Of the original's data module."""
+"""Batch size of the original's data module."""
 
 Item = tuple[Tensor, Tensor, Tensor, str, str, tuple[float, float, float, float], str]
 
@@ -55,7 +55,7 @@ class Chips(Dataset[Item]):
 
 def _collate(items: list[Item]) -> tuple[Tensor, Tensor, Tensor, list[Item]]:
     pixels, places, dates, *_ = zip(*items, strict=True)
-    rows = [(item[0][:0], *item[1:]) for item in items]  # without the pixels, which the batch has
+    rows = [(item[0][:0], *item[1:]) for item in items]  # without the pixels, which are in the batch
     return torch.stack(pixels), torch.stack(places), torch.stack(dates), rows
 
 

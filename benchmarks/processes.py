@@ -1,4 +1,4 @@
-"""Chips per second of one run on all cores, and of a run for each core: a run for each GPU, without GPUs.
+"""Chips per second of one run on all cores, and of one run per core; models one run per GPU without GPUs.
 
 Each run embeds tiles of its own, from the listing to the published file, on cores that no other run uses,
 after a tile that loads the network. The clock starts when all runs are ready and stops when the last one
@@ -61,7 +61,7 @@ def _link_chips(root: Path, tile: str, count: int) -> None:
 
 
 def _embed(root: Path, runs: int, cores: list[int]) -> float:
-    """Seconds in which so many runs, on equal shares of the cores, embed a tile for each core."""
+    """Return the seconds in which `runs` runs, on equal shares of the cores, embed a tile for each core."""
     started = []
     with tempfile.TemporaryDirectory(dir=root) as folder:
         for number in range(runs):

@@ -3,7 +3,7 @@
     python -m benchmarks.scaling --tiles 56000 --chips-per-tile 480 --workers 64 --encode 200
 
 Each rate is measured (`RATES` names the benchmark) or an argument. The results are projected, and marked so.
-Replace the defaults of the prices by yours.
+Replace the default prices by yours.
 """
 
 import argparse
@@ -34,7 +34,7 @@ RATES: Mapping[str, Rate] = {
     "network": Rate(10.0, "Gbit/s a worker", "yours"),
     "chip_mb": Rate(7.4, "MB a chip as it is stored", "benchmarks.tile: the demo's land"),
     "start_s": Rate(8.0, "s from a run's start to its first chip", "benchmarks.tile: 6.3 to 7.6 s"),
-    "tile_s": Rate(0.086, "s a tile beside its chips", "benchmarks.growth: a current tile"),
+    "tile_s": Rate(0.086, "s a tile besides its chips", "benchmarks.growth: a current tile"),
     "around_s": Rate(0.6, "CPU s a tile of Dagster, PostgreSQL and Ray", "cluster --measure"),
     "rows": Rate(12.6, "rows a tile in PostgreSQL", "benchmarks.events"),
     "row_kb": Rate(26.6, "kB a tile in PostgreSQL", "benchmarks.events: 20 chips a tile"),
@@ -59,7 +59,7 @@ REQUESTS_PER_TILE = 3
 cached."""
 
 SENSOR_TICKS = 144
-"""A day: one every ten minutes."""
+"""Sensor ticks a day: one every ten minutes."""
 
 PUTS_AND_LISTS = 16.5
 GETS_AND_HEADS = 8.6
@@ -69,11 +69,11 @@ GETS_AND_HEADS = 8.6
 def project(
     rates: Mapping[str, float], *, tiles: int, chips_per_tile: int, workers: int, per_run: int
 ) -> dict[str, str]:
-    """Return what a job takes, in words.
+    """Return the cost of a job as text.
 
     Args:
-        rates: By the names of `RATES`.
-        tiles: Of the manifest.
+        rates: Values by the names of `RATES`.
+        tiles: Number of tiles in the manifest.
         chips_per_tile: On all dates together.
         workers: Runs at once, each with its own GPU or host.
         per_run: Tiles in a run.
@@ -102,12 +102,12 @@ def project(
     per_tick, ticks = min(tiles, TILES_PER_TICK), math.ceil(tiles / TILES_PER_TICK)
     tick_cpu = per_tick * rates["tick_ms"] / 1000
     tick_wait = per_tick * REQUESTS_PER_TILE * rates["latency_ms"] / 1000 / SURVEYED_AT_ONCE
-    # Of a sensor's tick: one LIST per tile, and the results and published files of all tiles, 1,000 a LIST.
+    # Per sensor tick: one LIST per tile, and the results and published files of all tiles, 1,000 a LIST.
     lists = SENSOR_TICKS * (per_tick + 2 * math.ceil(tiles / 1000))
     return {
         "chips": f"{chips:,}, {chips * rates['chip_mb'] / 1e6:,.1f} TB to read",
-        "a worker does": f"{limits[bound]:,.2f} chips/s, bound by {bound}",
-        "of which could be": ", ".join(f"{name} {rate:,.1f}" for name, rate in limits.items()),
+        "rate of a worker": f"{limits[bound]:,.2f} chips/s, bound by {bound}",
+        "its limits": ", ".join(f"{name} {rate:,.1f}" for name, rate in limits.items()),
         "worker hours": f"{busy_h:,.1f}, {100 * overhead_s / 3600 / busy_h:.2f} % of it starts and records",
         "hours from start to end": f"{wall_h:,.1f} with {workers} workers and {runs:,} runs",
         "read at once": f"{workers * limits[bound] * rates['chip_mb'] / 1000:,.1f} GB/s by all workers",
@@ -115,20 +115,18 @@ def project(
         "dollars per million chips": f"{total / chips * 1e6:,.2f}",
         "results and files": f"{chips * rates['result_kb'] / 1e6:,.1f} GB",
         "PostgreSQL": f"{tiles * rates['rows']:,.0f} rows, {tiles * rates['row_kb'] / 1e6:,.2f} GB",
-        "beside the workers": f"{around_h:,.1f} core hours of Dagster, PostgreSQL and Ray:"
+        "besides the workers": f"{around_h:,.1f} core hours of Dagster, PostgreSQL and Ray:"
         f" {around_h / wall_h:,.1f} cores to keep pace",
         "a tick of the schedule": f"{max(tick_cpu, tick_wait):,.0f} s: {tick_cpu:,.0f} s of one core,"
-        f" {tick_wait:,.0f} s of waiting in parallel, for {per_tick:,} tiles; {ticks} ticks a day; the"
-        f" limit is"
-        " 60 s",
-        "the sensor, every 10 minutes": f"{lists:,} LISTs a day, {lists / 1000 * rates['put_dollars']:,.2f}"
-        " $ a"
-        f" day; each tile every {10 * ticks:,} minutes",
+        f" {tick_wait:,.0f} s of waiting in parallel, for {per_tick:,} tiles; {ticks} ticks a day;"
+        " the limit is 60 s",
+        "the sensor, every 10 minutes": f"{lists:,} LISTs a day,"
+        f" {lists / 1000 * rates['put_dollars']:,.2f} $ a day; each tile every {10 * ticks:,} minutes",
     }
 
 
 def main() -> None:
-    """Project and print."""
+    """Compute the projection and print it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

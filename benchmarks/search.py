@@ -1,6 +1,6 @@
-"""Brute-force similarity, in GB of float32 vectors per second, beside a plain read of the same columns.
+"""Brute-force similarity, in GB of float32 vectors per second, and a plain read of the same columns.
 
-Made-up vectors are written by the package's own writer and searched with `similar`. The limit is pyarrow
+Random vectors are written by the package's own writer and searched with `similar`. The limit is pyarrow
 reading the same columns in as many threads and discarding them. Both take turns, and medians are compared.
 
     python -m benchmarks.search --rows 100000

@@ -1,13 +1,13 @@
-"""How long a tick of the schedule takes: surveying tiles of a manifest.
+"""Duration of a tick of the schedule, which surveys tiles of a manifest.
 
     python -m benchmarks.tick --tiles 56000 --current 300
 
 Two ticks of `new_imagery_daily` in one process, evaluated as the code server does: the first finds nothing in
-its cache, the second finds every tile. First over a manifest of many tiles that have chips and no results,
-whose tick surveys as many as a tick does; a server of S3's listings makes up the answers. Then over tiles
-that are embedded and published, one chip each, in a folder and on moto's S3. The servers are other processes
-on loopback; CPU is this one's. What a tick of embedded tiles takes is projected from these: CPU, and waiting
-for answers, which is arithmetic.
+its cache, the second finds every tile. First over a manifest of many tiles with chips but no results, as many
+as one tick surveys; a fake S3 server generates the listings. Then over tiles that are embedded and published,
+one chip each, in a folder and on moto's S3. The servers are other processes on loopback; CPU time is this
+process's. From these measurements the duration of a tick over embedded tiles is projected: CPU time, and the
+computed time of waiting for responses.
 """
 
 import argparse
@@ -62,13 +62,13 @@ results and its file."""
 
 
 def codes(count: int) -> list[str]:
-    """So many MGRS codes, sorted: up to 72,000."""
+    """Return this many MGRS codes, sorted: up to 72,000."""
     zones = [f"{zone:02}" for zone in range(1, 61)]
     return ["".join(parts) for parts in islice(product(zones, "NPQRSTUV", COLUMNS, ROWS), count)]
 
 
 def settings_for(root: Path, place: str, tiles: Sequence[str]) -> dict[str, str]:
-    """Variables for tiles at a place: a folder or `s3://bucket`."""
+    """Return the variables for tiles at a place: a folder or `s3://bucket`."""
     (root / "tiles.txt").write_text("\n".join(tiles) + "\n")
     return {
         "CLAY_CHIPS_URI": f"{place}/chips",
@@ -85,7 +85,7 @@ def settings_for(root: Path, place: str, tiles: Sequence[str]) -> dict[str, str]
 
 @dataclass(frozen=True)
 class Tick:
-    """What a tick took.
+    """The cost of a tick.
 
     Attributes:
         tiles: Tiles surveyed.
@@ -137,7 +137,7 @@ def embed(root: Path, settings: Mapping[str, str], tiles: Sequence[str]) -> None
 
 
 def without_results(root: Path, tiles: Sequence[str], chips: int) -> list[Tick]:
-    """Ticks over tiles with chips, none of which is embedded."""
+    """Measure ticks over tiles that have chips but no results."""
     receiving, sending = multiprocessing.Pipe(duplex=False)
     context = multiprocessing.get_context("spawn")
     server = context.Process(target=serve_listings, args=(sending, chips), daemon=True)
@@ -152,7 +152,7 @@ def without_results(root: Path, tiles: Sequence[str], chips: int) -> list[Tick]:
 
 
 def serve_listings(sending: Connection, chips: int) -> None:
-    """Answer LIST requests for a tile with so many chips, and others with nothing; sends its port."""
+    """Send the port, then answer LIST requests for a tile with `chips` chips, and others with nothing."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -184,14 +184,14 @@ def serve_listings(sending: Connection, chips: int) -> None:
 
 
 def in_folder(root: Path, tiles: Sequence[str]) -> list[Tick]:
-    """Ticks over tiles that are current, in a folder."""
+    """Measure ticks over current tiles in a folder."""
     settings = settings_for(root, str(root / "current"), tiles)
     embed(root, settings, tiles)
     return ticks(settings)
 
 
 def on_s3(root: Path, tiles: Sequence[str]) -> tuple[list[Tick], list[Tick]]:
-    """Ticks over tiles that are current, on S3; and over one of them, for what a tick costs besides tiles."""
+    """Measure ticks over current tiles on S3, and over one of them: the fixed cost of a tick."""
     with serving() as endpoint:
         bucket = S3Bucket(endpoint, "tick")
         client(endpoint).create_bucket(Bucket=bucket.name)
@@ -247,7 +247,7 @@ def main() -> None:
     count = -(-options.tiles // TILES_PER_TICK)
     for index, (which, requests) in enumerate(REQUESTS.items()):
         tiles, constant = many[index].tiles, single[index].cpu_s
-        # What a current tile takes beyond the listing of its one chip: its footers, unless cached.
+        # Beyond the listing of its one chip, a current tile costs its footers, unless cached.
         footers = (current[index].cpu_s - constant) / max(len(few) - 1, 1)
         footers -= (new[index].cpu_s - constant) / max(tiles - 1, 1)
         core = many[index].cpu_s + tiles * max(footers, 0)
@@ -255,8 +255,7 @@ def main() -> None:
         print(
             f"projected  {f'S3, current, {options.chips} chips':24} {which:6}{tiles:6,} tiles"
             f"{max(core, waiting):7.1f} s: {core:.1f} s of one core and, in parallel, {waiting:.1f} s of"
-            f" waiting;"
-            f" {count} such ticks for {options.tiles:,} tiles"
+            f" waiting; {count} such ticks for {options.tiles:,} tiles"
         )
     found = {what: [asdict(tick) for tick in pair] for what, pair in rows.items()}
     print(json.dumps({"benchmark": "tick", "rows": found}))

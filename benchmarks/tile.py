@@ -1,4 +1,4 @@
-"""A whole tile, from the start of the process to the file, beside the original's design.
+"""A whole tile, from the start of the process to the file, compared with the original's design.
 
 Ours: `dagster asset materialize` over chips in the bucket's layout, from a folder and from an S3 server on
 loopback; and over a single chip, which shows the start-up time. The peer: `benchmarks.peer_tile`, from the
@@ -41,12 +41,12 @@ class Row:
     Attributes:
         pipeline: `ours` or `peer`.
         place: Where the chips are.
-        chips: How many.
+        chips: Number of chips.
         wall_s: Seconds from the start of the process to its end.
         cpu_s: CPU seconds.
         peak_mb: Peak memory, MB.
         encoding_s: Seconds from the first batch on; None if not measured.
-        waited_s: Of these, seconds that the encoder waited for chips; None if not measured.
+        waited_s: Seconds of these that the encoder waited for chips; None if not measured.
     """
 
     pipeline: str
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def _ratios(rows: Sequence[Row]) -> Iterator[tuple[str, float]]:
-    """Yield ours by the peer, in chips per second; by the peer on the local folder if it ran nowhere else."""
+    """Yield the ratios of ours to the peer, in chips per second; by default to the peer on the folder."""
     peers = {row.place: row for row in rows if row.pipeline == "peer"}
     for row in rows:
         peer = peers.get(row.place) or peers.get("local")
@@ -124,7 +124,7 @@ def _write_chips(root: Path, count: int) -> None:
 
 
 def _upload(chips: Path, endpoint: str) -> dict[str, str]:
-    """Copy chips to S3; returns the variables of a process that reads them."""
+    """Copy chips to S3; return the variables of a process that reads them."""
     bucket = S3Bucket(endpoint, "chips")
     client(endpoint).create_bucket(Bucket=bucket.name)
     store = bucket.store()

@@ -5,8 +5,8 @@ settings, then runs the command in a process of its own. The server is rclone's,
 `--server moto --tiles 1000`.
 
 `--deep` reads every row as well: `--tiles 100 --chips 484 --deep`. `--recompute N` embeds N chips again, so
-that it fills the bucket with real chips, embedded by an untrained `small` network:
-`--tiles 2 --chips 8 --recompute 8`. Either is timed beside the plain command.
+it fills the bucket with real chips, embedded by an untrained `small` network:
+`--tiles 2 --chips 8 --recompute 8`. Either is timed in addition to the plain command.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def main() -> None:
 
 @contextmanager
 def _places(server: str) -> Iterator[dict[str, str]]:
-    """Variables under which the stores are reached; `ROOT` is their common address."""
+    """Yield the variables that name the stores; `ROOT` is their common address."""
     if server == "folder":
         yield {}
         return

@@ -25,7 +25,7 @@ def test_hours_and_dollars_match_a_calculation_by_hand() -> None:
     ],
 )
 def test_the_slowest_part_is_named(rates: dict[str, float], bound: str) -> None:
-    assert lines(**rates)["a worker does"].endswith(f"bound by {bound}")
+    assert lines(**rates)["rate of a worker"].endswith(f"bound by {bound}")
 
 
 def test_a_tick_waits_and_computes_concurrently() -> None:
