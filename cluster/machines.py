@@ -50,7 +50,7 @@ class Machines:
         return self.address != servers.LOOPBACK
 
     def environment(self, results: str) -> dict[str, str]:
-        """Environment of every process, as `deploy/ray/dagster.yaml` requires it.
+        """Return the environment of every process, as `deploy/ray/dagster.yaml` requires it.
 
         Args:
             results: Bucket for everything that the pipeline writes.
@@ -59,7 +59,7 @@ class Machines:
         return {**variables, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
     def _of_nodes(self) -> dict[str, str]:
-        # Without CLAY_: runs inherit the variables of their node, and must get these from the daemon.
+        # Without CLAY_*: runs inherit their node's variables, but must get these from the daemon.
         variables = self.environment("cluster").items()
         return {name: value for name, value in variables if not name.startswith("CLAY_")}
 
@@ -67,7 +67,8 @@ class Machines:
         """Start webserver and daemon with the settings for Ray; the daemon passes CLAY_* to the runs.
 
         Args:
-            gpus: GPUs of the cluster, the one number to change in the settings: as many runs at once.
+            gpus: GPUs of the cluster, the one number to change in the settings: the number of concurrent
+                runs.
         """
         environment = {**self.environment("cluster"), "RAY_API_SERVER_ADDRESS": self.ray.jobs}
         limits = {r"(max_concurrent_runs|limit): \d+": rf"\1: {gpus}"}
@@ -89,7 +90,7 @@ class Machines:
         return self.files("alone")
 
     def files(self, results: str) -> Mapping[str, str]:
-        """Published files, name → ETag: the MD5 of the bytes, because each upload is one request."""
+        """Return the published files, name → ETag: the MD5 of the bytes, as each upload is one request."""
         published = self.backend.store(f"{results}/embeddings").list()
         return {Path(found.url).name: found.etag for found in published}
 

@@ -1,6 +1,6 @@
 """CPU seconds per tile with one, two and three workers, of the runs and of the servers.
 
-The servers and Ray's daemons use CPU also while nothing happens. This is measured first and subtracted.
+The servers and Ray's daemons also use CPU while nothing happens. This is measured first and subtracted.
 """
 
 import time
@@ -42,7 +42,7 @@ def measure(cluster: Cluster) -> None:
 
 
 def _idle() -> Mapping[str, float]:
-    """CPU seconds per second by role while nothing happens."""
+    """Measure the CPU seconds per second by role while nothing happens."""
     time.sleep(10)  # until the new worker has settled
     with cpu_seconds() as spent:
         time.sleep(IDLE_S)

@@ -54,7 +54,7 @@ class Host:
 
 
 def why_not_namespaces() -> str:
-    """Reason why namespaces cannot be created here, or "" if they can."""
+    """Return why namespaces cannot be created here, or "" if they can."""
     missing = [name for name in ("unshare", "ip") if shutil.which(name) is None]
     if missing:
         return f"{' and '.join(missing)} not installed (util-linux, iproute2)"
@@ -74,7 +74,7 @@ def move_into_namespaces(arguments: Sequence[str]) -> None:
 
 @contextmanager
 def switched_network() -> Iterator[str]:
-    """A bridge with this program's host on it; yields its address."""
+    """Create a bridge with this program's host on it and yield its address."""
     subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)  # noqa: S607 - Debian's
     os.mkdir("/run/netns")  # noqa: PTH102 - where `ip netns` keeps its names
     _ip("link", "set", "lo", "up")
@@ -97,14 +97,14 @@ def join(number: int) -> Host:
     _ip("-n", name, "link", "set", "lo", "up")
     _ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
     _ip("-n", name, "link", "set", "eth0", "up")
-    # Its processes see only one another and its name, and end together like those of a machine.
+    # Its processes see only each other and its name, and end together like those of a machine.
     own = ("unshare", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child")
     shell = ("sh", "-c", 'hostname "$0" && exec "$@"', name)
     return Host(name, address, ("ip", "netns", "exec", name, *own, *shell))
 
 
 def on_loopback(number: int) -> Host:
-    """A host that is this machine, on loopback.
+    """Return a host that is this machine, on loopback.
 
     Args:
         number: Number of the host, from 1.

@@ -54,7 +54,7 @@ class Embedded:
 
 
 def embedded_since(api: DagsterApi, tiles: Sequence[str], started: float) -> list[Embedded]:
-    """The materializations of tiles since a time (seconds since 1970), in any order."""
+    """Return the materializations of tiles since a time (seconds since 1970), in any order."""
     events = []
     for event in api.materializations("chip_embeddings", tiles):
         if int(event["timestamp"]) >= 1000 * started:
@@ -65,7 +65,7 @@ def embedded_since(api: DagsterApi, tiles: Sequence[str], started: float) -> lis
 
 
 def workers_of_runs(jobs: str) -> dict[str, str]:
-    """The worker of each run, run id → name of the node, by Ray's job server.
+    """Return the worker of each run, run id → name of the node, from Ray's job server.
 
     Args:
         jobs: URL of the job server.
@@ -92,21 +92,21 @@ class ChipReads:
         self.position = self.log.stat().st_size
 
     def by_tile(self) -> Mapping[str, Counter[str]]:
-        """Number of GET requests for each chip, by tile."""
+        """Return the number of GET requests for each chip, by tile."""
         reads: dict[str, Counter[str]] = defaultdict(Counter)
         for _, path in self._lines():
             reads[path.split("/")[2]][path] += 1
         return reads
 
     def addresses(self) -> Mapping[str, set[str]]:
-        """Addresses of the clients that fetched a tile's chips, by tile."""
+        """Return the addresses of the clients that fetched a tile's chips, by tile."""
         found: dict[str, set[str]] = defaultdict(set)
         for address, path in self._lines():
             found[path.split("/")[2]].add(address)
         return found
 
     def requests(self) -> Counter[str]:
-        """Number of requests by method and bucket: "GET chips", "LIST cluster"."""
+        """Return the number of requests by method and bucket: "GET chips", "LIST cluster"."""
         with self.log.open(errors="replace") as file:
             file.seek(self.position)
             found = [match for line in file if (match := REQUEST.search(line))]
@@ -130,7 +130,7 @@ class CpuClock:
     def sample(self) -> None:
         """Read the CPU times once."""
         for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):  # it has ended
+            with contextlib.suppress(psutil.Error):  # the process has ended
                 times = process.cpu_times()
                 # A new process first has its parent's command line.
                 if self.seconds.get(process, 0) < SETTLED_S:
@@ -138,7 +138,7 @@ class CpuClock:
                 self.seconds[process] = times.user + times.system
 
     def by_role(self) -> dict[str, float]:
-        """CPU seconds so far, by role."""
+        """Return the CPU seconds so far, by role."""
         totals: dict[str, float] = defaultdict(float)
         for process, seconds in self.seconds.items():
             totals[self.roles[process]] += seconds
@@ -146,14 +146,14 @@ class CpuClock:
 
 
 def role_of(command: Sequence[str]) -> str:
-    """Role of a process by its command line."""
+    """Return the role of a process by its command line."""
     text = " ".join(command)
     return next((role for role, words in ROLES if any(word in text for word in words)), "other")
 
 
 @contextmanager
 def cpu_seconds() -> Iterator[Callable[[], Mapping[str, float]]]:
-    """Measure the block; yields a function that returns the CPU seconds by role since its start."""
+    """Measure the block; yield a function that returns the CPU seconds by role since its start."""
     clock, stop = CpuClock(), threading.Event()
     clock.sample()
     before = clock.by_role()

@@ -18,7 +18,7 @@ CHIPS_OF_TILE = CHIPS * len(DATES)
 
 
 class Cluster:
-    """A running cluster, and what it is asked to do."""
+    """A running cluster, and the checks to run on it."""
 
     def __init__(self, machines: Machines, workers: int = 2) -> None:
         """Start Dagster.
@@ -32,7 +32,7 @@ class Cluster:
         self.api = machines.start_dagster(workers)
 
     def play(self) -> None:
-        """Everything that `make cluster` shows."""
+        """Run everything that `make cluster` shows."""
         alone = self.machines.embed_alone()
         self.say(f"one process alone has published {len(alone)} files")
         self.machines.add_worker()
@@ -45,7 +45,7 @@ class Cluster:
         )
 
     def spread(self, alone: Mapping[str, str]) -> None:
-        """A backfill uses both workers."""
+        """Check that a backfill uses both workers."""
         started = self.begin()
         self.wait_for(self.launch("over two workers"))
         events = embedded_since(self.api, TILES, started)
@@ -58,7 +58,7 @@ class Cluster:
         self.verify_files(alone)
 
     def lose_one(self, alone: Mapping[str, str]) -> None:
-        """The same while a worker disappears midway and another joins."""
+        """Check the same while a worker disappears midway and another one joins."""
         self.machines.forget_results()
         started = self.begin()
         backfill = self.launch("with a lost worker")
@@ -73,12 +73,12 @@ class Cluster:
         self.verify_files(alone)
 
     def verify_files(self, alone: Mapping[str, str]) -> None:
-        """The published files are identical to those of one process."""
+        """Check that the published files are identical to those of one process."""
         expect("files and their ETags", self.machines.files("cluster"), alone)
         self.say(f"{len(alone)} files, identical to those of one process")
 
     def begin(self) -> float:
-        """Start counting requests; returns the time in seconds since 1970."""
+        """Start counting requests and return the time in seconds since 1970."""
         self.machines.reads.skip()
         return time.time()
 
@@ -96,7 +96,7 @@ class Cluster:
             raise SystemExit("FAILED: the backfill\n" + "\n".join(self.api.step_errors(backfill)))
 
     def wait_for_midway(self, started: float) -> tuple[RayWorker, str]:
-        """Wait until a worker is in the middle of a run; returns the worker and the run's id."""
+        """Wait until a worker is in the middle of a run; return the worker and the run's id."""
         found: list[tuple[RayWorker, str]] = []
 
         def midway() -> bool:
@@ -113,7 +113,7 @@ class Cluster:
         return found[0]
 
     def verify_hosts(self, events: Sequence[Embedded], expected: int) -> None:
-        """Metadata, Ray and the S3 server's log name the same host for each tile."""
+        """Check that metadata, Ray and the S3 server's log name the same host for each tile."""
         workers = workers_of_runs(self.machines.ray.jobs)
         tiles: dict[str, list[str]] = defaultdict(list)
         for event in sorted(events, key=lambda event: event.tile):
@@ -130,7 +130,7 @@ class Cluster:
                 expect(f"{event.host} fetched the chips of {event.tile}", came, True)
 
     def verify_nothing_redone(self, events: Sequence[Embedded], finished: set[str]) -> None:
-        """Chips of the tiles that the lost run had finished were read once and embedded once.
+        """Check that chips of tiles that the lost run had finished were read once and embedded once.
 
         A run fetches chips of the next tiles while it embeds; those of the lost run are read again.
         """

@@ -59,7 +59,7 @@ class RayWorker:
 
 @contextmanager
 def head(scratch: Path, address: str, environment: Mapping[str, str]) -> Iterator[RayHead]:
-    """Ray's head node on this host."""
+    """Run Ray's head node on this host."""
     port, dashboard = free_port(address), free_port(address)
     command = [RAY, "start", "--head", "--block", f"--node-ip-address={address}", f"--port={port}"]
     command += [f"--dashboard-host={address}", f"--dashboard-port={dashboard}"]
@@ -81,7 +81,7 @@ def head(scratch: Path, address: str, environment: Mapping[str, str]) -> Iterato
 def worker(
     scratch: Path, host: Host, cluster: RayHead, environment: Mapping[str, str]
 ) -> Iterator[RayWorker]:
-    """A worker node on a host."""
+    """Run a worker node on a host."""
     command = [*host.prefix, RAY, "start", "--block", f"--address={cluster.address}"]
     command += [f"--node-ip-address={host.address}", f"--node-name={host.name}"]
     command += ["--num-cpus=4", "--num-gpus=1", f"--memory={MEMORY_BYTES}"]

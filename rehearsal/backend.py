@@ -65,7 +65,7 @@ class Backend:
         print(f"{time.monotonic() - self._started:6.1f} s  {what}", flush=True)
 
     def store(self, location: str) -> Store:
-        """A bucket, or a prefix of a bucket, of the S3 server."""
+        """Return a bucket, or a prefix of a bucket, of the S3 server."""
         return Store(f"s3://{location}", self.s3)
 
     def create_buckets(self, *names: str) -> None:
@@ -76,7 +76,7 @@ class Backend:
         self.store("models").put("tiny.ckpt", self.scratch / "tiny.ckpt")
 
     def environment(self, results: str, tiles_per_run: int, endpoint: str | None = None) -> dict[str, str]:
-        """The whole environment of a process that runs the pipeline.
+        """Return the whole environment of a process that runs the pipeline.
 
         Args:
             results: Bucket for everything that the pipeline writes.
@@ -118,8 +118,8 @@ class Backend:
         """Start webserver and daemon.
 
         Args:
-            environment: Of both, and of the runs that they start.
-            settings: The dagster.yaml.
+            environment: Environment of both, and of the runs that they start.
+            settings: The file `dagster.yaml`.
             changes: Regular expression → replacement, in the settings.
         """
         home = self.scratch / "dagster"

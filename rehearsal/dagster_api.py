@@ -86,13 +86,13 @@ class DagsterApi:
     """A running webserver.
 
     Attributes:
-        url: Of the webserver.
+        url: URL of the webserver.
     """
 
     url: str
 
     def ask(self, query: str, **variables: Json) -> dict[str, Any]:
-        """Send one GraphQL request; returns the value of its one field.
+        """Send one GraphQL request and return the value of its one field.
 
         Raises:
             RuntimeError: If Dagster answers with an error.
@@ -113,7 +113,7 @@ class DagsterApi:
         requests.post(f"{self.url}/graphql", json={"query": "mutation { setNuxSeen }"}, timeout=60)
 
     def launch_backfill(self, tiles: Sequence[str], title: str) -> str:
-        """Launch a backfill of all three assets, as the UI's dialog does; returns its id."""
+        """Launch a backfill of all three assets, as the UI's dialog does, and return its id."""
         selection: list[Json] = [{"path": [asset]} for asset in ASSETS]
         parameters: Json = {"assetSelection": selection, "partitionNames": list(tiles), "title": title}
         return str(self.ask(LAUNCH, params=parameters)["backfillId"])
@@ -133,17 +133,17 @@ class DagsterApi:
         raise TimeoutError(f"backfill {backfill} has not ended within {timeout_s:.0f} s")
 
     def partition_statuses(self, asset: str) -> Mapping[str, list[str]]:
-        """Tiles of an asset by status: materialized, failed, unmaterialized, materializing."""
+        """Return the tiles of an asset by status: materialized, failed, unmaterialized, materializing."""
         found = self.ask(STATUSES, key={"path": [asset]})["assetPartitionStatuses"]
         return {name.removesuffix("Partitions"): tiles for name, tiles in found.items()}
 
     def materializations(self, asset: str, tiles: Sequence[str]) -> list[dict[str, Any]]:
-        """All materialization events of the tiles of an asset."""
+        """Return all materialization events of the tiles of an asset."""
         found = self.ask(MATERIALIZATIONS, key={"path": [asset]}, partitions=list(tiles))
         return list(found["assetMaterializations"])
 
     def step_errors(self, backfill: str) -> list[str]:
-        """Error messages of the failed steps of a backfill's runs."""
+        """Return the error messages of the failed steps of a backfill's runs."""
         errors = [event["error"] for event in self._failed_steps(backfill) if event.get("error")]
         return [
             part["message"]
@@ -152,7 +152,7 @@ class DagsterApi:
         ]
 
     def failure_reasons(self, backfill: str) -> dict[str, str]:
-        """Errors of the tiles that failed in a backfill's runs, by tile."""
+        """Return the errors of the tiles that failed in a backfill's runs, by tile."""
         reasons: dict[str, str] = {}
         for event in self._failed_steps(backfill):
             for entry in (event.get("failureMetadata") or {}).get("metadataEntries", []):
@@ -167,7 +167,7 @@ class DagsterApi:
         return [event for event in events if event["__typename"] == "ExecutionStepFailureEvent"]
 
     def run_statuses(self, backfill: str) -> dict[str, str]:
-        """Status of each run of a backfill, by run id."""
+        """Return the status of each run of a backfill, by run id."""
         runs = self.ask(RUNS, filter=_runs_of(backfill))["results"]
         return {run["runId"]: run["status"] for run in runs}
 
@@ -176,7 +176,7 @@ class DagsterApi:
         self.ask(SENSOR, selector={**LOCATION, "sensorName": sensor})
 
     def schedule_tick(self, schedule: str) -> dict[str, Any]:
-        """Evaluate a schedule now, without launching runs: its run requests, or the reason for none."""
+        """Evaluate a schedule now without launching runs; return its run requests, or the reason for none."""
         tick = self.ask(TICK, selector={**LOCATION, "scheduleName": schedule}, timestamp=time.time())
         result: dict[str, Any] = tick["evaluationResult"]
         if result["error"]:

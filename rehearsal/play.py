@@ -1,4 +1,4 @@
-"""The rehearsal, step by step: what it does, and what it expects of each step."""
+"""The rehearsal, step by step: its actions, and the expected result of each."""
 
 import io
 from collections import Counter
@@ -56,7 +56,7 @@ class Rehearsal:
         self.verify_range()
 
     def chips_read(self) -> int:
-        """GET requests for chips that the S3 server has answered so far."""
+        """Return the number of GET requests for chips that the S3 server has answered so far."""
         lines = self.backend.s3_log.read_text().splitlines()
         return sum("GET /chips/" in line and ".tif" in line for line in lines)
 
@@ -64,7 +64,7 @@ class Rehearsal:
         """Launch a backfill of all tiles, wait until it has ended, and return its id.
 
         Args:
-            title: Of the backfill.
+            title: Title of the backfill.
             watch: Whether to check that the first file is in the bucket before its run has ended.
         """
         backfill = self.api.launch_backfill(TILES, title)
@@ -78,7 +78,7 @@ class Rehearsal:
         return backfill
 
     def watch_first_file(self, backfill: str) -> None:
-        """A tile is published while its run is in progress."""
+        """Check that a tile is published while its run is in progress."""
         wait_until(lambda: bool(self.files.list()), BACKFILL_TIMEOUT_S, "a file of the first run")
         name = Path(self.files.list()[0].url).name
         statuses = set(self.api.run_statuses(backfill).values())
@@ -90,7 +90,7 @@ class Rehearsal:
         self.say(f"{name} is in the bucket while its run is in progress")
 
     def verify_statuses(self) -> None:
-        """All tiles except the broken one are materialized, the empty one with 0 chips."""
+        """Check that all tiles except the broken one are materialized, the empty one with 0 chips."""
         done = sorted({*GOOD, EMPTY})
         for asset in ASSETS[1:]:
             statuses = self.api.partition_statuses(asset)
@@ -99,7 +99,7 @@ class Rehearsal:
         self.say(f"{len(done)} tiles are materialized, one of them without chips; 1 failed")
 
     def verify_same_runs(self, backfill: str) -> None:
-        """The run that embedded a tile also published it, even if another tile of the run failed."""
+        """Check that the run that embedded a tile also published it, even if another of its tiles failed."""
         embedded, published = (
             {event["partition"]: event["runId"] for event in self.api.materializations(asset, GOOD)}
             for asset in ASSETS[1:]
@@ -113,21 +113,21 @@ class Rehearsal:
         self.say(f"{runs} runs embedded and published all good tiles; one of them failed")
 
     def verify_once(self, times: int) -> None:
-        """Each good tile has one materialization of each asset per run."""
+        """Check that each good tile has one materialization of each asset per run."""
         for asset in ASSETS:
             counts = Counter(event["partition"] for event in self.api.materializations(asset, GOOD))
             expect(f"materializations of {asset}", dict(counts), dict.fromkeys(GOOD, times))
         self.say(f"materializations of each good tile and asset: {times}, one per run")
 
     def verify_reasons(self, backfill: str) -> None:
-        """The failed tile has a reason."""
+        """Check that the failed tile has a reason."""
         reasons = self.api.failure_reasons(backfill)
         expect("failed tiles with a reason", list(reasons), [BROKEN])
         expect("the reason says that no chip can be used", "can be used" in reasons[BROKEN], True)
         self.say(f"{BROKEN}: {reasons[BROKEN][:150]}")
 
     def verify_files(self) -> None:
-        """Every good tile has one file, with one row per good chip, and a STAC Item."""
+        """Check that every good tile has one file, with one row per good chip, and a STAC Item."""
         first, last = (date.replace("-", "") for date in DATES)
         stems = [f"{tile}_{first}_{last}_v001" for tile in GOOD]
         expect(
@@ -143,7 +143,7 @@ class Rehearsal:
         self.say(f"{len(stems)} files have {sum(rows.values())} rows; each has its STAC Item")
 
     def verify_schedule(self) -> None:
-        """The schedule requests exactly the tiles with new chips."""
+        """Check that the schedule requests exactly the tiles with new chips."""
         before = self.api.schedule_tick("new_imagery_daily")
         expect("run requests before new chips", before["runRequests"] or [], [])
         self.say(f"a tick of the schedule requests nothing: {before['skipReason']}")
@@ -155,15 +155,15 @@ class Rehearsal:
         self.say(f"with new chips in three tiles it requests {', '.join(requested)}")
 
     def verify_range(self) -> None:
-        """A range on the command line with an empty tile publishes the other tiles."""
+        """Check that a range on the command line with an empty tile publishes the other tiles."""
         at = TILES.index(EMPTY)
         tiles = TILES[at - 2 : at + 2]
         home = self.backend.scratch / "dagster"
         materialize_range({**self.environment, "CLAY_VERSION": "2"}, home, tiles[0], tiles[-1])
         names = sorted(Path(item.url).name[:5] for item in self.files.list() if "_v002" in item.url)
         expect("published tiles of the range", names, sorted({*tiles} - {EMPTY}))
-        said = f"published {len(names)} of {len(tiles)} tiles; one is empty"
-        self.say(f"a range on the command line, {tiles[0]}...{tiles[-1]}, {said}")
+        result = f"published {len(names)} of {len(tiles)} tiles; one is empty"
+        self.say(f"a range on the command line, {tiles[0]}...{tiles[-1]}, {result}")
 
     def take_pictures(self, folder: Path) -> None:
         """Save the asset graph, an asset's plots, and a tile's materialization with its picture."""
@@ -183,7 +183,7 @@ class Rehearsal:
 
 
 def _tiles_of(request: dict[str, list[dict[str, str]]]) -> list[str]:
-    """The tiles of a run request: one partition, or a range of the manifest."""
+    """Return the tiles of a run request: one partition, or a range of the manifest."""
     tags = {pair["key"]: pair["value"] for pair in request["tags"]}
     if "dagster/partition" in tags:
         return [tags["dagster/partition"]]

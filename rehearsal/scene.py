@@ -1,4 +1,4 @@
-"""The content of the bucket: forty tiles of a few chips each, three of them with something wrong.
+"""The content of the bucket: forty tiles of a few chips each, three of them faulty.
 
 The chips are valid 13-band GeoTIFFs of 512 x 512 pixels with a simple pattern, which compresses to some
 kilobytes.
@@ -29,7 +29,7 @@ MIXED = TILES[27]
 """Has one bad chip among good ones."""
 
 RENEWED = (TILES[2], TILES[20], TILES[33])
-"""Get a new chip each after the backfills."""
+"""Tiles that each get a new chip after the backfills."""
 
 GOOD = tuple(tile for tile in TILES if tile not in (EMPTY, BROKEN))
 """Tiles that can be published."""

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 PATIENCE_MS = 45_000
-"""Until a page must show a text."""
+"""Time limit until a page shows a text."""
 
 SETTLE_MS = 2_000
-"""Until a page has been drawn after its text appears: a worker lays out the asset graph."""
+"""Time until a page is drawn after its text appears: a worker lays out the asset graph."""
 
 
 def chromium() -> Path:
-    """Path of the browser.
+    """Return the path of the browser.
 
     Raises:
         MissingPackage: If it is not installed.
@@ -28,7 +28,7 @@ def chromium() -> Path:
 
 @contextmanager
 def browsing() -> Iterator["Page"]:
-    """A tab of a headless browser."""
+    """Open a tab of a headless browser."""
     from playwright.sync_api import sync_playwright  # only the pictures need it
 
     with sync_playwright() as playwright:

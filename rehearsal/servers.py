@@ -25,7 +25,7 @@ class MissingPackage(RuntimeError):
 
 
 def find_program(name: str, package: str, *folders: str) -> Path:
-    """Path of a program, in one of the folders or on the PATH.
+    """Return the path of a program, in one of the folders or on the PATH.
 
     Raises:
         MissingPackage: If it is not installed.
@@ -40,12 +40,12 @@ def find_program(name: str, package: str, *folders: str) -> Path:
 
 
 def postgres_folders() -> list[str]:
-    """Folders in which Debian installs PostgreSQL's servers, newest first."""
+    """Return the folders in which Debian installs PostgreSQL's servers, newest first."""
     return sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
 
 
 def find_postgres() -> dict[str, Path]:
-    """Paths of the required PostgreSQL programs, by name.
+    """Return the paths of the required PostgreSQL programs, by name.
 
     Raises:
         MissingPackage: If one is not installed.
@@ -54,7 +54,7 @@ def find_postgres() -> dict[str, Path]:
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """A free TCP port of one of this machine's addresses."""
+    """Return a free TCP port of one of this machine's addresses."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
@@ -62,7 +62,7 @@ def free_port(host: str = LOOPBACK) -> int:
 
 
 def answers(port: int, host: str = LOOPBACK) -> bool:
-    """Whether a server listens on the port."""
+    """Return whether a server listens on the port."""
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex((host, port)) == 0
@@ -137,7 +137,7 @@ def run(
 
 @contextmanager
 def postgres(scratch: Path, host: str = LOOPBACK) -> Iterator[int]:
-    """PostgreSQL with a database `dagster`, on one address, as an ordinary user; yields its port.
+    """Run PostgreSQL with a database `dagster` on one address, as an ordinary user; yield its port.
 
     Clients need no password, from this machine and from the subnet of an address other than loopback.
     """
@@ -178,7 +178,7 @@ def postgres(scratch: Path, host: str = LOOPBACK) -> Iterator[int]:
         "PostgreSQL",
         command,
         log=scratch / "postgres.log",
-        # The port is open some time before the server accepts sessions.
+        # The port opens some time before the server accepts sessions.
         ready=lambda: run([programs["pg_isready"], *at], environment=environment, cwd=data).returncode == 0,
         environment=environment,
         cwd=data,
@@ -191,7 +191,7 @@ def postgres(scratch: Path, host: str = LOOPBACK) -> Iterator[int]:
 
 @contextmanager
 def s3(scratch: Path, host: str = LOOPBACK) -> Iterator[tuple[str, Path]]:
-    """An S3 server; yields its URL and its log, one line per request."""
+    """Run an S3 server; yield its URL and its log, one line per request."""
     port, log = free_port(host), scratch / "s3.log"
     with running(
         "the S3 server",
@@ -208,7 +208,7 @@ def s3(scratch: Path, host: str = LOOPBACK) -> Iterator[tuple[str, Path]]:
 def dagster(
     scratch: Path, environment: Mapping[str, str], project: Path, host: str = LOOPBACK
 ) -> Iterator[str]:
-    """`dagster-webserver` and `dagster-daemon` with the project's workspace; yields the webserver's URL."""
+    """Run `dagster-webserver` and `dagster-daemon` with the project's workspace; yield the server's URL."""
     port, programs = free_port(host), Path(sys.executable).parent
     workspace = ["-w", str(project / "workspace.yaml")]
     daemon_log = scratch / "daemon.log"

@@ -28,10 +28,10 @@ from rehearsal.backend import DEPLOY, Backend
 DATE = "2020-06-15"
 TILES_PER_RUN = 50
 SERVERS = {"dagster-webserver": "webserver", "dagster-daemon": "daemon", "spawn_main": "run"}
-"""Text in a command line → what the process is. The code server spawns the runs."""
+"""Text in a command line → kind of process. The code server spawns the runs."""
 
 RATES: dict[Fault, float] = {fault: 0.01 for fault in TRANSIENT if fault != "stall"}
-"""Fraction of the pipeline's requests. Without stalls, which would hold a request for 20 s."""
+"""Fraction of requests that fail, by kind. Without stalls, which would hold a request for 20 s."""
 
 FASTER = {
     "run_monitoring:\n": "run_monitoring:\n  poll_interval_seconds: 10\n",
@@ -108,7 +108,7 @@ class Soak:
         self.say(f"the last backfill has ended: {status}")
 
     def faults(self) -> list[str]:
-        """Tiles that do not have one row per chip, and servers that grew."""
+        """Return the tiles that do not have one row per chip, and the servers that grew."""
         output = self.backend.store("results/embeddings")
         rows: dict[str, list[str]] = defaultdict(list)
         for found in output.list():
@@ -143,7 +143,7 @@ class Soak:
 
 
 def _processes() -> dict[str, list[psutil.Process]]:
-    """The servers and runs below this process, by kind."""
+    """Return the servers and runs below this process, by kind."""
     found: dict[str, list[psutil.Process]] = defaultdict(list)
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
