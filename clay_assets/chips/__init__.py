@@ -1,10 +1,10 @@
-"""Reads a chip: a GeoTIFF's bytes in; pixels, date and place out, or the reason why it is refused.
+"""Reads a chip: a GeoTIFF's bytes in; pixels, date and place out, or the reason why it is rejected.
 
     reading        all steps in order
     name           a chip's file name
-    geotiff        header and samples of a TIFF in memory, by `directory` (blocks) and `deflate`
-    rejection      refuses files by their header
-    pixels         refuses files by their pixels; `limits` has the ranges
+    geotiff        header and samples of a TIFF; `directory` finds its blocks, `deflate` decodes them
+    rejection      rejects files by their header
+    pixels         rejects files by their pixels; `limits` has the ranges
     place          centre and footprint; `antimeridian` cuts footprints for publishing
 
 Not here: fetching the bytes (`storage`), processing many chips (`embedding.stream`).

@@ -1,8 +1,8 @@
 """Cuts footprints at the antimeridian, and computes bounds across it.
 
 `place` reprojects only the corners, so a chip on both sides of 180 degrees gets a polygon around the Earth.
-Results keep that polygon, whose corners are the chip's; published files have it cut (RFC 7946, section
-3.1.9).
+Results keep that polygon, whose corners are the chip's; published files have the cut polygon (RFC 7946,
+section 3.1.9).
 """
 
 import numpy as np
@@ -44,7 +44,7 @@ def _cut(polygon: shapely.Polygon) -> shapely.Geometry:
 
 
 def joined_bounds(boxes: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """Bounds of many boxes by RFC 7946 (section 5): west > east if they cross the antimeridian.
+    """Return the bounds of many boxes by RFC 7946 (section 5): west > east across the antimeridian.
 
     Args:
         boxes: (N, 4) west, south, east, north, degrees; none crosses the antimeridian by itself.
@@ -54,13 +54,13 @@ def joined_bounds(boxes: NDArray[np.float64]) -> tuple[float, float, float, floa
         positive = boxes[:, 0] >= 0
         if positive.any() and (~positive).any():
             from_west, to_east = boxes[positive, 0].min(), boxes[~positive, 2].max()
-            if from_west > to_east:  # else boxes lie all around the Earth
+            if from_west > to_east:  # else the boxes go all around the Earth
                 west, east = from_west, to_east
     return float(west), float(south), float(east), float(north)
 
 
 def bounds_of(footprints: NDArray[np.object_]) -> tuple[float, float, float, float]:
-    """West, south, east, north of footprints in degrees; west > east if they cross the antimeridian.
+    """Return west, south, east, north of footprints, degrees; west > east across the antimeridian.
 
     Args:
         footprints: (N,) shapely polygons in OGC:CRS84, cut or not; at least one.

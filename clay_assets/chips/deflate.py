@@ -1,8 +1,8 @@
 """Decodes deflated blocks and verifies every checksum.
 
 A block is a zlib stream, which ends with the Adler-32 of its content. libtiff, and so GDAL, stops as soon as
-it has enough samples: it never reaches the checksum of a stream that damage made longer. 15 % of single
-flipped bits gave wrong pixels that way, some of them different at every reading. Here all are refused.
+it has enough samples: it never reaches the checksum of a stream that damage made longer. In that way 15 % of
+single flipped bits gave wrong pixels, some of them different on every read. This module rejects all of them.
 
 The bucket's chips have strips: one call without the GIL decodes the whole image, and one more computes the
 checksum. Files with tiles or predictors have few blocks and are decoded block by block.
@@ -49,7 +49,7 @@ def verify(data: bytes, blocks: Blocks, longest: int) -> None:
     Args:
         data: The whole file.
         blocks: Location of the blocks; omitted ones are skipped.
-        longest: Most bytes that a block may hold.
+        longest: Maximum number of bytes in a block.
 
     Raises:
         GeoTiffError: If a block is damaged.
@@ -67,7 +67,7 @@ def verify(data: bytes, blocks: Blocks, longest: int) -> None:
 
 
 def _inflate_strips(data: bytes, blocks: Blocks, height: int, samples: NDArray[Any]) -> bool:
-    """Decode all strips at once; False if the samples do not match the checksums."""
+    """Decode all strips in one call; return False if the samples do not match the checksums."""
     planes, rows, columns, width = samples.shape
     heights = np.minimum(height, rows - np.arange(0, rows, height))
     lengths = np.tile(heights, planes) * (columns * width * samples.itemsize)
@@ -88,7 +88,7 @@ def _inflate_strips(data: bytes, blocks: Blocks, height: int, samples: NDArray[A
 
 
 def joined_adler32(checksums: NDArray[np.integer[Any]], lengths: NDArray[np.int64]) -> int:
-    """The Adler-32 of concatenated parts, computed from those of the parts.
+    """Return the Adler-32 of concatenated parts, computed from the Adler-32 of each part.
 
     Adler-32 has two sums: low is 1 plus the sum of all bytes, high is the sum of low after each byte. In a
     part that is not the first, low is higher by the sum of the bytes before it.
@@ -106,7 +106,7 @@ def joined_adler32(checksums: NDArray[np.integer[Any]], lengths: NDArray[np.int6
 
 
 def _inflate_blocks(data: bytes, blocks: Blocks, block: tuple[int, int], samples: NDArray[Any]) -> None:
-    """Decode block by block: any kind of block, each verified."""
+    """Decode block by block: any kind of block, each one verified."""
     planes, rows, columns, width = samples.shape
     height, breadth = block
     corners = [*product(range(planes), range(0, rows, height), range(0, columns, breadth))]
@@ -137,7 +137,7 @@ def _inflate_blocks(data: bytes, blocks: Blocks, block: tuple[int, int], samples
 
 
 def _put(stored: NDArray[Any], blocks: Blocks, target: NDArray[Any]) -> None:
-    """Copy a decoded block to its place, without the predictor and what exceeds the image."""
+    """Copy a decoded block into the image: undo the predictor and crop what exceeds the image."""
     if blocks.predictor == 3:
         decoded = _without_float_predictor(stored)
     else:
@@ -149,7 +149,7 @@ def _put(stored: NDArray[Any], blocks: Blocks, target: NDArray[Any]) -> None:
 
 
 def _without_float_predictor(stored: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32 from differences between neighbouring bytes, the most significant bytes of a row first.
+    """Restore float32 from differences between neighbouring bytes, most significant bytes of a row first.
 
     Overwrites `stored`. imagecodecs' own function for this takes twice as long.
     """

@@ -85,7 +85,7 @@ class Directory:
 
     Attributes:
         order: The file's byte order, "<" or ">".
-        entries: By tag: type and number of its values, and the position of the values.
+        entries: For each tag, type and number of its values, and their position.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -116,7 +116,7 @@ class Directory:
         values = entry.iter_unpack(memoryview(data)[start:end])
         for (tag, kind, count), position in zip(values, positions, strict=False):
             if tag in self.entries:
-                continue  # libtiff, too, takes the first
+                continue  # libtiff also takes the first
             if count * TYPE_BYTES.get(kind, 1) > self._inline:
                 position = self._unpack(dialect.pointer, position)
             self.entries[tag] = (kind, count, position)
@@ -125,7 +125,7 @@ class Directory:
         return tag in self.entries
 
     def raw(self, tag: int) -> bytes:
-        """The bytes of a tag's values; empty without the tag.
+        """Return the bytes of a tag's values; empty if the tag is missing.
 
         Raises:
             GeoTiffError: If they are not in the file.
@@ -136,7 +136,7 @@ class Directory:
         return self._data[position:end]
 
     def integers(self, tag: int) -> NDArray[np.int64]:
-        """The values of a tag.
+        """Return the values of an integer tag.
 
         Raises:
             GeoTiffError: If there are none, they are not integers, or they are not in the file.
@@ -147,21 +147,21 @@ class Directory:
         return np.frombuffer(self.raw(tag), self.order + INTEGERS[kind]).astype(np.int64)
 
     def doubles(self, tag: int) -> tuple[float, ...]:
-        """The values of a tag; empty without the tag or where they are of another type."""
+        """Return the values of a tag; empty if the tag is missing or of another type."""
         kind, count, _ = self.entries.get(tag, (0, 0, 0))
         return struct.unpack(f"{self.order}{count}d", self.raw(tag)) if kind == DOUBLE else ()
 
     def text(self, tag: int) -> bytes:
-        """A tag's text up to its first NUL, where its readers stop; empty without the tag."""
+        """Return a tag's text up to its first NUL, as other readers do; empty if the tag is missing."""
         return self.raw(tag).partition(b"\0")[0]
 
     def geo_keys(self) -> NDArray[np.int64]:
-        """Keys of the coordinate reference system: (keys, 4) of key, tag of the value or 0, count, value."""
+        """Return the keys of the reference system, (keys, 4): key, tag of the value or 0, count, value."""
         values = self.integers(GEO_KEYS) if GEO_KEYS in self else np.empty(0, np.int64)
         return values[4 : len(values) // 4 * 4].reshape(-1, 4)
 
     def blocks(self) -> Blocks:
-        """The blocks of the image.
+        """Return the location and encoding of the image's blocks.
 
         Raises:
             GeoTiffError: If the directory does not describe them, or places one beyond the end of the file.
@@ -179,24 +179,24 @@ class Directory:
             raise GeoTiffError(
                 f"has {len(blocks.offsets):,} blocks, expected as many as lengths: {len(blocks.counts):,}"
             )
-        # Each alone first: a sum of two numbers near 2^63 would be negative.
+        # Check each by itself first: the sum of two numbers near 2^63 would overflow.
         for positions in (blocks.offsets, blocks.counts, blocks.offsets + blocks.counts):
             if positions.min() < 0 or positions.max() > len(self._data):
                 raise GeoTiffError(
-                    f"has {len(self._data):,} bytes, expected all blocks before their end: truncated or"
-                    f" damaged"
+                    f"has {len(self._data):,} bytes, expected all blocks before their end: truncated"
+                    " or damaged"
                 )
         return blocks
 
     def content(self, without: Collection[int], max_bytes: int) -> bytes | None:
-        """What the directory says, as bytes: equal for files that differ only in the values of some tags.
+        """Return the directory as bytes, equal for files that differ only in the values of some tags.
 
         Args:
-            without: Those tags; their types and counts still matter.
-            max_bytes: Most bytes of the other values.
+            without: Tags whose values are left out; their types and counts are included.
+            max_bytes: Maximum number of bytes of the other values.
 
         Returns:
-            None where they are more, or of a type that TIFF 6.0 and BigTIFF do not define.
+            None if the other values are larger, or of a type that TIFF 6.0 and BigTIFF do not define.
         """
         kept = {tag: (kind, count) for tag, (kind, count, _) in self.entries.items() if tag not in without}
         if sum(TYPE_BYTES.get(kind, max_bytes + 1) * count for kind, count in kept.values()) > max_bytes:

@@ -19,7 +19,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError, CPLE_OutOfMemoryError  # not public, yet its readers raise them
+from rasterio._err import CPLE_BaseError, CPLE_OutOfMemoryError  # not public, but rasterio raises them
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.session import DummySession
@@ -39,44 +39,44 @@ from clay_assets.chips.directory import (
 )
 
 NAME_IN_MEMORY = "chip.tif"
-"""What messages call a file, whichever it is: two of the same kind read the same."""
+"""File name in messages, the same for all files, so that equal problems have equal messages."""
 
 PLACEMENT = frozenset({TIE_POINT, STRIP_OFFSETS, STRIP_BYTE_COUNTS, TILE_OFFSETS, TILE_BYTE_COUNTS})
-"""Tags whose values differ from chip to chip; of these `Header` holds the tie point only."""
+"""Tags whose values differ from chip to chip; `Header` has only the tie point of these."""
 
 MAX_KNOWN, MAX_KNOWN_BYTES = 64, 1 << 16
-"""Headers kept, and the bytes of a directory that is worth keeping."""
+"""Maximum number of cached headers, and maximum size of a directory that is cached."""
 
 # By the GeoTIFF specification: https://docs.ogc.org/is/19-008r4/19-008r4.html
 EPSG_LENGTHS, EPSG_ANGLES, USER_DEFINED_UNIT = range(9000, 9100), range(9100, 9200), 32_767
 UNITS = {2052: EPSG_LENGTHS, 2054: EPSG_ANGLES, 3076: EPSG_LENGTHS, 4099: EPSG_LENGTHS}
-"""Keys of a reference system that name a unit, and what they may name."""
+"""Keys of a reference system that name a unit, and the accepted codes of each."""
 
 _known: dict[bytes, "Header"] = {}
-"""Headers by the content of the directory. A race of two threads costs one more reading, nothing else."""
+"""Headers by the content of the directory. A race of two threads only costs one more read."""
 
-# A file without a place is refused with its reason. To ignore the warning for one call alone would change
-# the filters of every thread.
+# A file without georeferencing is rejected with a reason. Ignoring the warning around a single call would
+# change the filters of every thread.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a GeoTIFF says of itself before any sample is decoded.
+    """A GeoTIFF's metadata, known before any sample is decoded.
 
     Attributes:
         width: Columns.
         height: Rows.
         dtypes: NumPy's name of the sample type of each band.
-        descriptions: Name of each band, None where the file gives none.
+        descriptions: Name of each band, None if the file has none.
         compression: GDAL's name of the codec in capitals, "NONE" without one.
-        interleaved: Whether the samples of a pixel lie together, rather than each band on its own.
+        interleaved: Whether the samples of a pixel are stored together, rather than band by band.
         block: Rows and columns of a strip or tile, the unit of compression.
-        crs: Coordinate reference system as WKT; "" where there is none.
-        transform: From (column, row) to the CRS's coordinates; the identity where the file gives none.
-        nodata: Value that stands for no data in every band (a TIFF has one at most); None where it has none.
-        scales: Of each band: physical values are samples x scale + offset; 1 where the file gives none.
-        offsets: Of each band; 0 where the file gives none.
+        crs: Coordinate reference system as WKT; "" if there is none.
+        transform: From (column, row) to the CRS's coordinates; the identity if the file has none.
+        nodata: Value that stands for no data in every band (a TIFF has one at most); None if there is none.
+        scales: Scale of each band: physical values are samples x scale + offset; 1 if the file has none.
+        offsets: Offset of each band; 0 if the file has none.
         tags: Metadata of the file as a whole.
     """
 
@@ -96,10 +96,11 @@ class Header:
 
 
 def read_header(data: bytes) -> Header:
-    """Read what a GeoTIFF says of itself; no sample is decoded.
+    """Read a GeoTIFF's metadata; no sample is decoded.
 
-    The chips of a tile differ in nothing but their tie point and their blocks. GDAL opens the first of them
-    only: opening takes 0.6 ms, most of it with the GIL held, and comparing two directories a tenth of that.
+    The headers of a tile's chips differ only in their tie point and their blocks, so GDAL opens only the
+    first chip: opening takes 0.6 ms, most of it with the GIL held, and comparing two directories a tenth of
+    that.
 
     Args:
         data: The whole file.
@@ -121,7 +122,7 @@ def read_header(data: bytes) -> Header:
     _check_metadata(directory)
     _check_units(directory)
     header = _read_header_with_gdal(data)
-    # False where a pixel is a point: GDAL moves its corner by half a pixel.
+    # False if a pixel is a point: GDAL then moves the corner by half a pixel.
     if content and (header.transform.c, header.transform.f) == (tie[3], tie[4]):
         if len(_known) >= MAX_KNOWN:
             _known.clear()
@@ -132,14 +133,14 @@ def read_header(data: bytes) -> Header:
 def read_samples(data: bytes, header: Header) -> NDArray[Any]:
     """Decode all samples of a GeoTIFF.
 
-    This allocates what the header asks for: the caller must have found its sizes bearable.
+    This allocates as much memory as the header declares: the caller must check the sizes first.
 
     Args:
         data: The whole file.
-        header: What `read_header` said of it; all bands of one sample type.
+        header: The file's header; all bands must have the same sample type.
 
     Returns:
-        (bands, height, width) in the file's sample type. Where the file interleaves its pixels, a view of
+        (bands, height, width) in the file's sample type. If the file interleaves its pixels, a view of
         (height, width, bands): the next copy separates the bands.
 
     Raises:
@@ -162,9 +163,9 @@ def read_samples(data: bytes, header: Header) -> NDArray[Any]:
 
 
 def _check_metadata(directory: Directory) -> None:
-    """Refuse metadata that is damaged, before GDAL quotes it.
+    """Refuse damaged metadata before GDAL quotes it in an error.
 
-    rasterio cannot decode such a message, and prints what it met on stderr.
+    rasterio cannot decode such a message and prints to stderr.
     """
     text = directory.text(GDAL_METADATA)
     if text:
@@ -175,7 +176,7 @@ def _check_metadata(directory: Directory) -> None:
 
 
 def _check_units(directory: Directory) -> None:
-    """Refuse a unit that is none: GDAL would look for it, and prints on stderr that it cannot."""
+    """Refuse unknown units: GDAL would look them up in vain and print to stderr."""
     for key, place, _, value in directory.geo_keys():
         units = UNITS.get(int(key))
         if units is not None and place == 0 and value not in units and value != USER_DEFINED_UNIT:
@@ -186,7 +187,7 @@ def _check_units(directory: Directory) -> None:
 
 
 def _needs_gdal(header: Header, blocks: Blocks) -> bool:
-    """Whether a file is written in a way that only GDAL knows: omitted blocks, samples of 12 bits, ..."""
+    """Return whether only GDAL can decode a file: omitted blocks, samples of 12 bits, ..."""
     dtype = np.dtype(header.dtypes[0])
     predictors = (1, 2, 3) if dtype == np.float32 else (1, 2)
     omitted = not blocks.counts.all()
@@ -219,7 +220,7 @@ def _read_samples_with_gdal(data: bytes) -> NDArray[Any]:
             samples: NDArray[Any] = dataset.read()
             return samples
     except GeoTiffError as error:
-        # Sizes are bearable here, so that this is no fault of the file.
+        # The sizes were checked before, so this is not the file's fault.
         if isinstance(_innermost(error), CPLE_OutOfMemoryError):
             raise MemoryError(str(error)) from error
         raise
@@ -227,10 +228,10 @@ def _read_samples_with_gdal(data: bytes) -> NDArray[Any]:
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[rasterio.DatasetReader]:
-    """The bytes as a dataset of GDAL's GTiff driver, and of no other.
+    """Open the bytes with GDAL's GTiff driver, and with no other driver.
 
-    No sibling file is looked for. `DummySession` keeps rasterio from starting an AWS session for every chip
-    wherever AWS keys stand in the environment.
+    GDAL looks for no sibling files. `DummySession` keeps rasterio from starting an AWS session for every chip
+    if the environment has AWS keys.
     """
     options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
     with rasterio.Env(session=DummySession(), **options), MemoryFile(data, filename=NAME_IN_MEMORY) as file:
@@ -243,7 +244,7 @@ def _opened(data: bytes) -> Iterator[rasterio.DatasetReader]:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """What went wrong first: rasterio wraps it in "see previous exception for details"."""
+    """Return the original error: rasterio wraps it in "see previous exception for details"."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -36,7 +36,7 @@ class ChipName:
 
         Args:
             name: File name or URL.
-            tile: The tile that it must name; None: any.
+            tile: The tile that it must name; None: any tile.
 
         Raises:
             ChipRejected: With reason `name`.
@@ -51,7 +51,7 @@ class ChipName:
         found, day, version, number = match.groups()
         if tile is not None and found != tile:
             raise ChipRejected(
-                "name", f"is named {quoted(base)}, expected a chip of tile {tile}, in whose folder it is"
+                "name", f"is named {quoted(base)}, expected a chip of tile {tile}, like its folder"
             )
         try:
             date = datetime.date.fromisoformat(day)

@@ -38,7 +38,7 @@ def check_pixels(
     Raises:
         ChipRejected: With the first reason that applies of `nodata`, `nonfinite` and `range`.
     """
-    with np.errstate(all="ignore"):  # of NaN, and of sums that overflow: those pixels are refused below
+    with np.errstate(all="ignore"):  # NaN and sums that overflow: such pixels are refused below
         low, high = (dict(zip(bands, ends[[*bands.values()]], strict=True)) for ends in extremes(pixels))
         optical = {band: pixels[place] for band, place in bands.items() if band in OPTICAL}
         share = _nodata_share(optical, low, high, nodata)
@@ -62,12 +62,12 @@ def check_pixels(
     if outside:
         area = pixels[0].size
         fills = f"; {round(share * area):,} of {area:,} pixels hold a no-data value" if share else ""
-        raise ChipRejected("range", f"has pixels that are no measurement: {', '.join(outside)}{fills}")
+        raise ChipRejected("range", f"has pixels that are not measurements: {', '.join(outside)}{fills}")
     return share
 
 
 def extremes(pixels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Lowest and highest value of each band; NaN where a band holds one.
+    """Return the lowest and highest value of each band; NaN if a band has a NaN.
 
     Args:
         pixels: (bands, rows, columns), of any memory layout.
@@ -90,7 +90,7 @@ def _nodata_share(
     high: Mapping[str, Any],
     nodata: float | None,
 ) -> float:
-    """Share of pixels without data; reads pixels only where the bands' extremes allow for a no-data value.
+    """Return the share of pixels without data; read pixels only if the bands' extremes require it.
 
     The extremes are compared one by one: as arrays of ten they take three times as long, and hold the GIL.
     """

@@ -1,6 +1,6 @@
 """Locates a chip on Earth: the centre of each window, which the network is given, and its footprint.
 
-In Python's floats: NumPy and Shapely took four times as long for five points (55 us), with the GIL held.
+Uses Python's floats: NumPy and Shapely took four times as long for five points (55 us), with the GIL held.
 """
 
 import functools
@@ -34,28 +34,28 @@ class Place:
 
 
 def locate(header: Header, window_size: int) -> tuple[Place, ...]:
-    """Reproject the bounds of a chip's windows, all in one call.
+    """Reproject the bounds of all windows of a chip in one call.
 
     Only the corners are reprojected: the sides of a footprint are straight in degrees, as in the files that
     Clay published. The footprint of a chip across the antimeridian therefore goes around the Earth; it is cut
     when it is published (`antimeridian`). Its centre is correct.
 
     Args:
-        header: Of the chip; its sides are whole numbers of windows.
-        window_size: Pixels along a window's side; the chip's own for the chip as a whole.
+        header: Header of the chip; its sides are whole numbers of windows.
+        window_size: Pixels along a window's side; the chip's own size for one window.
 
     Returns:
         Places row by row from the top.
 
     Raises:
-        ChipRejected: With reason `crs`, if the bounds have no place on Earth.
+        ChipRejected: With reason `crs`, if the bounds cannot be located on Earth.
     """
     boxes = [
         _bounds(header, row, column, window_size)
         for row in range(0, header.height, window_size)
         for column in range(0, header.width, window_size)
     ]
-    # Of each window the corners in the order of `shapely.box`, then the centre.
+    # For each window the corners in the order of `shapely.box`, then the centre.
     x = [x for west, _, east, _ in boxes for x in (east, east, west, west, (west + east) / 2)]
     y = [y for _, south, _, north in boxes for y in (south, north, north, south, (south + north) / 2)]
     try:
@@ -71,7 +71,7 @@ def locate(header: Header, window_size: int) -> tuple[Place, ...]:
 
 
 def _bounds(header: Header, row: int, column: int, size: int) -> Box:
-    """West, south, east and north of a window in the chip's reference system."""
+    """Return west, south, east and north of a window in the chip's reference system."""
     a, b, c, d, e, f = tuple(header.transform)[:6]
     corners = [(column, row), (column + size, row), (column, row + size), (column + size, row + size)]
     x = [a * column + b * row + c for column, row in corners]
@@ -80,7 +80,7 @@ def _bounds(header: Header, row: int, column: int, size: int) -> Box:
 
 
 def _place(box: Box, lon: list[float], lat: list[float]) -> Place:
-    """The place of a window, from the degrees of its four corners and its centre."""
+    """Return the place of a window, from the degrees of its four corners and its centre."""
     expected = ""
     if not all(-180 <= degrees <= 180 for degrees in lon) or not all(-90 <= degrees <= 90 for degrees in lat):
         expected = "ones that its reference system places on Earth"
@@ -94,7 +94,7 @@ def _place(box: Box, lon: list[float], lat: list[float]) -> Place:
 
 
 class _Transformers(threading.local):
-    """One transformer for each CRS and thread: creating one takes tens of milliseconds, sharing is unsafe."""
+    """One transformer per CRS and thread: creating one takes tens of milliseconds, and sharing is unsafe."""
 
     def __init__(self) -> None:
         self.transformer = functools.lru_cache(maxsize=64)(self._make)

@@ -63,7 +63,7 @@ def read_chip(
         data: The whole file.
         name: Its file name or URL.
         spec: The model.
-        tile: MGRS code of the tile that it was listed for; None: any.
+        tile: MGRS code of the tile that it was listed for; None: any tile.
         max_nodata: Highest share of pixels without data, 0 to 1.
 
     Raises:
@@ -88,7 +88,7 @@ def read_chip(
 
 
 def _time(header: Header, date: datetime.date) -> datetime.datetime | None:
-    """Moment of acquisition from the tag `datetime`: ISO 8601, UTC if it names no zone."""
+    """Parse the moment of acquisition from the tag `datetime`: ISO 8601, in UTC if it has no time zone."""
     tag = header.tags.get("datetime")
     if tag is None:
         return None

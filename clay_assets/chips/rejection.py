@@ -35,7 +35,7 @@ Reason = Literal[
 
 
 class ChipRejected(Exception):
-    """A file cannot be embedded; `reason` is the category, the message one line of detail."""
+    """A file cannot be embedded; `reason` is the category, the message is one line of detail."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ class ChipRejected(Exception):
 
 
 def quoted(text: str, longest: int = 60) -> str:
-    """Text from a file, escaped and shortened for a message of one line."""
+    """Escape and shorten text from a file for a one-line message."""
     return repr(text if len(text) <= longest else f"{text[: longest - 1]}…")
 
 
@@ -71,7 +71,7 @@ def check_header(header: Header, date: datetime.date, spec: ModelSpec) -> None:
 
 
 def band_order(descriptions: Sequence[str | None], bands: Sequence[str]) -> list[int]:
-    """Index of each band in a file: by name if the file names its bands, else by position.
+    """Return each band's index in a file: by name if the file names its bands, else by position.
 
     Raises:
         KeyError: If the file names some of them only; `check_header` refuses such files.
