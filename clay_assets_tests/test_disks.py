@@ -80,7 +80,9 @@ def scene(scene: Scene) -> Scene:
 def test_writing_an_object_to_a_full_disk_leaves_the_earlier_object(small_disk: Path) -> None:
     store = Store(small_disk)
     store.write("a", b"earlier")
-    with pytest.raises(DiskFull, match=r"disk/a: No space left on device. Free space on that disk, or name"):
+    with pytest.raises(
+        DiskFull, match=r"disk/a: No space left on device. Free space on that disk, or choose"
+    ):
         store.write("a", bytes(100_000))
     assert files_in(small_disk) == {"a": b"earlier"}
 
@@ -134,7 +136,7 @@ def full_temporary_folder(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return small_disk
 
 
-FULL = "the temporary folder {}: No space left on device. Free space, or let TMPDIR name"
+FULL = "the temporary folder {}: No space left on device. Free space, or set TMPDIR to"
 
 
 def test_a_full_temporary_folder_stops_the_run_and_leaves_everything(

@@ -40,7 +40,7 @@ class Bucket:
         self._prefix = f"{prefix}/" if prefix else ""
 
     def folders(self) -> list[str]:
-        """Names one level down that end with a slash."""
+        """Return the names of the folders one level down."""
         found = self._connection.request(
             self._prefix,
             lambda remote: obstore.list_with_delimiter(remote, self._prefix.rstrip("/") or None),
@@ -50,7 +50,7 @@ class Bucket:
         return [name for name in names if name and not name.startswith(".")]
 
     def list(self, prefix: str) -> list[StoredObject]:
-        """Every object whose key begins with `prefix`."""
+        """Return every object whose key begins with `prefix`."""
         below = self._listed(self._prefix + prefix)
         found = [item for name, item in below if "/." not in f"/{name.removeprefix(self._prefix)}"]
         # "folder/", an empty marker that consoles create, is listed as "folder".
@@ -58,12 +58,12 @@ class Bucket:
         return [item for item in found if item.size or not (item.url in parents or self._is_marker(item))]
 
     def stat(self, key: str) -> StoredObject:
-        """Size and ETag, by a HEAD."""
+        """Return size and ETag, with one HEAD."""
         name = self._name(key)
         return self._connection.request(name, lambda remote: self._found(obstore.head(remote, name)))
 
     def read(self, key: str, expected: StoredObject | None, span: tuple[int, int] | None = None) -> bytes:
-        """A whole object, or a span of its bytes, by one GET."""
+        """Return a whole object, or a span of its bytes, with one GET."""
 
         def take(body: "GetResult") -> tuple[bytes, int]:
             data = bytes(body.bytes())
@@ -74,11 +74,11 @@ class Bucket:
 
         try:
             return self._get(key, expected, span, take)
-        except NotPartial:  # such as rclone's server, which calls a part the whole
+        except NotPartial:  # e.g. rclone's server, which declares a part to be the whole object
             return self.read(key, expected)[slice(*span or (None, None))]
 
     def copy_to(self, key: str, expected: StoredObject | None, file: BinaryIO) -> StoredObject:
-        """An object into an open file, by one GET."""
+        """Copy an object into an open file, with one GET."""
 
         def take(body: "GetResult") -> tuple[StoredObject, int]:
             file.seek(0)
@@ -91,18 +91,18 @@ class Bucket:
         return self._get(key, expected, None, take)
 
     def open(self, key: str, expected: StoredObject | None) -> BinaryIO:
-        """A file whose reads are GETs of ranges of one version of the object."""
+        """Return a file whose reads are range GETs of one version of the object."""
         return io.BufferedReader(_Ranges(self, key, expected or self.stat(key)), READ_AHEAD)
 
     def write(self, key: str, content: bytes | Path) -> None:
-        """One PUT; of a large object, a multipart upload, which appears with the last request."""
+        """Store an object with one PUT, or with a multipart upload, which appears with its last request."""
         name = self._name(key)
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         part = max(PART, -(-size // MAX_PARTS))
 
         def pieces(file: BinaryIO) -> Iterator[bytes]:
             while piece := file.read(part):
-                self._connection.waiting.answered()  # an upload that takes more is not silent
+                self._connection.waiting.answered()  # a longer upload does not count as silence
                 yield piece
 
         def put(remote: Any) -> None:  # noqa: ANN401 - obstore's client
@@ -115,7 +115,7 @@ class Bucket:
         self._connection.request(name, put, of_store=True)
 
     def delete(self, key: str) -> None:
-        """One DELETE. Azure and Google Cloud answer that there was no object, S3 does not."""
+        """Send one DELETE. Azure and Google Cloud report a missing object, S3 does not."""
         name = self._name(key)
         with suppress(ObjectMissing):
             self._connection.request(name, lambda remote: obstore.delete(remote, name))
@@ -127,13 +127,13 @@ class Bucket:
         span: tuple[int, int] | None,
         take: "Callable[[GetResult], tuple[T, int]]",
     ) -> T:
-        """What `take` makes of an object's content, if it is the object that was asked for and whole.
+        """Pass an object's content to `take`, if it is complete and the requested object; return the result.
 
         Args:
-            key: of the object.
-            expected: as it was listed.
-            span: of bytes; None: all.
-            take: returns its result and the number of bytes that came.
+            key: Key of the object.
+            expected: The object as it was listed.
+            span: Range of bytes; None: all.
+            take: Returns its result and the number of bytes received.
         """
         name = self._name(key)
         options: GetOptions = {}
@@ -160,7 +160,7 @@ class Bucket:
         return self._connection.request(name, ask)
 
     def _listed(self, wanted: str) -> Iterator[tuple[str, StoredObject]]:
-        """Full names that begin with `wanted`, and their objects."""
+        """Yield the full names that begin with `wanted`, and their objects."""
         folder, slash, start = wanted.rpartition("/")
         offset = wanted[:-1] if start else None  # obstore lists whole folders; names come sorted
         pages: Iterator[Any] | None = None
@@ -170,7 +170,7 @@ class Bucket:
             pages = pages or obstore.list(remote, folder or None, offset=offset, chunk_size=PAGE)
             try:
                 return next(pages, None)
-            except Exception:  # a broken answer: go on behind the last name
+            except Exception:  # a broken response: continue after the last name
                 pages = None
                 raise
 
@@ -183,7 +183,7 @@ class Bucket:
                     return
 
     def _is_marker(self, item: StoredObject) -> bool:
-        """Whether an empty object is called `key/` rather than `key`."""
+        """Return whether an empty object is called `key/` rather than `key`."""
         try:
             self.stat(item.url.removeprefix(self._connection.url(self._prefix) + "/"))
         except StorageError as error:
@@ -231,7 +231,7 @@ class _Ranges(io.RawIOBase):
         self._position = max(0, start + offset)
         return self._position
 
-    def readall(self) -> bytes:  # the inherited one would ask for 8 kB at a time
+    def readall(self) -> bytes:  # the inherited method would request 8 kB at a time
         return self.read(max(0, self._found.size - self._position)) or b""
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - a writable buffer, which typing cannot name in 3.11

@@ -31,7 +31,7 @@ from clay_assets.storage.interruption import Waiting
 from clay_assets.storage.translation import BrokenAnswer, CutShort, translate_error
 from clay_assets.storage.types import S3Options
 
-if TYPE_CHECKING:  # not there at run time
+if TYPE_CHECKING:  # missing at run time
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 T = TypeVar("T")
@@ -46,10 +46,10 @@ LONGEST_SILENCE = NO_MORE_ATTEMPTS_AFTER + MAX_BACKOFF + READ_TIMEOUT
 
 
 class Connection:
-    """obstore's client for one bucket, made with the first request; any number of threads may use it.
+    """obstore's client for one bucket, created with the first request; any number of threads may use it.
 
     Attributes:
-        waiting: for this bucket's requests.
+        waiting: Waits for this bucket's requests.
     """
 
     def __init__(self, scheme: str, bucket: str, options: S3Options) -> None:
@@ -59,19 +59,19 @@ class Connection:
         self.waiting = Waiting()
 
     def url(self, name: str) -> str:
-        """The URL of an object of the bucket."""
+        """Return the URL of an object of the bucket."""
         return f"{self._scheme}://{self._bucket}/{name}".rstrip("/")
 
     def request(self, name: str, ask: Callable[[Any], T], *, of_store: bool = False) -> T:
-        """What `ask` returns for the client, asked again while the answer is broken.
+        """Return what `ask` returns for the client; repeat it while the response is broken.
 
-        obstore repeats requests that fail. It passes on a body that is cut where it resumed another one, or
-        that has the length or the ETag of something else.
+        obstore retries failed requests. But it returns a body that is truncated after a resumed download, or
+        that has the length or the ETag of another object.
 
         Args:
-            name: of the object or the prefix.
-            ask: calls obstore.
-            of_store: whether a refusal concerns the whole store, as that of a listing or a write does.
+            name: Name of the object or the prefix.
+            ask: Calls obstore.
+            of_store: Whether a refusal affects the whole store, as for listings and writes.
 
         Raises:
             StorageError: With the URL, the cause and the remedy.
@@ -84,7 +84,7 @@ class Connection:
                 translated = translate_error(error, self.url(name), self._options, of_store=of_store)
                 if translated is error and not isinstance(error, StorageError):
                     raise
-            # obstore has asked for the rest of a cut body as often as it may: ask for the whole once more.
+            # obstore has used up its attempts to resume a truncated body: request the whole object once more.
             remaining = min(remaining - 1, 1) if isinstance(translated, CutShort) else remaining - 1
             if not remaining or not isinstance(translated, BrokenAnswer):
                 break
@@ -101,7 +101,7 @@ class Connection:
 
 
 def connect(scheme: str, bucket: str, options: S3Options) -> S3Store | GCSStore | AzureStore:
-    """Returns a client for one bucket, which any number of threads may use.
+    """Return a client for one bucket, which any number of threads may use.
 
     Raises:
         botocore.exceptions.BotoCoreError: If there are no S3 credentials, or the settings cannot work.
@@ -116,7 +116,7 @@ def connect(scheme: str, bucket: str, options: S3Options) -> S3Store | GCSStore 
         return _connect_s3(bucket, options, retries)
     kind: Any = AzureStore if scheme == "az" else GCSStore
     config: dict[str, Any] = {"skip_signature": True} if options.use_unsigned_session else {}
-    emulator = os.environ.get("STORAGE_EMULATOR_HOST")  # as Google's own libraries take it
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST")  # as in Google's own libraries
     if emulator and scheme == "gs":
         config = {"base_url": emulator if "://" in emulator else f"http://{emulator}", "bearer_token": "-"}
     client: GCSStore | AzureStore = kind(
@@ -136,7 +136,7 @@ def _connect_s3(bucket: str, options: S3Options, retries: "RetryConfig") -> S3St
         botocore_session=core,
     )
     config = Config(
-        signature_version=UNSIGNED,  # this client is asked for addresses alone
+        signature_version=UNSIGNED,  # this client only builds addresses
         connect_timeout=CONNECT_TIMEOUT.seconds,
         read_timeout=READ_TIMEOUT.seconds,
         retries={"total_max_attempts": min(options.max_attempts, 3)},
@@ -154,12 +154,12 @@ def _connect_s3(bucket: str, options: S3Options, retries: "RetryConfig") -> S3St
         credentials = session.get_credentials()
         if credentials is None:
             raise NoCredentialsError
-        frozen = credentials.get_frozen_credentials()  # here, an expired login is an error of boto3's
+        frozen = credentials.get_frozen_credentials()  # raises boto3's error if a login has expired
         for name, value in (("access_key_id", frozen.access_key), ("secret_access_key", frozen.secret_key)):
             if not value:
                 raise PartialCredentialsError(provider="the store", cred_var=f"aws_{name}")
         provider = Boto3CredentialProvider(session, ttl=timedelta(minutes=5))
-    # The address of the bucket, in the style and at the endpoint that the SDK's settings ask for.
+    # The address of the bucket, with the style and the endpoint of the SDK's settings.
     presigned = client.generate_presigned_url("list_objects_v2", Params={"Bucket": bucket})
     address = urlunsplit((*urlsplit(presigned)[:3], "", "")).rstrip("/")
     settings: S3Config = {
@@ -171,8 +171,8 @@ def _connect_s3(bucket: str, options: S3Options, retries: "RetryConfig") -> S3St
         "request_payer": options.request_payer,
         "disable_bulk_delete": True,  # not every server has it
     }
-    # The SHA-256 in each signature is the only checksum unless the user asks for more: many servers other
-    # than AWS take no other.
+    # The SHA-256 in each signature is the only checksum unless the user requests more: many servers other
+    # than AWS accept no other.
     asked = os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION") or core.get_scoped_config().get(
         "request_checksum_calculation", ""
     )
@@ -190,15 +190,15 @@ def _connect_s3(bucket: str, options: S3Options, retries: "RetryConfig") -> S3St
 
 @functools.cache
 def _service_models(search_path: str | None) -> Any:  # noqa: ANN401 - botocore has no types
-    """The SDK's descriptions of services, parsed once per process: saves 13 MB and 70 to 380 ms per store."""
+    """Return the SDK's service models, parsed once per process: saves 13 MB and 70 to 380 ms per store."""
     return create_loader(search_path)
 
 
 def bucket_region(client: Any, bucket: str) -> str:  # noqa: ANN401 - botocore makes its clients at run time
-    """Returns the region of a bucket, which S3 answers without credentials, too; else the client's own."""
+    """Return a bucket's region, which S3 reports even without credentials; else the client's own."""
     try:
         answer = client.head_bucket(Bucket=bucket)
-    except ClientError as error:  # 403 without credentials: the header is there all the same
+    except ClientError as error:  # 403 without credentials, but with the header
         answer = error.response
     headers = answer["ResponseMetadata"].get("HTTPHeaders", {})
     return str(headers.get("x-amz-bucket-region", client.meta.region_name))
@@ -206,7 +206,7 @@ def bucket_region(client: Any, bucket: str) -> str:  # noqa: ANN401 - botocore m
 
 def _client(verify: bool | str | None) -> "ClientConfig":
     client: ClientConfig = {
-        "allow_http": True,  # where the endpoint says so
+        "allow_http": True,  # if the endpoint's scheme is http
         "connect_timeout": CONNECT_TIMEOUT,
         "read_timeout": READ_TIMEOUT,
         "timeout": TRANSFER_TIMEOUT,

@@ -7,10 +7,10 @@ T = TypeVar("T")
 
 
 class StorageError(Exception):
-    """A store could not do what was asked.
+    """An operation of a store failed.
 
     Attributes:
-        systemic: True where every other object of the store would fail as well (wrong credentials, no such
+        systemic: True if every other object of the store would fail as well (wrong credentials, no such
             bucket): a caller with many objects should stop.
     """
 
@@ -64,7 +64,7 @@ class TransferFailed(StorageError):
 
 
 def again_if_replaced(work: Callable[[], T], attempts: int = 5) -> T:
-    """Calls `work` again if another run replaced an object while `work` read it.
+    """Call `work` again if another run replaced an object while `work` read it.
 
     Raises:
         ObjectChanged, ObjectMissing: If that happens in every attempt.

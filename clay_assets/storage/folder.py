@@ -37,15 +37,15 @@ REFUSALS = (errno.EACCES, errno.EPERM)
 LOCAL: dict[int, tuple[type[StorageError], str]] = {
     errno.ENOENT: (ObjectMissing, ", so there is no such file."),
     errno.EISDIR: (ObjectMissing, ": it is not a file."),
-    errno.ENOTDIR: (ObjectMissing, ": a file is where a folder is expected."),
+    errno.ENOTDIR: (ObjectMissing, ": expected a folder, got a file."),
     **dict.fromkeys(REFUSALS, (AccessDenied, ". Check the owner and mode of the file and its folders.")),
     **dict.fromkeys(
         NO_SPACE,
-        (DiskFull, ". Free space on that disk, or name another place; an earlier file is unchanged."),
+        (DiskFull, ". Free space on that disk, or choose another location; an earlier file is unchanged."),
     ),
     errno.EROFS: (
         StoreDenied,
-        ", expected one that can be written. Mount it so, or name another place; an earlier file is"
+        ", expected one that can be written. Mount it so, or choose another location; an earlier file is"
         " unchanged.",
     ),
 }
@@ -54,9 +54,10 @@ LOCAL: dict[int, tuple[type[StorageError], str]] = {
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` when the block ends without an exception, and else vanishes.
+    """Open a temporary file that replaces `path` if the block ends without an exception.
 
-    It is `.{name}.{random}.tmp` beside `path`, so that the last step is a rename within one filesystem.
+    The file is `.{name}.{random}.tmp` in the same folder, so the last step is a rename within one filesystem.
+    After an exception it is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
@@ -73,11 +74,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def local_errors(url: str, *, of_store: bool = False) -> Iterator[None]:
-    """Turns OSError into this package's errors.
+    """Translate OSError to this package's errors.
 
     Args:
-        url: of the file that is read or written.
-        of_store: whether a refusal concerns the whole store, as that of a write does.
+        url: URL of the file that is read or written.
+        of_store: Whether a refusal affects the whole store, as for writes.
     """
     try:
         yield
@@ -90,19 +91,17 @@ def local_errors(url: str, *, of_store: bool = False) -> Iterator[None]:
 
 @contextmanager
 def temporary_errors() -> Iterator[None]:
-    """Turns OSError of temporary files, which results and published files pass through, into this package's.
+    """Translate OSError of temporary files (results and published files are written there first).
 
     Raises:
         DiskFull: If there is no space. StoreDenied: If no file can be written there.
     """
-    advice = (
-        "let TMPDIR name another folder, with room for a tile: 2 MB at level mean, 2.5 GB at level group."
-    )
+    advice = "set TMPDIR to another folder with room for a tile: 2 MB at level mean, 2.5 GB at level group."
     try:
         yield
     except OSError as error:
         place = "the temporary folder"
-        with suppress(FileNotFoundError):  # none can be used
+        with suppress(FileNotFoundError):  # no folder can be used
             place += f" {tempfile.gettempdir()}"
         if error.errno in NO_SPACE:
             reason = os.strerror(error.errno)  # pyarrow's errors have a longer one
@@ -121,11 +120,11 @@ class Folder:
         self.root = root
 
     def folders(self) -> list[str]:
-        """Names of the folders directly below the root."""
+        """Return the names of the folders directly below the root."""
         return [entry.name for entry in self._entries("") if entry.is_dir()]
 
     def list(self, prefix: str) -> list[StoredObject]:
-        """Every file whose key begins with `prefix`."""
+        """Return every file whose key begins with `prefix`."""
         folder, slash, _ = prefix.rpartition("/")
         is_link = os.path.realpath(self.root / folder) != str(self.root.resolve() / folder)
         if folder and (is_link or "/." in f"/{folder}"):
@@ -138,7 +137,7 @@ class Folder:
         return found
 
     def stat(self, key: str) -> StoredObject:
-        """Size and ETag of a file."""
+        """Return size and ETag of a file."""
         path = self._path(key)
         with local_errors(str(path)):
             status = path.stat()
@@ -147,28 +146,26 @@ class Folder:
         return _stored(str(path), status)
 
     def read(self, key: str, expected: StoredObject | None) -> bytes:
-        """A file's content, if the file does not change meanwhile."""
+        """Return a file's content; raise if the file changes while it is read."""
         with self.open(key, expected) as file, local_errors(file.name):
             opened = _stored(file.name, os.fstat(file.fileno()))
             data = file.read(opened.size + 1)  # one more than expected shows growth, without following it
             closed = _stored(file.name, os.fstat(file.fileno()))
         if closed != opened or len(data) != opened.size:
-            raise ObjectChanged(
-                f"{opened.url} was written to while it was read. List it again, and run again."
-            )
+            raise ObjectChanged(f"{opened.url} changed while it was read. List it again, and run again.")
         return data
 
     def copy_to(self, key: str, expected: StoredObject | None, file: BinaryIO) -> StoredObject:
-        """Copies a file into an open file."""
+        """Copy a file into an open file."""
         with self.open(key, expected) as source:
             shutil.copyfileobj(source, file, CHUNK)
             return _stored(source.name, os.fstat(source.fileno()))
 
     def open(self, key: str, expected: StoredObject | None) -> BinaryIO:
-        """Opens a file for reading."""
-        url = self.stat(key).url  # refuses what open() would wait for, such as a named pipe
+        """Open a file for reading."""
+        url = self.stat(key).url  # refuses files that open() would wait for, such as named pipes
         with local_errors(url):
-            file = Path(url).open("rb")  # noqa: SIM115 - the caller's to close
+            file = Path(url).open("rb")  # noqa: SIM115 - the caller closes it
         found = _stored(url, os.fstat(file.fileno()))
         if expected is not None and (found.etag, found.size) != (expected.etag, expected.size):
             file.close()
@@ -179,7 +176,7 @@ class Folder:
         return file
 
     def write(self, key: str, content: bytes | Path) -> None:
-        """Writes a file, creating its folders."""
+        """Write a file and create its folders."""
         path = self._path(key)
         with (
             io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as source,
@@ -189,17 +186,17 @@ class Folder:
             shutil.copyfileobj(source, file, CHUNK)
 
     def delete(self, key: str) -> None:
-        """Removes a file, if there is one."""
+        """Remove a file if it exists."""
         path = self._path(key)
         with local_errors(str(path)):
             path.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
-        """The path of a key, refused where it leaves the folder."""
+        """Return the path of a key; refuse one that leaves the folder."""
         path = self.root / key
         if not self._holds(path):
             raise AccessDenied(
-                f"{path} is or lies behind a link that leaves {self.root}. Put the file itself there."
+                f"{path} is or is below a link that leaves {self.root}. Store the file itself there."
             )
         return path
 
@@ -207,31 +204,31 @@ class Folder:
         return path.resolve().is_relative_to(self.root.resolve())
 
     def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
-        """Entries of a folder, without hidden names, links to folders and links out of the root."""
-        asked = ""
+        """Yield the entries of a folder, without hidden names, links to folders and links out of the root."""
+        below = ""
         try:
-            os.scandir(self.root).close()  # tells a root that is missing or denied from a folder in it
-            asked = folder
+            os.scandir(self.root).close()  # distinguishes a missing or denied root from a folder in it
+            below = folder
             with os.scandir(self.root / folder) as scan:
                 entries = [entry for entry in scan if not entry.name.startswith(".")]
         except (FileNotFoundError, NotADirectoryError) as error:
-            if asked:
-                return  # there is none, or it was removed since its name was read
+            if below:
+                return  # it does not exist, or was removed since its name was read
             raise FolderMissing(
-                f"The folder {self.root} is not there ({error.strerror}). Create it, or correct the address."
+                f"The folder {self.root} is missing ({error.strerror}). Create it, or correct the address."
             ) from None
         except PermissionError as error:
-            raise (AccessDenied if asked else StoreDenied)(
-                f"{self.root}/{asked}: {error.strerror}. Check the owner and mode of the folder."
+            raise (AccessDenied if below else StoreDenied)(
+                f"{self.root}/{below}: {error.strerror}. Check the owner and mode of the folder."
             ) from None
         for entry in entries:
             if entry.is_symlink() and (entry.is_dir() or not self._holds(Path(entry.path))):
-                logger.warning("%s left out: a link to a folder, or out of %s.", entry.path, self.root)
+                logger.warning("%s is ignored: a link to a folder, or out of %s.", entry.path, self.root)
             else:
                 yield entry
 
     def _files(self, folder: str, prefix: str) -> Iterator[os.DirEntry[str]]:
-        """Files in `folder` (empty, or with a slash at its end) and below whose key begins with `prefix`."""
+        """Yield the files in and below `folder` ("", or ends with a slash) whose key begins with `prefix`."""
         for entry in self._entries(folder):
             key = folder + entry.name
             if key.startswith(prefix) and entry.is_dir():

@@ -28,19 +28,17 @@ class Waiting:
         self._answered = time.monotonic()
 
     def answered(self) -> None:
-        """Notes that the store sent or took data just now."""
+        """Record that the store sent or accepted data just now."""
         self._answered = time.monotonic()
 
     def call(self, request: Callable[[], T]) -> T:
-        """Calls `request`; the interruption of the main thread ends the wait.
+        """Call `request`; an interruption of the main thread ends the wait.
 
         Raises:
             TimeoutError: If the store was silent for `GIVE_UP_S` after an interruption.
             Exception: What `request` raises.
         """
-        if (
-            threading.current_thread().daemon
-        ):  # nothing waits for it: neither a pool nor the end of the process
+        if threading.current_thread().daemon:  # neither a pool nor the end of the process waits for it
             return request()
         outcome: Future[T] = Future()
         threading.Thread(target=_run, args=(request, outcome), name="request", daemon=True).start()
@@ -60,7 +58,7 @@ def _run(request: Callable[[], T], outcome: "Future[T]") -> None:
 
 
 def _interrupted_at() -> float | None:
-    """When the main thread was first seen handling an interruption; None if it handles none."""
+    """Return when the main thread was first seen handling an interruption; None if it handles none."""
     handled = sys._current_exceptions().get(threading.main_thread().ident or 0)
     error: BaseException | None = handled[1] if isinstance(handled, tuple) else handled  # a tuple until 3.11
     while error is not None:

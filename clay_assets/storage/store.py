@@ -19,32 +19,32 @@ if TYPE_CHECKING:
     from clay_assets.storage.bucket import Bucket
 
 SCHEMES = ("s3", "gs", "az")
-"""Of S3, Google Cloud Storage, and a container of the Azure account that AZURE_STORAGE_ACCOUNT_NAME names."""
+"""Schemes of S3, Google Cloud Storage, and containers of the Azure account AZURE_STORAGE_ACCOUNT_NAME."""
 
-# What the clouds accept as a bucket's name; an access point's ARN is not supported, its alias is.
+# Bucket names that the clouds accept; an access point's ARN is not supported, its alias is.
 BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 
 class Store:
-    """One folder, or one `s3://`, `gs://` or `az://bucket/prefix`. Any number of threads may use it at once.
+    """One folder, or one `s3://`, `gs://` or `az://bucket/prefix`. Any number of threads may use it.
 
-    An object is named by its key relative to the store, its full URL, or the `StoredObject` of a listing,
-    which asks for exactly the content that was listed.
-    The key "" is the store's own address, for a store that is a single object, such as a checkpoint.
-    Every method but `url` raises a `StorageError`: ObjectMissing, ObjectChanged (not the object that was
-    listed), AccessDenied, TransferFailed, BucketMissing, FolderMissing, DiskFull or Misconfigured.
+    An object is identified by its key relative to the store, its full URL, or the `StoredObject` of a
+    listing, which requests exactly the content that was listed. The key "" is the store's own address, for a
+    store that is a single object, such as a checkpoint. Every method but `url` raises a `StorageError`:
+    ObjectMissing, ObjectChanged (not the object that was listed), AccessDenied, TransferFailed,
+    BucketMissing, FolderMissing, DiskFull or Misconfigured.
 
     Attributes:
-        uri: an absolute path, or `scheme://bucket/prefix` without a slash at the end.
-        is_local: whether it is a folder of this machine.
+        uri: An absolute path, or `scheme://bucket/prefix` without a slash at the end.
+        is_local: Whether it is a folder on this machine.
     """
 
     def __init__(self, uri: str | os.PathLike[str], options: S3Options | None = None) -> None:
-        """Takes the address; reaches no network and touches no file.
+        """Parse the address; reach no network and touch no file.
 
         Args:
-            uri: a folder (relative ones count from the current directory) or `scheme://bucket/prefix`.
-            options: how to reach the cloud; of no effect on a folder.
+            uri: A folder (relative to the current directory) or `scheme://bucket/prefix`.
+            options: How to reach the cloud; ignored for a folder.
 
         Raises:
             Misconfigured: The address is of neither kind.
@@ -61,7 +61,7 @@ class Store:
 
     @cached_property
     def _place(self) -> "Folder | Bucket":
-        """Created by the first request: addresses are checked wherever settings are read."""
+        """The folder or bucket, created at the first request; the address is checked earlier."""
         if self.is_local:
             return Folder(Path(self.uri))
         from clay_assets.storage.bucket import Bucket  # obstore and boto3 take 0.3 s to import
@@ -74,15 +74,15 @@ class Store:
         return f"Store({self.uri!r})"
 
     def url(self, key: str = "") -> str:
-        """The full URL of a key: an absolute path, or `scheme://bucket/prefix/key`."""
+        """Return the full URL of a key: an absolute path, or `scheme://bucket/prefix/key`."""
         return f"{self.uri.rstrip('/')}/{key}" if key else self.uri
 
     def folders(self) -> list[str]:
-        """The sorted names of the folders one level down. Raises like `list`."""
+        """Return the sorted names of the folders one level down. Raises like `list`."""
         return sorted(self._place.folders())
 
     def list(self, prefix: str = "") -> list[StoredObject]:
-        """Every object whose key begins with `prefix`, however deep, sorted by URL.
+        """Return every object whose key begins with `prefix`, however deep, sorted by URL.
 
         As on S3, `prefix` is the beginning of a string: end it with a slash to mean a folder. Files and
         folders whose name begins with a dot are left out, and so are local links that leave the store.
@@ -92,15 +92,15 @@ class Store:
                 empty list.
         """
         if {".", ".."} & set(prefix.split("/")):
-            return []  # no key holds these
+            return []  # no key contains these
         return sorted(self._place.list(prefix), key=attrgetter("url"))
 
     def stat(self, target: StoredObject | str = "") -> StoredObject:
-        """Size and ETag of one object, without its content."""
+        """Return size and ETag of one object, without its content."""
         return self._place.stat(self._key(target))
 
     def exists(self, target: StoredObject | str = "") -> bool:
-        """Whether there is an object of this name. A missing bucket is an error, not False."""
+        """Return whether an object has this name. A missing bucket is an error, not False."""
         try:
             self.stat(target)
         except ObjectMissing:
@@ -108,11 +108,11 @@ class Store:
         return True
 
     def read(self, target: StoredObject | str) -> bytes:
-        """One whole object, by one GET. Never more bytes than were listed or announced."""
+        """Return one whole object, with one GET; never more bytes than were listed or announced."""
         return self._place.read(self._key(target), target if isinstance(target, StoredObject) else None)
 
     def fetch_to(self, target: StoredObject | str, path: str | os.PathLike[str]) -> StoredObject:
-        """Copies one object into a local file, in small pieces; the file appears when it is whole.
+        """Copy one object into a local file in small pieces; the file appears when it is complete.
 
         Returns:
             The object as it was fetched.
@@ -123,7 +123,7 @@ class Store:
             )
 
     def open(self, target: StoredObject | str) -> BinaryIO:
-        """A seekable file for reading parts of an object, such as a Parquet footer, all of one version.
+        """Open an object for reading parts of it, such as a Parquet footer, all of one version.
 
         Raises:
             StorageError: Like `read`, here and while reading.
@@ -131,11 +131,11 @@ class Store:
         return self._place.open(self._key(target), target if isinstance(target, StoredObject) else None)
 
     def write(self, target: str, data: bytes) -> None:
-        """Stores an object, in place of an earlier one. A reader sees the old or the new one, never half."""
+        """Store an object, replacing an earlier one. Readers see the old or the new one, never a mixture."""
         self._place.write(self._key(target), data)
 
     def put(self, target: str, path: str | os.PathLike[str]) -> None:
-        """Stores a local file as an object, as `write` does, without holding it in memory.
+        """Store a local file as an object, as `write` does, without loading it into memory.
 
         Raises:
             FileNotFoundError: There is no local file to store.
@@ -144,18 +144,18 @@ class Store:
         self._place.write(self._key(target), Path(path))
 
     def delete(self, target: StoredObject | str) -> None:
-        """Removes an object. No error if there is none."""
+        """Remove an object. No error if there is none."""
         self._place.delete(self._key(target))
 
     def _key(self, target: StoredObject | str) -> str:
-        """The key within this store, refused where it would lead out of it."""
+        """Return the key within this store; refuse one that leads out of it."""
         name = target.url if isinstance(target, StoredObject) else target
         if name == self.uri:
             return ""
         key = name.removeprefix(self.uri.rstrip("/") + "/")
         if key == name and (name.startswith("/") or "://" in name):
             raise StorageError(
-                f"{name} is not in the store {self.uri}. Read it through a store that holds it."
+                f"{name} is not in the store {self.uri}. Read it through a store that contains it."
             )
         if {".", ".."} & set(key.split("/")) or "\0" in key:
             raise StorageError(
@@ -179,7 +179,7 @@ def _bucket_and_prefix(scheme: str, text: str) -> tuple[str, str]:
     bucket, _, prefix = text.removeprefix(f"{scheme}://").partition("/")
     if BUCKET_NAME.fullmatch(bucket):
         return bucket, prefix.strip("/")
-    # The text is not repeated where it may hold a secret, which may hold slashes: s3://key:sec/ret@bucket.
+    # The message leaves out text that may hold a secret, which may hold slashes: s3://key:sec/ret@bucket.
     if ":" in bucket or "@" in text:
         raise Misconfigured(
             f"The {scheme}:// address holds credentials, or a : or @ that looks like them. Leave them out of "

@@ -1,6 +1,6 @@
 """Exceptions of obstore and boto3 → this package's errors, with cause and remedy.
 
-obstore has retried by then. Messages are built from the server's code and text, credentials are struck out,
+obstore has already retried. Messages consist of the server's code and text, credentials are redacted,
 and the original exceptions are not chained, because they hold the request.
 """
 
@@ -38,7 +38,7 @@ class NotPartial(StorageError):
 
 
 class BrokenAnswer(TransferFailed):
-    """The answer is cut, too long, or not of the object that the server has: worth another request."""
+    """The response is truncated, too long, or of another object: worth a retry."""
 
 
 class CutShort(BrokenAnswer):
@@ -47,10 +47,10 @@ class CutShort(BrokenAnswer):
 
 REGION = "Set AWS_REGION or region_name to the bucket's region."
 DENIED = (
-    "These credentials may not do this (used are s3:ListBucket, GetObject, PutObject, AbortMultipartUpload, "
-    "DeleteObject or their like), or there is no such object and they may not list the bucket. {credentials}"
+    "These credentials may not do this (required: s3:ListBucket, GetObject, PutObject, AbortMultipartUpload, "
+    "DeleteObject or equivalents), or the object is missing and they may not list the bucket. {credentials}"
 )
-# What the server answers: its error code, or the HTTP status where the answer has no body, as that to a HEAD.
+# By the server's error code, or by the HTTP status if the response has no body, as for HEAD.
 # S3 and Google Cloud: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 # Azure: https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
 SERVER_SIDE: tuple[tuple[str, type[StorageError], str], ...] = (
@@ -69,7 +69,7 @@ SERVER_SIDE: tuple[tuple[str, type[StorageError], str], ...] = (
     ("RequestTimeTooSkewed", StoreDenied, "This machine's clock is wrong: set it."),
     ("UserProjectMissing", StoreDenied, "The bucket is requester-pays, which is supported for S3 only."),
     ("InvalidObjectState|BlobArchived", AccessDenied, "The object is archived: restore it first."),
-    ("EntityTooLarge", StorageError, "The server takes no object, or no part of one, of this size."),
+    ("EntityTooLarge", StorageError, "The server does not accept objects, or parts, of this size."),
     ("InvalidBucketName|InvalidResourceName", Misconfigured, "Correct the name of the bucket or container."),
     ("PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint.*", Misconfigured, REGION),
     (".* 301", Misconfigured, REGION),
@@ -81,14 +81,14 @@ SERVER_SIDE: tuple[tuple[str, type[StorageError], str], ...] = (
     (".* (408|429|5..)", TransferFailed, "The server is busy or failing: run again later."),
     (".*", StorageError, ""),
 )
-# What obstore says where the server gave no usable answer.
+# By obstore's message, if the server gave no usable response.
 CLIENT_SIDE: tuple[tuple[str, type[StorageError], str], ...] = (
     ("non-partial", NotPartial, ""),
     ("list response", BrokenAnswer, "{endpoint}"),
     ("response body error", CutShort, "{endpoint}"),
     ("without LOCATION", Misconfigured, REGION),
     ("Content-Range|Requested", BrokenAnswer, "The server cannot resume a transfer that broke. {endpoint}"),
-    ("ontent-Length", StorageError, "The server did not say how long it is. Use a server that does."),
+    ("ontent-Length", StorageError, "The server did not report the object's size. Use a server that does."),
     ("nvalid path|ould not parse path", StorageError, "Rename or delete the object, or correct its name."),
     ("must be specified", Misconfigured, "{credentials}"),
     ("certificate|Certificate", TransferFailed, "If the certificate is your own, name it in AWS_CA_BUNDLE."),
@@ -97,29 +97,29 @@ CLIENT_SIDE: tuple[tuple[str, type[StorageError], str], ...] = (
     ("", StorageError, ""),
 )
 
-SHORTEST_SECRET = 8  # characters; the "a" of a test server must not be struck out of every word
+SHORTEST_SECRET = 8  # characters; the "a" of a test server must not be redacted in every word
 # The part of a URL before the @, which may hold slashes; AWS access keys; signatures of Azure.
 SECRETS = re.compile(r"(?<=://)\S+(?=@)|\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b|(?<=[?&]sig=)[^&\s]+")
 
 
 def translate_error(error: Exception, url: str, options: S3Options, *, of_store: bool) -> Exception:
-    """Returns the error to raise for an exception of obstore or boto3.
+    """Return the error to raise for an exception of obstore or boto3.
 
     Args:
-        error: any exception.
-        url: of the object or prefix.
-        options: of the store; their secrets are struck out of the message.
-        of_store: whether a refusal concerns the whole store, as that of a listing or a write does.
+        error: Any exception.
+        url: URL of the object or prefix.
+        options: Options of the store; their secrets are redacted in the message.
+        of_store: Whether a refusal affects the whole store, as for listings and writes.
 
     Returns:
-        A `StorageError`; `error` itself where it comes from elsewhere, so that bugs stay visible.
+        A `StorageError`; `error` itself if it is of another origin, so that bugs stay visible.
     """
     if isinstance(error, StorageError):
         return error
     scheme = url.partition(":")[0]
     module = type(error).__module__.partition(".")[0]
     kind: type[StorageError]
-    if isinstance(error, TimeoutError):  # of `interruption`
+    if isinstance(error, TimeoutError):  # raised by `interruption`
         kind, cause, remedy = TransferFailed, f"{error}", ENDPOINT[scheme]
     elif module in ("botocore", "boto3") or (isinstance(error, ValueError) and "path" not in f"{error}"):
         cause = f"{error}" or type(error).__name__
@@ -143,10 +143,10 @@ def translate_error(error: Exception, url: str, options: S3Options, *, of_store:
 
 
 def _of_obstore(text: str) -> tuple[type[StorageError], str, str]:
-    """Class, cause and remedy of an error of obstore, whose text quotes the server's answer."""
+    """Return class, cause and remedy of an obstore error, whose text quotes the server's response."""
     text, _, debug = text.partition("\n\nDebug source:")
     request = re.search(r"Error performing ([A-Z]+ [^\s?]+)", text)
-    asked = request[1] if request else "the request"
+    request_line = request[1] if request else "the request"
     status = re.search(r"(?:status code: |\(code: )(\d{3})", text)
     if status:
         code, message = (
@@ -154,13 +154,13 @@ def _of_obstore(text: str) -> tuple[type[StorageError], str, str]:
         )
         answer = f"{code[1] if code else ''} {status[1]}"
         kind, remedy = next(entry[1:] for entry in SERVER_SIDE if re.match(f"{entry[0]}( |$)", answer))
-        said = " ".join(message[1].split()) if message else "without a message"
-        cause = f"the server answered {asked} with {code[1] if code else status[1]}, {said}"
+        server_message = " ".join(message[1].split()) if message else "without a message"
+        cause = f"the server answered {request_line} with {code[1] if code else status[1]}, {server_message}"
         return kind, f"{cause}, in every attempt" if kind is TransferFailed else cause, remedy
     reason = text.rpartition(" - ")[2]
     causes = re.findall(r'message: "([^"]+)"|(Invalid\w*Certificate\w*\(\s*\w+)|kind: (\w+)', debug)
     detail = next((cause for found in reversed(causes) for cause in found if cause), "")
     kind, remedy = next(entry[1:] for entry in CLIENT_SIDE if re.search(entry[0], f"{reason} {detail}"))
     if issubclass(kind, TransferFailed):
-        return kind, f"{asked} failed in every attempt: {reason} ({detail})", remedy
+        return kind, f"{request_line} failed in every attempt: {reason} ({detail})", remedy
     return kind, reason, remedy

@@ -7,12 +7,12 @@ from clay_assets.storage.errors import Misconfigured
 
 @dataclass(frozen=True, slots=True)  # slots: a listing may hold a million of them
 class StoredObject:
-    """One object as a listing saw it.
+    """One object of a listing.
 
     Attributes:
         url: `s3://bucket/key`, `gs://bucket/key`, `az://container/key`, or an absolute path.
-        size: in bytes.
-        etag: changes when the content does. In a cloud the ETag without its quotes; of a local file its
+        size: Bytes.
+        etag: Changes when the content does. In a cloud the ETag without its quotes; for a local file its
             modification time in ns and its size, both in hexadecimal.
     """
 
@@ -25,21 +25,22 @@ class StoredObject:
 class S3Options:
     """How to reach S3: the fields of dagster-aws's `S3Resource`, and `request_payer`.
 
-    The AWS SDK finds what is left empty: `AWS_*` variables, `~/.aws`, the instance's role.
-    `use_unsigned_session`, `max_attempts` and `verify` hold for `gs://` and `az://` as well.
+    For empty fields the AWS SDK uses its own sources: `AWS_*` variables, `~/.aws`, the instance's role.
+    `use_unsigned_session`, `max_attempts` and `verify` apply to `gs://` and `az://` as well.
 
     Attributes:
-        use_unsigned_session: anonymous requests, for public buckets.
-        region_name: of the bucket.
-        endpoint_url: of a server other than AWS, with its scheme.
-        max_attempts: per request, the first one included, and the continuations of a download that breaks.
-        profile_name: a profile of `~/.aws/config`.
-        use_ssl: https where `endpoint_url` names no scheme.
-        verify: whether to verify the server's certificate; None: as the SDK's settings say.
-        aws_access_key_id: with `aws_secret_access_key`.
-        aws_secret_access_key: with `aws_access_key_id`.
-        aws_session_token: of temporary credentials.
-        request_payer: whether the owner of these credentials pays for the transfer.
+        use_unsigned_session: Anonymous requests, for public buckets.
+        region_name: Region of the bucket.
+        endpoint_url: URL of a server other than AWS, with its scheme.
+        max_attempts: Per request, including the first one; also the number of resumptions of a broken
+            download.
+        profile_name: A profile of `~/.aws/config`.
+        use_ssl: Use https if `endpoint_url` has no scheme.
+        verify: Whether to verify the server's certificate; None: as in the SDK's settings.
+        aws_access_key_id: Used with `aws_secret_access_key`.
+        aws_secret_access_key: Used with `aws_access_key_id`.
+        aws_session_token: Token of temporary credentials.
+        request_payer: Whether the owner of these credentials pays for the transfer.
     """
 
     use_unsigned_session: bool = False

@@ -1,8 +1,8 @@
 """The bounds of a tile on the ground, from its MGRS code alone.
 
 Zone and latitude band give the UTM zone; two letters give the 100 km square in it. Row letters repeat every
-2,000 km, and the band tells which one is meant. Zones of irregular shape (31V, 32V, Svalbard) need no
-exception: the code names the zone in which the tile is gridded.
+2,000 km; the band determines which one applies. Zones of irregular shape (31V, 32V, Svalbard) need no
+exception: the code has the zone in which the tile is gridded.
 """
 
 import functools
@@ -36,12 +36,12 @@ Bounds = tuple[float, float, float, float]
 
 
 def utm_zone(tile: str) -> pyproj.CRS:
-    """Returns the UTM zone in which a tile is gridded."""
+    """Return the UTM zone in which a tile is gridded."""
     return pyproj.CRS.from_epsg((32600 if tile[2] >= "N" else 32700) + int(tile[:2]))
 
 
 def tile_bounds(tile: str) -> Bounds:
-    """Returns the bounds of a Sentinel-2 tile in metres of its UTM zone.
+    """Return the bounds of a Sentinel-2 tile in metres of its UTM zone.
 
     Sentinel-2 snaps tiles to multiples of 60 m: the real bounds are up to 60 m away.
 
@@ -64,14 +64,14 @@ def tile_bounds(tile: str) -> Bounds:
 
 @functools.cache
 def _band_centre(band: str) -> float:
-    """Returns the northing of the middle of a latitude band, at the central meridian."""
+    """Return the northing of the middle of a latitude band, at the central meridian."""
     index = BANDS.index(band)
     latitude = -80 + 8 * index + (6 if band == "X" else 4)
     return float(_to_utm.transformer(f"31{band}").transform(3, latitude)[1])
 
 
 class _Transformers(threading.local):
-    """One transformer per zone and thread: making one takes 4 ms, and threads must not share them."""
+    """One transformer per zone and thread: creating one takes 4 ms, and threads must not share them."""
 
     def __init__(self) -> None:
         self.transformer = functools.lru_cache(maxsize=8)(self._make)
@@ -85,7 +85,7 @@ _to_utm = _Transformers()
 
 
 def overhang(tile: str, footprints: NDArray[np.object_]) -> NDArray[np.float64]:
-    """Returns how far footprints reach out of their tile.
+    """Return how far footprints extend beyond their tile.
 
     Args:
         tile: MGRS code.

@@ -8,7 +8,7 @@ from clay_assets.storage import StorageError, Store
 from clay_assets.tiles.code import TILE_CODE
 
 FOLDERS_NAMED = 10
-"""Folders other than tiles that a message names."""
+"""Maximum number of folders other than tiles in a message."""
 
 
 class OutputError(OSError):
@@ -16,7 +16,7 @@ class OutputError(OSError):
 
 
 def print_tiles(chips: Store, output: Path | None = None) -> None:
-    """Prints or writes the tiles that have a folder, sorted, one code a line.
+    """Print or write the tiles that have a folder, sorted, one code per line.
 
     Args:
         chips: Holds one folder per tile.
@@ -32,7 +32,7 @@ def print_tiles(chips: Store, output: Path | None = None) -> None:
     if len(others) == len(folders):
         raise StorageError(
             f"no tiles under {chips.uri}: expected folders named by MGRS codes such as 27WXN, got"
-            f" {named or 'none'}. Name the place that holds one folder per tile."
+            f" {named or 'none'}. Use an address that holds one folder per tile."
         )
     manifest = "".join(f"{name}\n" for name in folders if name not in others)
     if output is None:
@@ -40,16 +40,16 @@ def print_tiles(chips: Store, output: Path | None = None) -> None:
     else:
         _replace(output, manifest)
         print(
-            f"clay: {len(folders) - len(others)} tiles are in {output}; reload the code location where one is"
+            f"clay: {len(folders) - len(others)} tiles are in {output}; reload the code location if one is"
             " running",
             file=sys.stderr,
         )
     if others:
-        print(f"clay: left out, for they are no MGRS codes: {named}", file=sys.stderr)
+        print(f"clay: ignored, because they are not MGRS codes: {named}", file=sys.stderr)
 
 
 def _replace(path: Path, text: str) -> None:
-    """Replaces a file as a whole, and keeps its mode."""
+    """Replace a file as a whole and keep its mode."""
     target = path.resolve()
     try:
         with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=".", delete=False) as new:

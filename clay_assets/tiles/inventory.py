@@ -16,7 +16,7 @@ from clay_assets.tiles.code import TILE_CODE
 CHIP_SUFFIXES = (".tif", ".tiff")
 
 NUMBERS = 10**18
-"""More than a chip's number within its tile and date."""
+"""Larger than any chip number within a tile and date."""
 
 INVENTORY = pa.schema(
     [
@@ -53,14 +53,14 @@ class Inventory:
 
 
 def list_chips(store: Store, tile: str) -> Inventory:
-    """Lists a tile: one LIST request per 1,000 objects.
+    """List a tile: one LIST request per 1,000 objects.
 
     Args:
         store: Holds one folder per tile.
         tile: MGRS code.
 
     Returns:
-        The inventory; empty where the tile has no folder.
+        The inventory; empty if the tile has no folder.
 
     Raises:
         StorageError: If the store cannot be listed.
@@ -69,7 +69,7 @@ def list_chips(store: Store, tile: str) -> Inventory:
 
 
 def inventory_of(found: Sequence[StoredObject]) -> Inventory:
-    """Sorts a tile's listed objects into chips and others. Parses each name: 8 µs a chip."""
+    """Sort a tile's listed objects into chips and others. Parses each name: 8 µs a chip."""
     chips = [item for item in found if item.url.lower().endswith(CHIP_SUFFIXES)]
     others = tuple(item for item in found if not item.url.lower().endswith(CHIP_SUFFIXES))
     chips.sort(key=_order)
@@ -86,7 +86,7 @@ def _order(chip: StoredObject) -> int:
 
 
 def require_tiles(store: Store) -> None:
-    """Raises unless a tile has a folder: tells tiles without chips from a wrong address.
+    """Raise unless a tile has a folder: distinguishes tiles without chips from a wrong address.
 
     Raises:
         NoTiles: If no tile has a folder.
@@ -100,12 +100,12 @@ def require_tiles(store: Store) -> None:
 
 
 def inventory_key(tile: str) -> str:
-    """Returns the key of a tile's inventory in the work store."""
+    """Return the key of a tile's inventory in the work store."""
     return f"chip_inventory/{tile}.parquet"
 
 
 def write_inventory(store: Store, tile: str, chips: Sequence[StoredObject]) -> None:
-    """Stores a tile's inventory, in place of an earlier one.
+    """Store a tile's inventory, in place of an earlier one.
 
     Raises:
         StorageError: If it cannot be stored.
@@ -120,7 +120,7 @@ def write_inventory(store: Store, tile: str, chips: Sequence[StoredObject]) -> N
 
 
 def read_inventory(store: Store, tile: str) -> list[StoredObject]:
-    """Returns the stored inventory of a tile.
+    """Return the stored inventory of a tile.
 
     Raises:
         InventoryMissing: If there is none, or it is damaged, of another version or of another tile.
@@ -129,7 +129,7 @@ def read_inventory(store: Store, tile: str) -> list[StoredObject]:
     where = store.url(inventory_key(tile))
     try:
         table = pq.read_table(io.BytesIO(store.read(inventory_key(tile))))
-        table.validate(full=True)  # also that text is UTF-8
+        table.validate(full=True)  # also checks that text is UTF-8
     except ObjectMissing:
         raise InventoryMissing(
             f"tile {tile} has no inventory at {where}: materialize chip_inventory first"
@@ -144,9 +144,9 @@ def read_inventory(store: Store, tile: str) -> list[StoredObject]:
             f"the inventory of tile {tile} at {where} is of another version (columns"
             f" {', '.join(table.schema.names)}): materialize chip_inventory again"
         )
-    said = (table.schema.metadata or {}).get(TILE.encode(), b"no tile").decode()
-    if said != tile:
+    stored_tile = (table.schema.metadata or {}).get(TILE.encode(), b"no tile").decode()
+    if stored_tile != tile:
         raise InventoryMissing(
-            f"the inventory at {where} is of {said}, expected {tile}: materialize chip_inventory again"
+            f"the inventory at {where} is of {stored_tile}, expected {tile}: materialize chip_inventory again"
         )
     return list(map(StoredObject, *(column.to_pylist() for column in table.columns)))

@@ -15,20 +15,21 @@ class ManifestError(ValueError):
 
 
 def read_tiles(path: Path) -> list[str]:
-    """Returns the tiles of a manifest, sorted and without duplicates.
+    """Return the tiles of a manifest, sorted and without duplicates.
 
     Args:
-        path: Text file, one MGRS code a line; `#` begins a comment, blank lines are skipped.
+        path: Text file, one MGRS code per line; `#` begins a comment, blank lines are skipped.
 
     Raises:
-        ManifestError: If the file is missing, not text or without tiles, or lines are no MGRS codes.
+        ManifestError: If the file is missing, is not text, has no tiles, or has lines that are not MGRS
+            codes.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin with a byte order mark
     except FileNotFoundError:
         raise ManifestError(
-            f"no tile manifest at {path.absolute()}: write one MGRS code a line, for example with"
-            " `clay tiles s3://bucket/prefix --output tiles.txt`, or let CLAY_TILES name another file"
+            f"no tile manifest at {path.absolute()}: write one MGRS code per line, for example with"
+            " `clay tiles s3://bucket/prefix --output tiles.txt`, or set CLAY_TILES to another file"
         ) from None
     except (UnicodeDecodeError, OSError) as error:
         raise ManifestError(f"{path.absolute()} cannot be read as a text file of tiles: {error}") from error
@@ -39,8 +40,8 @@ def read_tiles(path: Path) -> list[str]:
         shown = "\n  ".join(bad[:10])
         more = f"\n  and {len(bad) - 10} more" if len(bad) > 10 else ""
         raise ManifestError(
-            f"{path.absolute()} has {len(bad)} lines that are no MGRS tile, such as 27WXN:\n  {shown}{more}"
+            f"{path.absolute()} has {len(bad)} lines that are not tiles such as 27WXN:\n  {shown}{more}"
         )
     if not codes:
-        raise ManifestError(f"{path.absolute()} names no tile: write one MGRS code a line, such as 27WXN")
+        raise ManifestError(f"{path.absolute()} names no tile: write one MGRS code per line, such as 27WXN")
     return sorted({code for _, code in codes})

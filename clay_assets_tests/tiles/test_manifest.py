@@ -33,14 +33,14 @@ def test_byte_order_mark_is_no_part_of_the_first_tile(tmp_path: Path) -> None:
     ],
 )
 def test_line_that_is_no_tile_is_refused_with_its_number(tmp_path: Path, code: str) -> None:
-    with pytest.raises(ManifestError, match=r"has 1 lines that are no MGRS tile") as caught:
+    with pytest.raises(ManifestError, match=r"has 1 lines that are not tiles") as caught:
         read_tiles(manifest(tmp_path, f"27WXN\n{code}\n"))
 
     assert f"line 2: {code!r}" in str(caught.value)
 
 
 def test_all_bad_lines_are_counted_and_the_first_ten_named(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="has 12 lines that are no MGRS tile") as caught:
+    with pytest.raises(ManifestError, match="has 12 lines that are not tiles") as caught:
         read_tiles(manifest(tmp_path, "nowhere\n" * 12))
 
     assert "line 10: 'nowhere'\n  and 2 more" in str(caught.value)
@@ -49,7 +49,7 @@ def test_all_bad_lines_are_counted_and_the_first_ten_named(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# later\n"])
 def test_manifest_without_tiles_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ManifestError, match=r"tiles\.txt names no tile: write one MGRS code a line"):
+    with pytest.raises(ManifestError, match=r"tiles\.txt names no tile: write one MGRS code per line"):
         read_tiles(manifest(tmp_path, text))
 
 
