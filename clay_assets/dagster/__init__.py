@@ -4,7 +4,7 @@ build.py         build_defs: wires the code location
 assets.py        chip_inventory → chip_embeddings → embeddings_geoparquet, one op, tile by tile
 ledger.py        records each tile as soon as it is done
 checks.py        asset checks: names, severities, results
-metadata.py      what the UI shows
+metadata.py      metadata for the UI
 resources.py     object stores and the encoder, as configuration
 automation.py    schedule, sensor and job
 run_requests.py  tile states → run requests

@@ -1,4 +1,4 @@
-"""The assets: chip_inventory → chip_embeddings → embeddings_geoparquet, made by one op, tile by tile.
+"""The assets: chip_inventory → chip_embeddings → embeddings_geoparquet, materialized by one op, tile by tile.
 
 The op takes each tile through all three assets, so that finished tiles are published and recorded while the
 run continues. Not here: the work (`pipeline`), which is imported when a run starts, because it imports
@@ -56,9 +56,9 @@ def build_assets(
     Args:
         tiles: The manifest: the partitions.
         tiles_per_run: Tiles in one run of a backfill; 0: one run for all.
-        code_version: Changes with the checkpoint, the level or the precision: tiles then show as stale.
+        code_version: Changes with the checkpoint, the level or the precision; tiles are then stale.
         version: Default of the published version.
-        owners: Of the assets: e-mail addresses or `team:name`.
+        owners: Owners of the assets: e-mail addresses or `team:name`.
     """
     policy = dg.BackfillPolicy.multi_run(tiles_per_run) if tiles_per_run else dg.BackfillPolicy.single_run()
     partitions = dg.StaticPartitionsDefinition(tiles)
@@ -191,14 +191,14 @@ def _log_checks(context: dg.AssetExecutionContext, reports: "Sequence[Mapping[Pa
 
 
 def _steps(keys: Collection[dg.AssetKey]) -> "tuple[Step, ...]":
-    """The steps that materialize these assets."""
+    """Return the steps that materialize these assets."""
     from clay_assets.pipeline import STEPS
 
     return tuple(step for key, step in zip(KEYS, STEPS, strict=True) if key in keys)
 
 
 def asset_records(outcome: "TileOutcome", job: "TileJob") -> list[AssetRecord]:
-    """The materializations of a tile's assets for the steps that it completed, upstream first."""
+    """Return the materializations of a tile's assets for the steps that it completed, upstream first."""
     from clay_assets.results.fingerprint import chips_digest
 
     records = []

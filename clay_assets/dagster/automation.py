@@ -31,10 +31,10 @@ DAILY_HOUR = 5
 """UTC hour of the schedule's first tick of a day."""
 
 TICK_MINUTES = 2
-"""Between the ticks of a day by which the schedule surveys a manifest of more than `TILES_PER_TICK` tiles."""
+"""Minutes between a day's ticks if the manifest has more than `TILES_PER_TICK` tiles."""
 
 SENSOR_INTERVAL_S = 600
-"""Between two ticks of the sensor, at least: each costs one LIST per tile."""
+"""Minimum time between two ticks of the sensor: each costs one LIST per tile."""
 
 JOB_TAGS = MappingProxyType(
     {
@@ -58,7 +58,7 @@ class ImageryMonitor:
         assets: Keys of the three assets.
         tiles: The tiles of the manifest when the code location was loaded, sorted.
         manifest: The file.
-        version: Of the published files.
+        version: Version of the published files.
         tiles_per_run: Maximum number of tiles of a run; 0: no limit.
         tiles_per_tick: Maximum number of tiles of a tick.
         cache: States that earlier ticks of this process determined: an unchanged tile costs one LIST.
@@ -78,13 +78,13 @@ class ImageryMonitor:
         return -(-len(self.tiles) // self.tiles_per_tick)
 
     def tiles_at(self, moment: datetime) -> Sequence[str]:
-        """The tiles of the schedule's tick at a moment: the first tick surveys the first ones, and so on."""
+        """Return the tiles of the schedule's tick at a time: the first tick has the first tiles, etc."""
         moment = moment.astimezone(UTC)
         tick = ((moment.hour - DAILY_HOUR) * 60 + moment.minute) // TICK_MINUTES % self.ticks
         return self.tiles[tick * self.tiles_per_tick : (tick + 1) * self.tiles_per_tick]
 
     def tiles_after(self, last: str) -> Sequence[str]:
-        """The tiles of the sensor's tick after the one that ended with tile `last`; "": of the first tick."""
+        """Return the tiles of the sensor's tick after the one that ended with `last`; "": the first tick."""
         start = bisect_right(self.tiles, last)
         start = start if start < len(self.tiles) else 0
         return self.tiles[start : start + self.tiles_per_tick]
@@ -97,13 +97,13 @@ class ImageryMonitor:
         encoder: ClayEncoder,
         moment: datetime,
     ) -> Requests:
-        """Survey some tiles and request runs for those with work to do, or say what was found.
+        """Survey some tiles and request runs for those with work to do, or return why there are none.
 
         Args:
-            context: Of the tick.
-            tiles: To survey.
+            context: Context of the tick.
+            tiles: Tiles to survey.
             stores: Chips, work and published files.
-            encoder: How tiles are to be embedded.
+            encoder: Settings of the encoder.
             moment: Dagster launches an equal request only once a day of this moment. Without the day, a tile
                 whose run failed would never be requested again.
 
@@ -129,7 +129,7 @@ class ImageryMonitor:
 
 
 def daily_crons(ticks: int) -> list[str]:
-    """Cron expressions for so many ticks a day from `DAILY_HOUR` on, one expression for each hour."""
+    """Return cron expressions for this many ticks a day from `DAILY_HOUR` on, one per hour."""
     crons = []
     for hour, group in groupby(range(0, ticks * TICK_MINUTES, TICK_MINUTES), lambda minute: minute // 60):
         minutes = ",".join(str(minute % 60) for minute in group)
@@ -138,7 +138,7 @@ def daily_crons(ticks: int) -> list[str]:
 
 
 def outdated_manifest(manifest: Path, tiles: Sequence[str]) -> str:
-    """Say how the manifest differs from the tiles that the code location was loaded with; "" if it does not.
+    """Describe how the manifest differs from the tiles of the loaded code location; "" if it does not.
 
     A run that was requested as a range also covers tiles inserted into the manifest since.
     """

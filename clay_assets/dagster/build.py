@@ -47,7 +47,7 @@ def build_defs(
     Args:
         resource_overrides: Resources that replace those of the settings, by key: `chips`, `work`, `output`,
             `stac` (each an `ObjectStore`), `encoder` (a `ClayEncoder`).
-        settings: Of the deployment; from the environment if omitted.
+        settings: Settings of the deployment; from the environment if omitted.
 
     Returns:
         Assets, checks, automation, resources and the executor.

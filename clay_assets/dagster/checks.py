@@ -28,7 +28,7 @@ class TileCheck:
     Attributes:
         name: Name in Dagster.
         asset: Name of the asset.
-        source: The report that has its faults.
+        source: The report with its faults.
         severity: Severity of a failure.
         description: Description in Dagster.
     """
@@ -126,8 +126,8 @@ def check_results(
     """Yield the results of the selected checks.
 
     Args:
-        selected: Checks of the run.
-        reports: Of each finished tile, by the part checked.
+        selected: The run's checks.
+        reports: Reports on each finished tile, by the part checked.
     """
     for check in CHECKS:
         if check.spec.key in selected:
@@ -159,7 +159,7 @@ def _result(check: TileCheck, reports: Sequence[Report]) -> dg.AssetCheckResult:
 
 
 def _of_another_model(reports: Sequence[Report]) -> dict[str, str]:
-    """Tiles whose file was made with another model than most files, with that model."""
+    """Return the tiles whose file was made with another model than most files, with that model."""
     made = {
         report.tile: str(report.numbers[files.ONE_MODEL]["models"])
         for report in reports

@@ -1,6 +1,6 @@
 """The asset `embeddings_collection`: all published tiles as one STAC Collection.
 
-Unpartitioned; made from footers and Items alone. Not here: the work (`clay_assets.stac`).
+Unpartitioned; built from footers and Items alone. Not here: the work (`clay_assets.stac`).
 https://docs.dagster.io/guides/build/assets/defining-assets
 """
 
@@ -36,7 +36,7 @@ def build_embeddings_collection(version: int, owners: Sequence[str] = ()) -> dg.
 
     Args:
         version: Default of the published version.
-        owners: Of the asset: e-mail addresses or `team:name`.
+        owners: Owners of the asset: e-mail addresses or `team:name`.
     """
 
     @dg.asset(
@@ -68,7 +68,7 @@ def build_embeddings_collection(version: int, owners: Sequence[str] = ()) -> dg.
 
 
 def describe(done: "Catalogued") -> Mapping[str, Any]:
-    """Metadata of the materialization."""
+    """Return the metadata of the materialization."""
     return {
         "tiles": done.items,
         "dagster/row_count": done.rows,

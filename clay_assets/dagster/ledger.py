@@ -35,10 +35,10 @@ class TileLedger:
         """Start the ledger of a run.
 
         Args:
-            context: Of the op that materializes the assets.
+            context: Context of the op that materializes the assets.
 
         Raises:
-            dagster.Failure: If the run has no tiles: a range whose start lies after its end.
+            dagster.Failure: If the run has no tiles: a range whose start is after its end.
         """
         self.tiles: list[str] = list(context.partition_keys)
         if not self.tiles:
@@ -58,8 +58,8 @@ class TileLedger:
 
         Args:
             tile: MGRS code.
-            records: Of the assets that were materialized, upstream first.
-            error: The error that kept the others from it.
+            records: Records of the materialized assets, upstream first.
+            error: The error that prevented the other materializations.
         """
         if error is None:
             self._finished[tile] = records
@@ -70,7 +70,7 @@ class TileLedger:
             self._log(tile, records)
 
     def results(self) -> Iterator[dg.MaterializeResult]:
-        """End a run; yields the results of the op.
+        """End a run and yield the results of the op.
 
         Raises:
             dagster.Failure: If a tile failed; the others are recorded.
@@ -122,14 +122,14 @@ class TileLedger:
 
 
 def _downstream_in_run(context: dg.AssetExecutionContext) -> bool:
-    """Whether the run materializes an asset downstream of this op's assets."""
+    """Return whether the run materializes an asset downstream of this op's assets."""
     graph = context.job_def.asset_layer
     own = context.selected_asset_keys
     return any((graph.get(key).child_keys & graph.selected_asset_keys) - own for key in own)
 
 
 def _provenance(context: dg.AssetExecutionContext, tile: str, record: AssetRecord) -> dict[str, str]:
-    """The tags by which Dagster determines staleness, as it writes them when a step succeeds."""
+    """Return the tags from which Dagster derives staleness, as Dagster writes them when a step succeeds."""
     asset = context.assets_def
     tags = {
         "dagster/code_version": asset.code_versions_by_key[record.key] or context.run.run_id,
@@ -149,7 +149,7 @@ def _provenance(context: dg.AssetExecutionContext, tile: str, record: AssetRecor
 
 
 def _is_a_bug(error: Exception) -> bool:
-    """Whether to log a traceback: messages of this project's own errors explain themselves."""
+    """Return whether to log a traceback: this project's own errors need none."""
     return not type(error).__module__.startswith("clay_")
 
 

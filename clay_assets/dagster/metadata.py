@@ -37,21 +37,21 @@ def column_schema(schema: pa.Schema, **descriptions: str) -> dg.TableSchema:
 
 
 def table(rows: Sequence[Mapping[str, str | int | float]]) -> dg.MetadataValue:
-    """A table of at most `MAX_ROWS` rows; null without rows, because Dagster's tables need one."""
+    """Return a table of at most `MAX_ROWS` rows; null without rows, because Dagster's tables need one."""
     if not rows:
         return dg.MetadataValue.null()
     return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows[:MAX_ROWS]])
 
 
 def map_link(west: float, south: float, east: float, north: float) -> dg.MetadataValue:
-    """A link to a map that shows a bounding box, in degrees of WGS 84."""
+    """Return a link to a map that shows a bounding box, in degrees of WGS 84."""
     east += 360 if east < west else 0  # across the antimeridian
     edges = f"minlon={west:.5f}&minlat={south:.5f}&maxlon={east:.5f}&maxlat={north:.5f}"
     return dg.MetadataValue.url(f"https://www.openstreetmap.org/?{edges}&box=yes")
 
 
 def inventory_metadata(tile: str, inventory: Inventory, work: Store) -> dict[str, Any]:
-    """Metadata of a tile's `chip_inventory`."""
+    """Return the metadata of a tile's `chip_inventory`."""
     return {
         "chips": len(inventory.chips),
         "bytes": sum(chip.size for chip in inventory.chips),
@@ -70,7 +70,7 @@ def inventory_metadata(tile: str, inventory: Inventory, work: Store) -> dict[str
 
 
 def embeddings_metadata(tile: str, header: ResultsHeader, work: Store, *, reused: bool) -> dict[str, Any]:
-    """Metadata of a tile's `chip_embeddings`."""
+    """Return the metadata of a tile's `chip_embeddings`."""
     summary, provenance = header.summary, header.provenance
     return {
         "chips": summary.chips,
@@ -107,7 +107,7 @@ def embeddings_metadata(tile: str, header: ResultsHeader, work: Store, *, reused
 
 
 def file_metadata(published: "Published") -> dict[str, Any]:
-    """Metadata of a tile's `embeddings_geoparquet`."""
+    """Return the metadata of a tile's `embeddings_geoparquet`."""
     return {
         "rows": published.rows,
         "bytes": published.bytes,
@@ -129,7 +129,7 @@ def file_metadata(published: "Published") -> dict[str, Any]:
 
 
 def summarize(outcome: "TileOutcome") -> str:
-    """One line about a tile for the run's log."""
+    """Return one line about a tile for the run's log."""
     header = outcome.results
     if outcome.empty:
         return f"tile {outcome.tile}: no chips"

@@ -25,7 +25,7 @@ class ObjectStore(S3Resource):
 
     For fields that are not set, the AWS SDK's own sources apply: `AWS_ACCESS_KEY_ID`, `AWS_PROFILE`,
     `AWS_REGION`, `AWS_ENDPOINT_URL_S3` and so on, `~/.aws`, the machine's role. Prefer these for secrets; if
-    a secret must be a field, use `dg.EnvVar`, of which Dagster shows only the name.
+    a secret must be a field, use `dg.EnvVar`: Dagster shows only its name.
     """
 
     uri: str = Field(description="A folder, or s3://, gs:// or az://bucket/prefix.")
@@ -33,7 +33,7 @@ class ObjectStore(S3Resource):
         default=S3Options.max_attempts, description="Attempts per request, including the first."
     )
     request_payer: bool = Field(
-        default=False, description="Whether to pay for reading, as requester-pays buckets require."
+        default=False, description="Whether to pay for reading from requester-pays buckets."
     )
     _store: Store | None = PrivateAttr(default=None)
 
@@ -42,14 +42,14 @@ class ObjectStore(S3Resource):
         return False
 
     def get_object_to_set_on_execution_context(self) -> Self:
-        """The resource itself; `S3Resource` would create a boto3 client for every run, even for a folder."""
+        """Return the resource itself; `S3Resource` would create a boto3 client, even for a folder."""
         return self
 
     def __repr_args__(self) -> Any:  # noqa: ANN401 - pydantic's own signature
         return [(name, value) for name, value in super().__repr_args__() if name not in SECRETS]
 
     def store(self) -> Store:
-        """The store; the same one at every call, so that its connections are reused.
+        """Return the store: the same one on every call, so that its connections are reused.
 
         Raises:
             Misconfigured: `uri` is neither a folder nor an s3:// address.
@@ -61,7 +61,7 @@ class ObjectStore(S3Resource):
 
 
 def _setting(name: str, **limits: Any) -> Any:  # noqa: ANN401 - as pydantic's Field
-    """A field with the default and description of a setting."""
+    """Return a field with the default and description of a setting."""
     field = Settings.model_fields[name]
     return Field(default=field.default, description=field.description, **limits)
 
@@ -81,7 +81,7 @@ class ClayEncoder(dg.ConfigurableResource):
     allow_untrained: bool = _setting("allow_untrained")
 
     def settings(self) -> EncoderSettings:
-        """The same settings for `embedding`, which does not depend on Dagster."""
+        """Return the same settings for `embedding`, which does not depend on Dagster."""
         return EncoderSettings(
             checkpoint=self.checkpoint.store(),
             cache=Path(self.cache) if self.cache else None,

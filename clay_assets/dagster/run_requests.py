@@ -28,8 +28,8 @@ UNFINISHED = (
 )
 
 TO_REQUEST: frozenset[State] = frozenset({"new", "changed", "unpublished"})
-"""States of tiles that a run is requested for. Not stale tiles: after a change of the checkpoint or the level
-that may be the whole archive, for which one starts a backfill of all tiles."""
+"""States of tiles that a run is requested for. Stale tiles are not requested: after a change of the
+checkpoint or the level they may be the whole archive, which needs a backfill of all tiles."""
 
 MAX_TILES_NAMED = 100
 """Tiles named in a run's tag `clay/tiles`."""
@@ -68,7 +68,7 @@ class TileRun:
         )
 
     def _digest(self) -> str:
-        """Digest of what the run starts from: other chips or other existing results change it."""
+        """Hash the chips and the existing results that the run starts from."""
         lines = [f"{tile.tile} {tile.chips_digest} {tile.inputs}\n" for tile in self.tiles]
         return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
 
@@ -76,19 +76,19 @@ class TileRun:
 def plan_runs(states: Sequence[TileState], in_runs: Collection[str], tiles_per_run: int) -> Iterator[TileRun]:
     """Group the tiles with work to do into runs of adjacent tiles, without any other tile.
 
-    A run of one tile costs a process and a loaded model, some ten seconds. Runs that bridge tiles without
-    work would save those where every other tile has new chips, but would record materializations of the
-    bridged tiles that they did not need.
+    A run of one tile costs a process and a loaded model, some ten seconds. Runs that include the tiles
+    between would save this if every other tile has new chips, but would record needless materializations of
+    those tiles.
 
     Args:
-        states: Of the manifest's tiles, in its order.
+        states: States of the manifest's tiles, in its order.
         in_runs: Tiles of queued or running runs; they are left out.
         tiles_per_run: Maximum number of tiles of a run; 0: no limit.
     """
-    for wanted, group in groupby(states, lambda tile: tile.state in TO_REQUEST and tile.tile not in in_runs):
+    for due, group in groupby(states, lambda tile: tile.state in TO_REQUEST and tile.tile not in in_runs):
         tiles = list(group)
         size = tiles_per_run or len(tiles)
-        if wanted:
+        if due:
             yield from (TileRun(tiles[start : start + size]) for start in range(0, len(tiles), size))
 
 

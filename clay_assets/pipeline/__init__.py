@@ -3,10 +3,10 @@
     list and plan, up to 64 tiles ahead ──► one chip stream for all tiles ──► results, tile by tile
                                                                               └──► publish, in parallel
 
-    job.py      the job and its outcomes: what to do with each tile, and what was done
+    job.py      the job and its outcomes: the steps to do for each tile, and the results
     planner.py  lists and plans tiles ahead of their turn
     publish.py  publishes, catalogs and checks an embedded tile
-    run.py      `process_tiles`: the order of the steps, and what a failing tile means for the others
+    run.py      `process_tiles`: the order of the steps, and the effect of a failing tile
 
 Not here: the steps themselves (`tiles.inventory`, `embedding`, `publishing`, `quality`), or recording in
 Dagster (`dagster`).

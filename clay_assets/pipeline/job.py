@@ -1,4 +1,4 @@
-"""What to do with each tile of a run, and what was done."""
+"""The job of a run, and the outcome of each tile."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ STEPS: tuple[Step, ...] = ("inventory", "embed", "publish")
 
 @dataclass(frozen=True)
 class TileJob:
-    """What to do with each tile.
+    """The steps to do for each tile, and their settings.
 
     Attributes:
         stores: Chips, work and published files.
         encoder: The encoder's settings.
-        version: Of the published files.
-        steps: Steps to do; the input of the first one is read from the work store, from an earlier run.
+        version: Version of the published files.
+        steps: Steps to do; the first one reads the output of an earlier run from the work store.
         force: Embed every chip again, even if its results are current.
         retry_skipped: Read chips again that earlier runs skipped.
         check: Whether to read the outputs back and check them.
@@ -42,7 +42,7 @@ class TileJob:
     pieces: PieceLimits = field(default_factory=PieceLimits)
 
     def target(self) -> Target | None:
-        """The target of the settings; None if no step needs it.
+        """Return the target of the settings; None if no step needs it.
 
         Only a job that embeds downloads the checkpoint.
 
@@ -85,7 +85,7 @@ class RunStopped(Exception):
     """An error that would fail every further tile of the run, or that kept a tile from being recorded.
 
     Attributes:
-        outcome: Of the first tile that failed with it.
+        outcome: Outcome of the first tile that failed with it.
     """
 
     def __init__(self, outcome: TileOutcome) -> None:

@@ -41,7 +41,7 @@ class Planner:
     def __init__(self, job: TileJob, target: Target | None) -> None:
         self._job = job
         self._target = target if "embed" in job.steps else None
-        # One listing for all tiles: pieces remain of killed runs, usually none.
+        # One listing for all tiles: only killed runs leave pieces, so usually there are none.
         self._pieces = find_pieces(job.stores.work) if "embed" in job.steps else {}
         self._has_tiles = False
         self._pool = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="plan")
@@ -55,7 +55,7 @@ class Planner:
         self._pool.shutdown(cancel_futures=True)
 
     def planned(self, tiles: Iterable[str]) -> Iterator[PlannedTile]:
-        """Yields the tiles in their order, while the next ones are planned."""
+        """Yield the tiles in their order, while the next ones are planned."""
         return _in_order(self._pool, self._plan, tiles, ahead=2 * LOOKUPS)
 
     def _plan(self, tile: str) -> PlannedTile:
@@ -90,7 +90,7 @@ class Planner:
         return again_if_replaced(partial(plan_tile, work, tile, chips, target, **flags))
 
     def _require_other_tiles(self) -> None:
-        """Tell an empty tile from a wrong address: one tile with a folder is enough."""
+        """Distinguish empty tiles from a wrong address: one tile with a folder is enough."""
         if not self._has_tiles:
             require_tiles(self._job.stores.chips)
             self._has_tiles = True
@@ -99,7 +99,7 @@ class Planner:
 def _in_order(
     pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int
 ) -> Iterator[R]:
-    """Like `pool.map`, but at most `ahead` items are begun before their results are taken."""
+    """Map like `pool.map`, but start at most `ahead` items before their results are taken."""
     started: deque[Future[R]] = deque()
     for item in items:
         started.append(pool.submit(work, item))

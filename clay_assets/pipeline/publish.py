@@ -14,7 +14,7 @@ from clay_assets.tiles.inventory import InventoryMissing, read_inventory
 
 
 def publish_and_check(job: TileJob, target: Target | None, outcome: TileOutcome) -> TileOutcome:
-    """Do the steps of a job that follow the embedding of a tile; an error is on the outcome returned."""
+    """Do a job's steps after the embedding of a tile; the returned outcome has the error, if any."""
     stores, tile = job.stores, outcome.tile
     try:
         if _is_empty(job, outcome):
@@ -42,8 +42,8 @@ def examine(job: TileJob, tile: str, target: Target | None, *, again: bool = Fal
     Args:
         job: Only the outputs of its steps are checked.
         tile: MGRS code.
-        target: Which results count as current; None: none, as no run has used the checkpoint yet.
-        again: Read everything, even if it was checked in its present state before.
+        target: Which results count as current; None: none do, because no run has used the checkpoint yet.
+        again: Read everything, even if its present state was checked before.
 
     Raises:
         StorageError: If a store refuses.

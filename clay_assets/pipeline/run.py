@@ -1,4 +1,4 @@
-"""`process_tiles`: the order of the steps, and what a failing tile means for the others."""
+"""`process_tiles`: the order of the steps, and the effect of a failing tile on the others."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ def process_tiles(
 
     Args:
         tiles: MGRS codes, in the order in which they are done.
-        job: What to do.
+        job: The steps and their settings.
         record: Called once for each tile, as soon as it is done.
         progress: Counts the chips.
 
@@ -71,7 +71,7 @@ class _Run:
         self._target = job.target()
         if "embed" in job.steps:
             publish_facts(job.stores.work, job.encoder.local_checkpoint().facts)
-        if "publish" in job.steps and self._target is not None:  # before hours of embedding
+        if "publish" in job.steps and self._target is not None:  # check it before hours of embedding
             require_one_model(job.stores.output, job.version, self._target.preferred, set(tiles))
         self._waiting: deque[PlannedTile] = deque()
         self._publishing: deque[Future[TileOutcome]] = deque()
@@ -87,13 +87,13 @@ class _Run:
 
     @property
     def summary(self) -> str:
-        return self._embedding.in_words() if self._embedding else "nothing to embed"
+        return self._embedding.describe() if self._embedding else "nothing to embed"
 
     @property
     def is_full(self) -> bool:
         """Whether to do a tile before more are queued."""
         if self._no_network is not None:
-            return bool(self._waiting)  # the tiles before the first that needs it are done, then the run ends
+            return bool(self._waiting)  # finish the tiles that need no network; then the run ends
         chips_ahead = self._embedding is not None and self._embedding.is_full
         return len(self._waiting) > 1 and (chips_ahead or len(self._waiting) >= TILES_AHEAD - 2 * LOOKUPS)
 
@@ -143,7 +143,7 @@ class _Run:
         self._record_published()
 
     def _close_publishers(self) -> None:
-        """End of the run, also by an error or an interrupt: publish and record what is embedded."""
+        """End the run, also after an error or an interrupt: publish and record the embedded tiles."""
         self._publishers.shutdown()
         for future in self._publishing:
             self._record(future.result())
@@ -160,7 +160,7 @@ class _Run:
     def _finish(self, outcome: TileOutcome) -> None:
         try:
             self._record(outcome)
-        except Exception as error:  # may concern another tile than the current one
+        except Exception as error:  # possibly of another tile than the current one
             raise RunStopped(replace(outcome, error=error)) from error
         if outcome.error is not None and self._is_systemic(outcome):
             raise RunStopped(outcome) from outcome.error
@@ -173,7 +173,7 @@ class _Run:
         return bool(getattr(outcome.error, "systemic", False))
 
     def _is_store_lost(self, tile: str) -> bool:
-        """Tell a failing object from a failing store after a failed transfer: one request to each store."""
+        """Distinguish a failing object from a failing store after a failed transfer; one request each."""
         stores, steps = self._job.stores, self._job.steps
         try:
             if "inventory" in steps or "embed" in steps:

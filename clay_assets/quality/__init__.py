@@ -3,5 +3,5 @@
 vectors.py  results: accounting, shape, norms, duplicates, variety
 files.py    published file: validity and location
 report.py   reports, stored so that an unchanged tile is not read again, and their sums over tiles
-examine.py  the stored report where it is current, a new one otherwise
+examine.py  returns the stored report if it is current, else a new one
 """

@@ -1,4 +1,4 @@
-"""Examines a tile's inventory, results and published file; returns the stored report where it is current."""
+"""Examines a tile's inventory, results and published file; returns the stored report if it is current."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,7 +25,7 @@ def check_results(
 ) -> Report:
     """Examine the results that count as current for a target (None: none do), or return the stored report.
 
-    With `again`, results are read even where a report on their present state exists.
+    With `again`, results are read even if a report on their present state exists.
 
     Raises:
         StorageError: If the store refuses.
@@ -47,9 +47,9 @@ def check_results(
 def check_file(
     work: Store, output: Store, tile: str, files: Sequence[StoredObject], *, again: bool = False
 ) -> Report:
-    """Examine the file of a tile and version, of which there should be one, or return the stored report.
+    """Examine the one file of a tile and version, or return the stored report.
 
-    With `again`, the file is read even where a report on its present state exists.
+    With `again`, the file is read even if a report on its present state exists.
 
     Raises:
         StorageError: If a store refuses.
@@ -71,7 +71,7 @@ def _examine_results(
     with results:
         try:
             verdicts = judge_vectors(tile, results, inventory)
-        except DamagedFileError:  # a chip whose results can't be read is not accounted for
+        except DamagedFileError:  # chips with unreadable results are not accounted for
             fault = "has damaged results: embed it again with force"
             return Report(tile, faults={ACCOUNT: fault}, missing=fault)
     return Report(

@@ -1,4 +1,4 @@
-"""Reads a tile's published file back: is it valid, and do its footprints lie in its tile?"""
+"""Reads a tile's published file back and checks that it is valid and its footprints are in its tile."""
 
 import io
 import threading
@@ -24,17 +24,17 @@ VALID, INSIDE = "file_readable_and_valid", "geometry_inside_the_tile"
 ONE_MODEL = "version_holds_one_model"
 
 SMALL = 64 * 2**20
-"""Bytes up to which a file is fetched whole; larger ones are streamed, one at a time."""
+"""Maximum size in bytes of a file that is fetched whole; larger ones are streamed, one at a time."""
 
 MAX_OVERHANG = 5_120.0
-"""Metres that a footprint may reach out of its tile: the width of a chip, so that one which begins inside
-passes. A wrong zone, swapped coordinates or another tile's chip are off by tens of kilometres."""
+"""Metres that a footprint may extend beyond its tile: the width of a chip, so that a chip passes if any of it
+is inside. A wrong zone, swapped coordinates or another tile's chip are off by tens of kilometres."""
 
 _one_large_file = threading.Semaphore()
 
 
 def examine_file(output: Store, tile: str, files: Sequence[StoredObject]) -> Report:
-    """Report on the published file of a tile and version, the last where there are several.
+    """Report on the published file of a tile and version; on the last one if there are several.
 
     Raises:
         StorageError: If the file cannot be fetched.
@@ -67,7 +67,7 @@ def _examine(tile: str, file: StoredObject, source: BinaryIO, faults: list[str])
 
 
 def _footprints(source: BinaryIO) -> NDArray[np.object_]:
-    """Readable geometries of a file; `validate` has reported the others."""
+    """Return the readable geometries of a file; `validate` reports the others."""
     source.seek(0)
     try:
         column = pq.read_table(source, columns=["geometry"])["geometry"]
@@ -80,10 +80,10 @@ def _footprints(source: BinaryIO) -> NDArray[np.object_]:
 
 
 def _location(tile: str, footprints: NDArray[np.object_]) -> tuple[str, dict[str, Any]]:
-    """What is wrong with the footprints' location, and how far they reach out of the tile."""
+    """Return the fault of the footprints' location, and how far they extend beyond the tile."""
     try:
         beyond = overhang(tile, footprints)
-    except ValueError as error:  # the code names no tile
+    except ValueError as error:  # the code is not a tile's
         return (str(error) if len(footprints) else ""), {}
     outside, furthest = int((beyond > MAX_OVERHANG).sum()), float(beyond.max(initial=0))
     reach = f"{furthest / 1000:,.1f} km" if np.isfinite(furthest) else "beyond its UTM zone"
@@ -93,7 +93,7 @@ def _location(tile: str, footprints: NDArray[np.object_]) -> tuple[str, dict[str
 
 
 def _model(source: BinaryIO) -> dict[str, str]:
-    """Model, level and checkpoint of a file, as one word."""
+    """Return model, level and checkpoint of a file as one string."""
     source.seek(0)
     try:
         facts = read_provenance(source)

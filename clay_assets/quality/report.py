@@ -9,22 +9,22 @@ from typing import Any, Literal
 from clay_assets.storage import ObjectMissing, Store
 
 REPORT_VERSION = 2
-"""Raised when a check changes: reports of another version are made again."""
+"""Increased when a check changes: reports of other versions are then recomputed."""
 
 Part = Literal["inventory", "results", "file"]
-"""What a report is about: a tile's inventory, its results, or its published file."""
+"""Subject of a report: a tile's inventory, its results, or its published file."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found about one tile.
+    """Findings about one tile.
 
     Attributes:
         tile: MGRS code.
-        examined: State of the object that was read, from its ETag; "" where there is none.
-        faults: What is wrong, by the name of the check.
+        examined: State of the object that was read, from its ETag; "" if there is none.
+        faults: Faults by the name of the check.
         numbers: Reported whether a check passes or not, by the name of the check.
-        missing: Why nothing could be read; "" where it could.
+        missing: Why nothing could be read; "" if it could.
         version: `REPORT_VERSION`.
     """
 
@@ -37,7 +37,7 @@ class Report:
 
 
 def report_key(tile: str, part: Part) -> str:
-    """Key of a tile's report in the work store."""
+    """Return the key of a tile's report in the work store."""
     return f"checks/{tile}.{part}.json"
 
 
@@ -58,7 +58,7 @@ def stored_report(work: Store, tile: str, part: Part, state: str) -> Report | No
 
 
 def store_report(work: Store, report: Report, part: Part) -> None:
-    """Keep a report for the next run.
+    """Store a report for the next run.
 
     Raises:
         StorageError: If the store refuses.
@@ -80,7 +80,7 @@ COMBINE: Mapping[str, Callable[[Iterable[Any]], Any]] = {
     "smallest effective rank": min,
     "furthest out of a tile, m": max,
 }
-"""How the numbers of many tiles become one; others are added up."""
+"""How the numbers of many tiles are combined; all others are added up."""
 
 
 def combined(reports: Iterable[Report], check: str) -> dict[str, Any]:

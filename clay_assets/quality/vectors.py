@@ -35,7 +35,7 @@ COLLAPSED_RANK = 2.0
 """Effective rank below which vectors differ along one line only, such as brightness or date."""
 
 ENOUGH_TO_COMPARE = 16
-"""Fewest vectors whose variety is judged: a handful of neighbours may be alike."""
+"""Minimum number of vectors whose variety is judged: a few neighbours may be similar."""
 
 MAX_BYTES = 64 * 2**20
 """Vectors read per tile: all of 21,845 chips at level mean, 81 at patch, 13 at group, spread evenly."""
@@ -54,15 +54,15 @@ Verdict = tuple[str, dict[str, Any]]
 class _Sample(NamedTuple):
     """The N vectors that were read."""
 
-    urls: list[str]  # of their chips, in the file's order
+    urls: list[str]  # URLs of their chips, in the file's order
     finite: NDArray[np.bool_]  # (N,) whether a vector is finite throughout
-    means: Vectors  # (M, D) of the finite ones over their places: what level mean would have
+    means: Vectors  # (M, D) means of the finite ones over their places, as at level mean
     duplicates: list[str]  # URLs of vectors that equal an earlier one, number by number
     undecided: list[str]  # URLs of rows with neither a vector nor a reason, or with both
 
 
 def judge_vectors(tile: str, results: TileResults, inventory: Sequence[StoredObject]) -> dict[str, Verdict]:
-    """Judge a tile's results; returns the verdicts by the name of the check.
+    """Judge a tile's results; return the verdicts by the name of the check.
 
     Raises:
         DamagedFileError: A column can't be read.
@@ -114,7 +114,7 @@ def _judge_account(
     embedded: int,
     undecided: Sequence[str],
 ) -> Verdict:
-    """Embedded and skipped chips must be those of the inventory, each one or the other."""
+    """Check that each chip of the inventory was either embedded or skipped, and no other chip."""
     skipped = sum(row.reason is not None for row in rows)
     count = f"{embedded} embedded + {skipped} skipped, {len(inventory)} in the inventory"
     got = sorted((row.key, row.etag) for row in rows if row.window == 0)
@@ -122,7 +122,7 @@ def _judge_account(
     if embedded + skipped != len(inventory):
         fault = count
     elif got != sorted((chip_key(chip.url, tile), chip.etag) for chip in inventory):
-        fault = f"{count}, but other chips, or in another state, or one twice"
+        fault = f"{count}, but some are other chips, have changed, or occur twice"
     elif undecided:
         fault = (
             f"{count}, but {len(undecided)} rows with neither a vector nor a reason, or with both,"
@@ -132,7 +132,7 @@ def _judge_account(
 
 
 def _judge_numbers(provenance: Provenance, embedded: int, sample: _Sample) -> Verdict:
-    """Vectors must be finite, and of the width that model and level give."""
+    """Check that vectors are finite, and of the width of the model and level."""
     spec, _ = model_of(provenance.model)
     expected = spec.embedding_shape(provenance.fingerprint.level, width_of(provenance.model))
     bad = ~sample.finite
@@ -146,7 +146,7 @@ def _judge_numbers(provenance: Provenance, embedded: int, sample: _Sample) -> Ve
 
 
 def _judge_norms(norms: Vectors) -> Verdict:
-    """Norms must be plausible in themselves and among those of their tile."""
+    """Check that norms are plausible by themselves and among those of their tile."""
     if not len(norms):
         return "", {}
     median = float(np.median(norms))
@@ -166,13 +166,13 @@ def _judge_norms(norms: Vectors) -> Verdict:
 
 
 def _judge_duplicates(urls: Sequence[str], duplicates: Sequence[str]) -> Verdict:
-    """No two chips may have the same vector."""
+    """Check that no two chips have the same vector."""
     fault = f"{len(duplicates)} duplicate vectors, such as that of {duplicates[0]}" if duplicates else ""
     return fault, {"vectors checked": len(urls), "duplicate vectors": len(duplicates)}
 
 
 def _judge_variety(means: Vectors, *, untrained: bool) -> Verdict:
-    """The network must tell the chips of a tile apart."""
+    """Check that the network tells the chips of a tile apart."""
     if len(means) < ENOUGH_TO_COMPARE:
         return "", {"tiles compared": 0, "tiles with too few chips to compare": 1}
     cosine, rank = variety(means)

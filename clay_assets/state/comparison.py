@@ -21,7 +21,7 @@ class Comparison:
         to_embed: Chips to embed, in the order of the inventory.
         kept: Rows of the results that are still valid, in the file's order.
         removed: Number of rows of deleted or changed chips.
-        why: What differs, for a person.
+        why: What differs, as text for people.
     """
 
     to_embed: Sequence[StoredObject]
@@ -33,10 +33,10 @@ class Comparison:
 def is_complete(
     tile: str, chips: Sequence[StoredObject], header: ResultsHeader, *, max_nodata: float
 ) -> bool:
-    """Whether results cover exactly these chips, by a finished run with the present reader and `max_nodata`.
+    """Return whether results cover exactly these chips, by a finished run with this reader and `max_nodata`.
 
-    Results of an interrupted run stay incomplete even if the chips that it did not reach are deleted since: a
-    run has to write them once more before they can be published.
+    Results of an interrupted run stay incomplete even if the chips that it did not reach have been deleted
+    since: a run must write the results once more before they can be published.
     """
     provenance = header.provenance
     return (

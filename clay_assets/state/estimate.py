@@ -7,7 +7,7 @@ from clay_assets.state import STATES, Rate, TileState
 
 
 def state_table(states: Sequence[TileState]) -> list[str]:
-    """One line per state: tiles, chips, bytes, and the meaning of the state."""
+    """Return one line per state: tiles, chips, bytes, and the meaning of the state."""
     row = "{:<12} {:>7} {:>11} {:>10} {:>11}  {}".format
     lines = [row("state", "tiles", "chips", "size", "to embed", "")]
     meanings: Mapping[str, str] = {str(state): meaning for state, meaning in STATES.items()} | {"all": ""}
@@ -21,7 +21,7 @@ def state_table(states: Sequence[TileState]) -> list[str]:
 
 
 def outlook(states: Sequence[TileState]) -> list[str]:
-    """How many chips remain to be embedded, and how long that takes at the rate of earlier runs."""
+    """Return how many chips remain to be embedded, and how long that takes at the rate of earlier runs."""
     chips = sum(tile.to_embed for tile in states)
     if not chips:
         return ["Nothing remains to be embedded."]
@@ -42,7 +42,7 @@ def outlook(states: Sequence[TileState]) -> list[str]:
 
 
 def usual_rates(rates: Iterable[Rate]) -> list[Rate]:
-    """The rates of the model and device that embedded the most chips, as the next run probably uses these."""
+    """Return the rates of the model and device with the most chips: the next run probably uses these."""
     groups: dict[tuple[str, str], list[Rate]] = defaultdict(list)
     for rate in rates:
         groups[rate.model, rate.device].append(rate)

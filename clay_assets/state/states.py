@@ -59,13 +59,13 @@ class TileState:
         tile: MGRS code.
         state: One of `STATES`.
         chips: Objects in the bucket that are chips by their names.
-        bytes: Of all of them.
+        bytes: Total size of the chips.
         to_embed: Chips to fetch and embed.
-        to_embed_bytes: Of those.
-        chips_digest: Of the chips listed: another chip or another ETag changes it.
+        to_embed_bytes: Total size of the chips to embed.
+        chips_digest: Digest of the listed chips: another chip or another ETag changes it.
         inputs: Digest of the existing results (`publishing.publish.inputs_of`): what was embedded, and how;
-            "" where there are none.
-        detail: More about the state, for a person; may be "".
+            "" if there are none.
+        detail: More about the state, as text for people; may be "".
         rate: How fast it was embedded; None if unknown.
     """
 

@@ -26,7 +26,7 @@ SurveyCache = MutableMapping[str, tuple[str, TileState]]
 """For each tile the digest of its last listings and the state they led to. Threads and surveys may share it.
 
 A tile's state follows from its listings (URL, size and ETag of each chip, of its results and its published
-file) and the target alone. So a cached state is used only where all of these are as they were.
+file) and the target alone. So a cached state is used only if none of these has changed.
 """
 
 
@@ -46,15 +46,15 @@ def survey(
     Args:
         stores: Chips, work and published files.
         tiles: MGRS codes.
-        target: How they are to be embedded; None: with a checkpoint that no run has used yet.
-        version: Of the published files.
+        target: Target settings; None: the checkpoint has not been used by any run yet.
+        version: Version of the published files.
         cache: States of an earlier survey, updated by this one.
 
     Returns:
         The tiles' states, in the order given.
 
     Raises:
-        StorageError: If a store refuses: no state is reported rather than half of them.
+        StorageError: If a store refuses; there are no partial results.
     """
     cache = {} if cache is None else cache
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="survey") as pool:
@@ -70,7 +70,7 @@ def survey(
 
 
 def list_results(work: Store, prefix: str = RESULTS_PREFIX) -> Mapping[str, Mapping[str, StoredObject]]:
-    """The results files of each tile, by the name of their folder; from one listing."""
+    """List the results files of each tile, by the name of their folder, with one listing."""
     found: dict[str, dict[str, StoredObject]] = defaultdict(dict)
     with suppress(FolderMissing):  # nothing was embedded yet
         for item in work.list(prefix):
@@ -82,7 +82,7 @@ def list_results(work: Store, prefix: str = RESULTS_PREFIX) -> Mapping[str, Mapp
 
 @dataclass(frozen=True)
 class _Existing:
-    """What earlier runs made of a tile: results by their folder, and published files of the version."""
+    """Stored output for a tile: results by their folder, and published files of the version."""
 
     results: Mapping[str, StoredObject]
     files: Sequence[StoredObject]
@@ -121,7 +121,7 @@ def _list_existing(stores: TileStores, tile: str, target: Target | None, version
 
 
 def _digest(target: Target | None, version: int, listed: Sequence[StoredObject], existing: _Existing) -> str:
-    """One word for everything that a tile's state depends on."""
+    """Hash everything that a tile's state depends on."""
     lines = [repr((target, version, READER_VERSION, FORMAT_VERSION))]
     for objects in (listed, existing.results.values(), existing.files):
         lines += [f"{item.url}\t{item.size}\t{item.etag}" for item in objects] + [""]
@@ -137,8 +137,8 @@ def _read_state(
         return replace(new, state="empty")
     results = _open_results(stores.work, tile, target, existing) if target else None
     if results is None or target is None:
-        wanted = {fingerprint.folder for fingerprint in target.fingerprints} if target else set()
-        others = sorted(set(existing.results) - wanted)
+        accepted = {fingerprint.folder for fingerprint in target.fingerprints} if target else set()
+        others = sorted(set(existing.results) - accepted)
         return replace(new, state="stale", detail=f"embedded as {', '.join(others)}") if others else new
     with results:
         header = results.header
@@ -166,7 +166,7 @@ def _read_state(
 
 
 def _open_results(work: Store, tile: str, target: Target, existing: _Existing) -> TileResults | None:
-    """The results that count as current, exactly as they were listed; None where there are none."""
+    """Open the results that count as current, exactly as they were listed; return None if there are none."""
     for fingerprint in target.fingerprints:
         listed = existing.results.get(fingerprint.folder)
         if listed and (results := TileResults.open(work, tile, fingerprint, listed)):
@@ -182,10 +182,10 @@ def _rate(header: ResultsHeader) -> Rate | None:
 
 
 def _is_published(output: Store, files: Sequence[StoredObject], inputs: str) -> bool:
-    """Whether exactly one file exists, made from the results as they are."""
+    """Return whether exactly one file exists, made from the present results."""
     if len(files) != 1:  # two: a run was killed between storing the new one and removing the old
         return False
     try:
         return made_from(output, files[0]) == inputs
-    except (ObjectChanged, ObjectMissing):  # it is being replaced this moment
+    except (ObjectChanged, ObjectMissing):  # it is being replaced right now
         return False

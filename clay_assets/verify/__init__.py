@@ -7,5 +7,5 @@ Reads only; needs no record of any run.
     recompute.py  embeds a sample of chips again and compares the vectors
     command.py    options, the answer as text and JSON, exit status
 
-What to embed next is decided in `state`; a tile is judged while it is made in `quality`.
+`state` decides what to embed next; `quality` checks a tile while it is being produced.
 """

@@ -20,13 +20,13 @@ FAULTS_SHOWN = 20
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds `verify` to the commands of `clay`."""
+    """Add `verify` to the commands of `clay`."""
     parser = commands.add_parser(
         "verify",
         help="compare the published files with the bucket and the settings",
         description="Compare the published files with the chips of the bucket and the settings: missing tiles"
-        " and chips, stale, orphaned and damaged files, mixed models. Reads listings and footers, unless more"
-        " is asked for. The exit status is 0 without faults, 1 with faults, 2 if there is no answer.",
+        " and chips, stale, orphaned and damaged files, mixed models. Reads listings and footers, unless"
+        " --deep or --recompute is given. Exit status: 0 without faults, 1 with faults, 2 after an error.",
     )
     add_where(parser)
     add_tiles(parser)
@@ -45,7 +45,7 @@ def run(
     encoder: "EncoderSettings",
     version: int,
 ) -> int:
-    """Verifies and prints.
+    """Verify the published files and print the result.
 
     Args:
         args: Options of `add_parser`.
@@ -55,7 +55,7 @@ def run(
         version: Version of the published files.
 
     Returns:
-        The exit status: 0 without faults, 1 with faults, 2 without an answer; stderr says why.
+        The exit status: 0 without faults, 1 with faults, 2 after an error, which is on stderr.
 
     Raises:
         StorageError, SettingsError: As for every command.
@@ -79,10 +79,10 @@ def run(
     except CheckpointError as error:
         print(f"clay: {error}", file=sys.stderr)
         return 2
-    wanted = target.preferred
+    preferred = target.preferred
     answer = {
         "where": stores.output.uri,
-        "model": f"{wanted.model} {wanted.level} {wanted.checkpoint_sha256[:12]}",
+        "model": f"{preferred.model} {preferred.level} {preferred.checkpoint_sha256[:12]}",
         "ok": not faults,
         "deep": args.deep,
         "counts": _counts(facts),
@@ -94,7 +94,7 @@ def run(
 
 
 def as_text(answer: dict[str, Any]) -> str:
-    """Returns counts, a table of the faults' kinds, and the first faults of each kind.
+    """Return counts, a table of the faults' kinds, and the first faults of each kind.
 
     Args:
         answer: The object that `--json` prints.
@@ -128,7 +128,7 @@ def as_text(answer: dict[str, Any]) -> str:
             name = fault["url"].rpartition("/")[2] or fault["tile"]
             lines.append(f"  {kind}: {name + ': ' if name else ''}{fault['what']}")
         if len(found) > FAULTS_SHOWN:
-            lines.append(f"  {kind}: {len(found) - FAULTS_SHOWN:,} more; --json names all")
+            lines.append(f"  {kind}: {len(found) - FAULTS_SHOWN:,} more; --json lists all")
     return "\n".join([*lines, "", f"{len(answer['faults']):,} faults"])
 
 

@@ -58,7 +58,7 @@ class FileFacts:
         file: The object as listed.
         rows: Number of rows, from the footer.
         provenance: Names without their prefix; empty if the file cannot be read.
-        faults: What is wrong with the file by itself, a sentence each.
+        faults: Faults of the file by itself, one sentence each.
         unlisted: URLs of rows whose chip is not in the bucket; found only by reading every row.
         chips: Number of chips that have rows; None if the rows were not read.
     """
@@ -73,11 +73,11 @@ class FileFacts:
     @property
     def model(self) -> str:
         """Model, level and the first 12 digits of the checkpoint's hash."""
-        said = self.provenance
-        return f"{said.get('model')} {said.get('level')} {said.get('checkpoint_sha256', '')[:12]}"
+        get = self.provenance.get
+        return f"{get('model')} {get('level')} {get('checkpoint_sha256', '')[:12]}"
 
     def count(self, name: str) -> int:
-        """A number of the provenance; 0 if it is missing."""
+        """Return a number of the provenance; 0 if it is missing."""
         text = self.provenance.get(name, "")
         return int(text) if text.isdecimal() else 0
 
@@ -106,7 +106,7 @@ class TileFacts:
 def find_faults(
     tiles: Sequence[TileFacts], orphans: Mapping[str, Sequence[StoredObject]], target: Target
 ) -> list[Fault]:
-    """Returns all faults: those of each tile, then orphaned files, then mixed models.
+    """Return all faults: those of each tile, then orphaned files, then mixed models.
 
     Args:
         tiles: Tiles of the manifest.
@@ -165,19 +165,19 @@ def _file_faults(facts: TileFacts, file: FileFacts, target: Target) -> Iterator[
 
 
 def _other_settings(provenance: Mapping[str, str], target: Target) -> str:
-    """Names the settings that a file was made with and that differ from the nearest accepted fingerprint."""
+    """Name the settings of a file that differ from the nearest accepted fingerprint."""
     names = ("model", "checkpoint_sha256", "level", "precision", "preprocessing")
     differences = min(
         (
             [
-                f"{name} is {provenance.get(name, 'not said')[:12]}, expected {str(wanted)[:12]}"
+                f"{name} is {provenance.get(name, 'unknown')[:12]}, expected {str(expected)[:12]}"
                 for name in names
-                if provenance.get(name) != str(wanted := getattr(fingerprint, name))
+                if provenance.get(name) != str(expected := getattr(fingerprint, name))
             ]
             for fingerprint in target.fingerprints
         ),
         key=len,
     )
     if not differences and provenance.get("format") != str(FORMAT_VERSION):
-        return f"format is {provenance.get('format', 'not said')}, expected {FORMAT_VERSION}"
+        return f"format is {provenance.get('format', 'unknown')}, expected {FORMAT_VERSION}"
     return "; ".join(differences)

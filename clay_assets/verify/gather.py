@@ -1,7 +1,7 @@
 """Collects facts about many tiles at once: listings and footers, on request every row.
 
 Two requests a tile: a LIST of its chips (one for each 1,000 of them) and a GET of its file's footer; in
-addition two LISTs for each 1,000 published files. A tile without a file costs its results' footer instead.
+addition two LISTs for each 1,000 published files. For a tile without a file, its results' footer instead.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ WORKERS = 32
 def gather(
     stores: TileStores, tiles: Sequence[str], target: Target, version: int, *, deep: bool = False
 ) -> tuple[list[TileFacts], dict[str, list[StoredObject]]]:
-    """Collects the facts that `find_faults` needs.
+    """Collect the facts that `find_faults` needs.
 
     Args:
         stores: Chips, work and published files.
@@ -92,7 +92,7 @@ def _tile_facts(
 
 
 def _file_facts(output: Store, tile: str, file: StoredObject, keys: set[str] | None) -> FileFacts:
-    """Reads a file's footer; with the keys of the bucket's chips, every row too."""
+    """Read a file's footer; with the keys of the bucket's chips, every row too."""
     whole = keys is not None and file.size <= scan.WHOLE_BYTES
     with closing(BytesIO(output.read(file)) if whole else output.open(file)) as source:
         try:
@@ -100,14 +100,14 @@ def _file_facts(output: Store, tile: str, file: StoredObject, keys: set[str] | N
                 metadata, schema = parquet.metadata, parquet.schema_arrow
             pairs = metadata.metadata or {}
             faults = [*column_faults(schema, None), *storage_faults(metadata), *geometry_entry(pairs)[1]]
-            said = {
+            provenance = {
                 key.decode().removeprefix(PREFIX): value.decode()
                 for key, value in pairs.items()
                 if key.startswith(PREFIX.encode()) and key != (PREFIX + MEAN).encode()
             }
         except DAMAGE as error:
             return FileFacts(file, faults=[str(damaged(error))])
-        facts = FileFacts(file, metadata.num_rows, said, faults)
+        facts = FileFacts(file, metadata.num_rows, provenance, faults)
         if keys is None or faults:
             return facts
         source.seek(0)

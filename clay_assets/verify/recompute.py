@@ -85,7 +85,7 @@ def recompute(
     count: int,
     seed: int = 0,
 ) -> Recomputed:
-    """Embeds the chips of randomly drawn rows again.
+    """Embed the chips of randomly drawn rows again and compare.
 
     Args:
         stores: Chips and published files.
@@ -93,7 +93,7 @@ def recompute(
         target: The settings' fingerprints.
         encoder: Settings of the network.
         count: Rows to draw; a chip with several windows has several rows.
-        seed: Of the draw.
+        seed: Seed of the random sample.
 
     Raises:
         StorageError: A store refuses, or a chip cannot be fetched.
@@ -138,7 +138,7 @@ def recompute(
 
 
 def _published(output: Store, facts: TileFacts, places: Sequence[int]) -> Iterator[_Sample | Fault]:
-    """Yields the chips of some rows of a tile's file; decodes vectors of their row groups only."""
+    """Yield the chips of some rows of a tile's file; decode vectors of their row groups only."""
     file = SourceFile(output, facts.files[-1].file)
     parts = tasks([file], footers([file]))
     found = [block for part in parts for block in blocks(part, ["source_url"], vectors=False)]
@@ -177,7 +177,7 @@ def _embedded(
 
 
 def _distance(published: Vectors, outcome: Outcome) -> float:
-    """‖now - published‖ / ‖published‖ over all windows and places; NaN if they cannot be compared."""
+    """Return ‖now - published‖ / ‖published‖ over all windows and places; NaN if they cannot be compared."""
     if isinstance(outcome, Skipped) or outcome.vectors.size != published.size:
         return float("nan")
     now = outcome.vectors.reshape(published.shape).astype(np.float64)

@@ -158,7 +158,7 @@ def test_manifest_with_a_bad_line_is_refused_with_its_number(tmp_path: Path) -> 
     manifest = tmp_path / "mine.txt"
     manifest.write_text("27WXN\nReykjavik\n")
     with pytest.raises(
-        ManifestError, match=r"mine.txt has 1 lines that are no MGRS tile.*\n.*line 2: 'Reykjavik'"
+        ManifestError, match=r"mine.txt has 1 lines that are not tiles.*\n.*line 2: 'Reykjavik'"
     ):
         build_defs(settings=Settings.from_environment({"CLAY_TILES": str(manifest)}))
 

@@ -192,7 +192,7 @@ def test_a_second_run_embeds_nothing_and_does_not_rewrite_the_file(
 
     assert here(settings).success
 
-    assert "no chip was to embed: no network was loaded" in capfd.readouterr().err
+    assert "no chip had to be embedded: no network was loaded" in capfd.readouterr().err
     assert published.stat().st_mtime_ns == written
 
 

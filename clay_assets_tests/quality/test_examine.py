@@ -240,7 +240,7 @@ def test_chips_that_changed_since_they_were_embedded_are_not_accounted_for(store
     put_chips(stores, TILE, [2], content=b"processed once more")
     write_inventory(stores.work, TILE, list_chips(stores.chips, TILE).chips)
 
-    assert "but other chips, or in another state" in results_of(stores).faults[ACCOUNT]
+    assert "but some are other chips, have changed" in results_of(stores).faults[ACCOUNT]
 
 
 def test_an_outcome_twice_is_neither_hidden_nor_counted_once(stores: TileStores) -> None:

@@ -279,7 +279,7 @@ def test_text_lists_the_first_twenty_faults_of_a_kind_and_json_all(
     assert main(["verify", "--tiles", "others.txt"]) == 1
     text = capsys.readouterr().out
     assert text.count("missing tile: 28W") == 20
-    assert "missing tile: 3 more; --json names all" in text
+    assert "missing tile: 3 more; --json lists all" in text
     assert len(verify(capsys, "--tiles", "others.txt")[1]["faults"]) == 23
 
 
