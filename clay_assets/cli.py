@@ -2,7 +2,7 @@
 
 Dagster runs the pipeline, not this command. Answers go to stdout, everything else to stderr. `clay tiles …
 --output tiles.txt` replaces a manifest only after the listing succeeded; `> tiles.txt` would empty it first.
-Imports neither PyTorch nor Dagster, so that an answer takes little longer than asking the bucket.
+Imports neither PyTorch nor Dagster, so that a command takes little longer than its requests to the bucket.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0; 2 if it failed, for a reason given on stderr; 1 if `clay verify` found faults.
     """
     parsed = _parser().parse_args(arguments)
-    # As for Dagster's commands, `.env` in the working directory takes precedence over the environment.
+    # As in Dagster's commands, `.env` in the working directory takes precedence over the environment.
     os.environ.update({name: value for name, value in dotenv_values(".env").items() if value is not None})
     try:
         if parsed.command == "tiles":
@@ -62,13 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StorageError, ManifestError, SettingsError, OutputError) as error:
         print(f"clay: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `clay tiles … | head` has seen enough
+    except BrokenPipeError:  # `clay tiles … | head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 def _settings() -> Settings:
-    """The settings; prints warnings about them in this command's own form."""
+    """Return the settings; print warnings about them in this command's format."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         settings = Settings.from_environment()
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     tiles = commands.add_parser(
         "tiles",
         help="print the tiles of a bucket as a manifest",
-        description="Print the tiles that have a folder, one MGRS code a line: a manifest, as in"
+        description="Print the tiles that have a folder, one MGRS code per line: a manifest, as in"
         " `clay tiles s3://bucket/prefix --output tiles.txt`.",
     )
     tiles.add_argument("where", help="folder or s3://bucket/prefix that holds one folder per tile")
@@ -116,7 +116,7 @@ def print_estimate(settings: Settings, manifest: Path | None) -> None:
     """Print the states of a manifest's tiles, the remaining chips, and how long they will take.
 
     Args:
-        settings: Of the deployment.
+        settings: Settings of the deployment.
         manifest: File of tiles; None: that of the settings.
 
     Raises:
@@ -148,7 +148,7 @@ def print_orphans(settings: Settings, *, remove: bool) -> None:
     """Print the published files whose tiles have no chips or are not in the manifest; optionally remove them.
 
     Args:
-        settings: Of the deployment.
+        settings: Settings of the deployment.
         remove: Whether to remove the files.
 
     Raises:
@@ -160,8 +160,8 @@ def print_orphans(settings: Settings, *, remove: bool) -> None:
 
     stores = settings.stores()
     tiles = read_tiles(settings.tiles)
-    require_tiles(stores.chips)  # under a wrong address every tile would look empty
-    published = orphaned_files(stores.output, (), ())  # an empty manifest: all files
+    require_tiles(stores.chips)  # with a wrong address every tile would look empty
+    published = orphaned_files(stores.output, (), ())  # an empty manifest lists all files
     empty = [tile for tile in tiles if tile in published and not list_chips(stores.chips, tile).chips]
     orphans = orphaned_files(stores.output, tiles, empty)
     for files in orphans.values():
@@ -183,7 +183,7 @@ def _verify(parsed: argparse.Namespace, settings: Settings) -> int:
 
 
 def _known_target(settings: Settings, work: Store) -> "Target | None":
-    """The target of the embedding; None if the checkpoint is unknown or missing."""
+    """Return the target of the embedding; None if the checkpoint is unknown or missing."""
     from clay_assets.embedding.checkpoint_cache import CheckpointMissing
 
     try:

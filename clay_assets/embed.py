@@ -23,7 +23,7 @@ class EmbeddedTile:
         url: Address of the published GeoParquet file.
         rows: Embeddings in it.
         skipped: Number of skipped chips by reason.
-        written: False if the file existed already, made from the same chips in the same way.
+        written: False if the file already existed, made from the same chips in the same way.
     """
 
     url: str

@@ -1,22 +1,22 @@
-"""What all Parquet files of this package share: a column of vectors as NumPy, and damage named as such."""
+"""Shared by all Parquet files of this package: vectors as NumPy arrays, and errors for damaged files."""
 
 import numpy as np
 import pyarrow as pa
 
 TILE = "clay:tile"
-"""Metadata key of the tile that a file in the work store is of; a copy under another name is refused."""
+"""Metadata key for the tile of a file in the work store; a copy under another tile's name is refused."""
 
 
 class DamagedFileError(ValueError):
-    """A file that can't be read as Parquet: cut short, overwritten, or something else altogether."""
+    """A file can't be read as Parquet: it is truncated, overwritten or another format."""
 
 
 DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
-"""What pyarrow raises for a file that is damaged, among other things: see `damaged`."""
+"""Exceptions that pyarrow raises for damaged files, and for other causes too; see `damaged`."""
 
 
 def damaged(error: Exception) -> DamagedFileError:
-    """Turn pyarrow's complaint about a file's bytes into ours; an error of the storage is raised as it is."""
+    """Convert pyarrow's error about damaged bytes to ours; raise an error of the storage unchanged."""
     # For a broken footer or page pyarrow raises a bare OSError without a number.
     if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
         raise error
@@ -24,7 +24,7 @@ def damaged(error: Exception) -> DamagedFileError:
 
 
 def vectors(column: pa.Array) -> np.ndarray:
-    """Return a fixed-size list or tensor column as (rows, width) float32; no copy where nothing is null.
+    """Return a fixed-size list or tensor column as (rows, width) float32; no copy if nothing is null.
 
     A null element becomes NaN; the values of a null row are undefined.
     """

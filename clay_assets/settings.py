@@ -80,12 +80,12 @@ Switch = Annotated[bool, _form("(?i:1|true|yes|on|0|false|no|off)", "1 or 0")]
 
 
 def _variable(field: str) -> str:
-    # As the AWS CLI's option `--no-sign-request`.
+    # Like the AWS CLI's option `--no-sign-request`.
     return "AWS_NO_SIGN_REQUEST" if field == "anonymous" else f"CLAY_{field.upper()}"
 
 
 class Settings(BaseModel):
-    """What the code location and the command line need to know before any run.
+    """The settings of the code location and the command line.
 
     A field's alias is its environment variable. Use `from_environment`, which reports all errors at once.
     """
@@ -100,7 +100,9 @@ class Settings(BaseModel):
         default="checkpoints/clay-small-70MT-1100T-10E.ckpt",
         description="local path or `s3://` of the checkpoint",
     )
-    output_uri: Address = Field(default="data/embeddings", description="where the published `.gpq` files go")
+    output_uri: Address = Field(
+        default="data/embeddings", description="folder or bucket of the published `.gpq` files"
+    )
     work_uri: Address = Field(
         default="data/work",
         validate_default=True,
@@ -113,7 +115,7 @@ class Settings(BaseModel):
     )
     tiles: Path = Field(
         default=Path("tiles.txt"),
-        description="manifest: the tiles of interest, one MGRS code a line; the partitions",
+        description="manifest: the tiles of interest, one MGRS code per line; the partitions",
     )
     level: Annotated[
         str, _form("|".join(("", *LEVELS)), f"one of {', '.join(LEVELS)}, or nothing: the model's own")
@@ -191,17 +193,17 @@ class Settings(BaseModel):
     @field_validator("work_uri", "stac_uri")
     @classmethod
     def _check_place(cls, address: str, info: ValidationInfo) -> str:
-        place, output = absolute(address), info.data.get("output_uri")  # None: refused itself
+        place, output = absolute(address), info.data.get("output_uri")  # None: it was refused
         if output is not None and f"{place}/".startswith(f"{absolute(output)}/"):
             raise ValueError(
                 f"{place} is below CLAY_OUTPUT_URI ({absolute(output)}): readers of that folder take every"
-                " file for Parquet. Name a place beside it"
+                " file for Parquet. Choose a location outside of it"
             )
         return address
 
     def config(self, name: str) -> Any:  # noqa: ANN401 - text or a number
-        """A field as resource config: as `EnvVar` if its variable is set, so that a run reads it anew."""
-        from dagster import EnvVar  # takes half a second, which the command line need not wait for
+        """Return a field as resource config; an `EnvVar` if its variable is set, so each run reads it."""
+        from dagster import EnvVar  # takes half a second, which the command line can save
 
         value = getattr(self, name)
         return EnvVar(_variable(name)) if name in self.model_fields_set and isinstance(value, str) else value
@@ -212,15 +214,15 @@ class Settings(BaseModel):
         return S3Options(use_unsigned_session=self.anonymous, request_payer=self.request_payer)
 
     def stores(self) -> "TileStores":
-        """The stores of chips, work and published files."""
-        from clay_assets.state.states import TileStores  # its package imports what reads Parquet
+        """Return the stores of chips, work and published files."""
+        from clay_assets.state.states import TileStores  # its package imports pyarrow
 
         return TileStores(
             Store(self.chips_uri, self.read_options), Store(self.work_uri), Store(self.output_uri)
         )
 
     def encoder(self) -> "EncoderSettings":
-        """The checkpoint and how to run it."""
+        """Return the checkpoint and how to run it."""
         from clay_assets.embedding.encoders import EncoderSettings
 
         fields = {name: getattr(self, name) for name in ENCODER_FIELDS}
@@ -234,18 +236,18 @@ VARIABLES: Mapping[str, FieldInfo] = MappingProxyType(
 
 
 def absolute(address: str) -> str:
-    """An address that does not depend on the working directory."""
+    """Return an address that does not depend on the working directory."""
     return address.rstrip("/") if "://" in address else str(Path(address).absolute())
 
 
 def default_text(field: FieldInfo) -> str:
-    """A field's default, as one would write it into its variable."""
+    """Return a field's default as the value of its variable."""
     default = field.default
     return str(int(default)) if isinstance(default, bool) else str(default)
 
 
 def _refusal(details: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
-    """One error of pydantic: got, expected, remedy."""
+    """Format one error of pydantic: got, expected, remedy."""
     place, reason = str(details["loc"][0]), str(details["ctx"]["error"])
     name = place if place in VARIABLES else _variable(place)  # pydantic calls a default by its field
     if not reason.startswith("expected"):

@@ -56,7 +56,7 @@ def test_tiles_of_a_bucket_are_printed_as_a_manifest_and_other_folders_are_repor
 
     out, err = capsys.readouterr()
     assert out == "27WXN\n36MXB\n"
-    assert err == "clay: left out, for they are no MGRS codes: 27WXI, logs\n"
+    assert err == "clay: ignored, because they are not MGRS codes: 27WXI, logs\n"
     Path("tiles.txt").write_text(out)
     assert read_tiles(Path("tiles.txt")) == ["27WXN", "36MXB"]
 
@@ -84,7 +84,7 @@ def test_tiles_replace_a_manifest_only_after_a_successful_listing(
     assert manifest.read_text() == "18HYB\n27WXN\n"
     assert capsys.readouterr() == (
         "",
-        "clay: 2 tiles are in tiles.txt; reload the code location where one is running\n",
+        "clay: 2 tiles are in tiles.txt; reload the code location if one is running\n",
     )
     assert sorted(path.name for path in Path().iterdir()) == ["checkpoints", "data", "tiles.txt"]
 
@@ -105,17 +105,17 @@ def test_a_folder_without_tiles_is_refused_and_its_contents_named(
     out, err = capsys.readouterr()
     assert out == ""
     assert f"no tiles under {Path('data').absolute()}" in err
-    assert "got chips, work. Name the place that holds one folder per tile" in err
+    assert "got chips, work. Use an address that holds one folder per tile" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "environment", "phrase"),
     [
-        (["tiles", "nowhere"], {}, "The folder .*nowhere is not there"),
+        (["tiles", "nowhere"], {}, "The folder .*nowhere is missing"),
         (["tiles", "ftp://bucket"], {}, "got scheme ftp://"),
         (["estimate"], {}, "no tile manifest at .*tiles.txt"),
-        (["estimate", "--tiles", "bad.txt"], {}, "1 lines that are no MGRS tile.*line 1: 'Atlantis'"),
-        (["estimate", "--tiles", "one.txt"], {"CLAY_CHIPS_URI": "elsewhere"}, "elsewhere is not there"),
+        (["estimate", "--tiles", "bad.txt"], {}, "1 lines that are not tiles.*line 1: 'Atlantis'"),
+        (["estimate", "--tiles", "one.txt"], {"CLAY_CHIPS_URI": "elsewhere"}, "elsewhere is missing"),
         (
             ["estimate", "--tiles", "one.txt"],
             {"CLAY_LEVEL": "pixel"},
@@ -311,7 +311,7 @@ def test_nothing_is_pruned_under_a_wrong_address_of_chips(
 
     assert main(["prune", "--yes"]) == 2
 
-    assert "is not there" if place == "data/nowhere" else "no tile has a folder" in capsys.readouterr().err
+    assert "is missing" if place == "data/nowhere" else "no tile has a folder" in capsys.readouterr().err
     assert stores.output.list() == before
 
 

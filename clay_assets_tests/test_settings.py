@@ -20,10 +20,10 @@ WRONG = [
     *((name, "file:///data", "A store is a folder .* got scheme file://") for name in ADDRESSES),
     *((name, "s3://", "got '' as the bucket's name; expected s3://bucket/prefix") for name in ADDRESSES),
     *((name, "s3://AKIA12345678:hu/sh@b/x", "holds credentials.*set the variables") for name in ADDRESSES),
-    ("CLAY_STAC_URI", "data/embeddings/stac", "below CLAY_OUTPUT_URI .* Name a place beside it"),
-    ("CLAY_WORK_URI", "data/embeddings", "below CLAY_OUTPUT_URI .* Name a place beside it"),
-    ("CLAY_TILES", "none.txt", "no tile manifest at .*: write one MGRS code a line.*clay tiles"),
-    ("CLAY_TILES", "wrong.txt", "1 lines that are no MGRS tile, such as 27WXN:\n  line 1: 'Reykjavik'"),
+    ("CLAY_STAC_URI", "data/embeddings/stac", "below CLAY_OUTPUT_URI .* Choose a location outside of it"),
+    ("CLAY_WORK_URI", "data/embeddings", "below CLAY_OUTPUT_URI .* Choose a location outside of it"),
+    ("CLAY_TILES", "none.txt", "no tile manifest at .*: write one MGRS code per line.*clay tiles"),
+    ("CLAY_TILES", "wrong.txt", "1 lines that are not tiles such as 27WXN:\n  line 1: 'Reykjavik'"),
     ("CLAY_TILES", ".", "cannot be read as a text file of tiles"),
     *(
         ("CLAY_LEVEL", value, "expected one of mean, patch, group, cls, or nothing")

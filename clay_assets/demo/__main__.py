@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one step and return the exit status.
 
     Args:
-        arguments: Command line; None: that of the process.
+        arguments: Command line; None: the process's own.
     """
     parser = argparse.ArgumentParser(prog="python -m clay_assets.demo", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True)

@@ -55,7 +55,7 @@ def _shapes(model_size: str, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
 
 
 def _weight(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """A tensor that keeps the scale of activations: matrices by inputs, norms near 1, biases near 0."""
+    """Draw a tensor that keeps the scale of activations: matrices by inputs, norms near 1, biases near 0."""
     random = np.random.Generator(np.random.Philox(zlib.crc32(name.encode())))
     values = random.standard_normal(shape, np.float32)
     if len(shape) > 1:

@@ -1,7 +1,7 @@
 """Demo chips of two real places, with the bucket's names, folders, tags and TIFF layout.
 
-Here: the pixels, the location and the file of each chip. Not here: the source of the pixels (`README.md`
-beside this file), and reading chips (`clay_assets.chips`).
+Here: the pixels, the location and the file of each chip. Not here: the source of the pixels (`README.md` in
+this folder), and reading chips (`clay_assets.chips`).
 
 A place has 224 x 224 pixels, a chip 512 x 512. The demo enlarges the place (nearest neighbour, so that every
 value is an observed one) until it fills a block of four by three chips: 10 m of the place are 91 m of its
@@ -68,8 +68,8 @@ def write_chips(root: Path, scene: Scene, count: int = CHIPS, span: int = ENLARG
     Args:
         root: Folder of the tiles' folders.
         scene: The place.
-        count: Number of chips: a block of adjacent chips, row by row, about as wide as high. At most 49 fit
-            `CHILE`.
+        count: Number of chips: a block of adjacent chips, row by row, about as wide as it is high. At most 49
+            fit `CHILE`.
         span: Real pixels along a side of a chip; 512 is the true scale.
 
     Returns:
@@ -88,7 +88,7 @@ def write_chips(root: Path, scene: Scene, count: int = CHIPS, span: int = ENLARG
 
 
 def chip_pixels(tile: str, row: int, column: int, span: int) -> NDArray[np.float32]:
-    """Pixels of one chip of the block.
+    """Return the pixels of one chip of the block.
 
     Args:
         tile: MGRS code of the place.
@@ -103,14 +103,14 @@ def chip_pixels(tile: str, row: int, column: int, span: int) -> NDArray[np.float
 
 
 def _nearest(index: int, span: int) -> NDArray[np.intp]:
-    """Index of the real row (or column) of each row of a chip; mirrored beyond the edge of the place."""
+    """Return the real row (or column) for each row of a chip; mirrored beyond the edge of the place."""
     along = (2 * (index * CHIP_SIZE + np.arange(CHIP_SIZE)) + 1) * span // (2 * CHIP_SIZE) % (2 * SOURCE_SIZE)
     return np.minimum(along, 2 * SOURCE_SIZE - 1 - along)
 
 
 @cache
 def _place(tile: str) -> NDArray[np.float32]:
-    """(13, 224, 224)."""
+    """Return the pixels of a place, (13, 224, 224)."""
     with np.load(SOURCE) as arrays:
         parts = [arrays[f"{tile}_{part}"].astype(np.float32) for part in ("optical", "sar", "dem")]
     return np.concatenate(parts)

@@ -17,7 +17,7 @@ Next:
        export CLAY_CHECKPOINT=s3://clay-model-ckpt/v0/clay-small-70MT-1100T-10E.ckpt
        export CLAY_CHIPS_URI=s3://clay-tiles-02/02
        {bin}dg launch --assets '+embeddings_geoparquet' --partition 27WXN
-  3. Open the files in QGIS (Layer > Add Layer > Add Vector Layer), or ask DuckDB
+  3. Open the files in QGIS (Layer > Add Layer > Add Vector Layer), or query them with DuckDB
        {bin}python -c "import duckdb; duckdb.sql('''SELECT date, count(*) AS chips
          FROM read_parquet('{files}') GROUP BY date ORDER BY date''').show()"
 """
@@ -41,7 +41,7 @@ def show(output: Path) -> Iterator[str]:
         yield from (f"    {line}" for line in _rows(file))
     yield ""
     weights = {pq.read_metadata(file).metadata.get(b"clay:weights", b"unknown").decode() for file in files}
-    if any(said.startswith("untrained") for said in weights):
+    if any(text.startswith("untrained") for text in weights):
         yield "The weights are UNTRAINED: random numbers in the released format. The embeddings show that the"
         yield "pipeline works, not what Clay sees. The files say so too (Parquet metadata, clay:weights)."
     else:
@@ -52,7 +52,7 @@ def show(output: Path) -> Iterator[str]:
 
 
 def _rows(file: Path) -> Iterator[str]:
-    """The first rows of a file, and the number of rows."""
+    """Yield the first rows of a file, and the number of rows."""
     table = pq.read_table(file, columns=["source_url", "date", "embeddings"])
     vectors = np.array([np.ravel(vector) for vector in table["embeddings"].to_pylist()])
     cosines = vectors @ vectors[0] / np.linalg.norm(vectors, axis=1) / np.linalg.norm(vectors[0])

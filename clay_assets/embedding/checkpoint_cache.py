@@ -34,7 +34,7 @@ class CheckpointFacts:
 
     Attributes:
         url: Address.
-        etag: Of the object, or a file's time and size.
+        etag: ETag of the object, or a file's time and size.
         size: Bytes.
         sha256: Hash of its bytes, in hexadecimal.
         model: Model and size, e.g. `clay-v0-small`.
@@ -58,7 +58,7 @@ class LocalCheckpoint:
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/clay-assets`, or `~/.cache/clay-assets`."""
+    """Return `$XDG_CACHE_HOME/clay-assets`, or `~/.cache/clay-assets`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clay-assets"
 
 
@@ -90,7 +90,7 @@ def fetch_checkpoint(store: Store, cache: Path) -> LocalCheckpoint:
 
 
 def known_facts(store: Store, cache: Path, work: Store) -> CheckpointFacts | None:
-    """The description of a checkpoint in the cache or the work store; None if neither has it.
+    """Return the description of a checkpoint in the cache or the work store; None if neither has it.
 
     The checkpoint itself is not read.
 
@@ -114,7 +114,7 @@ def known_facts(store: Store, cache: Path, work: Store) -> CheckpointFacts | Non
 
 
 def publish_facts(work: Store, facts: CheckpointFacts) -> None:
-    """Keep a checkpoint's description in the work store, for machines that do not have the file.
+    """Store a checkpoint's description in the work store, for machines that do not have the file.
 
     Raises:
         StorageError: If it cannot be stored.
@@ -144,14 +144,13 @@ def _stat(store: Store) -> StoredObject:
     except (ObjectMissing, FolderMissing):
         raise CheckpointMissing(
             f"no checkpoint at {store.uri}: set CLAY_CHECKPOINT to a Lightning .ckpt of Clay v0 or v1.5,"
-            f" local"
-            " or s3:// (v0's is s3://clay-model-ckpt/v0/clay-small-70MT-1100T-10E.ckpt);"
-            " `make demo` makes an untrained one to try the pipeline with"
+            " local or s3:// (v0's is s3://clay-model-ckpt/v0/clay-small-70MT-1100T-10E.ckpt);"
+            " `make demo` creates an untrained one to try the pipeline"
         ) from None
 
 
 def _record_key(found: StoredObject) -> str:
-    """Key of a checkpoint's description, below the cache and in the work store."""
+    """Return the key of a checkpoint's description, below the cache and in the work store."""
     key = hashlib.sha256(f"{found.url}\n{found.etag}\n{found.size}".encode()).hexdigest()[:24]
     return f"checkpoints/{key}.json"
 
@@ -175,6 +174,6 @@ def _keep(record: Path, facts: CheckpointFacts) -> None:
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(json.dumps(asdict(facts)))
-        partial.replace(record)  # two runs may do this at once: both records are right
-    except OSError as error:  # the only cost: each run hashes the file again
-        log.warning("the checkpoint's hash cannot be kept in %s: %s", record.parent, error)
+        partial.replace(record)  # two runs may do this at the same time: both records are correct
+    except OSError as error:  # the only effect: each run hashes the file again
+        log.warning("the checkpoint's hash cannot be stored in %s: %s", record.parent, error)

@@ -1,8 +1,7 @@
 """`EncoderSettings`: checkpoint, level, precision and devices of the encoder.
 
-PyTorch, the checkpoint and the network are loaded at the first use, once per process: they take seconds that
-a run without new chips need not spend. Not here: the network (`clay_model`), Dagster's resource
-(`dagster.resources`).
+PyTorch, the checkpoint and the network are loaded at first use, once per process: this takes seconds, which
+runs without new chips save. Not here: the network (`clay_model`), Dagster's resource (`dagster.resources`).
 """
 
 import functools
@@ -49,7 +48,7 @@ class EncoderSettings:
         level: How much of a chip one vector describes; empty: the model's own default.
         precision: `auto` (bf16 where the hardware multiplies it natively), `fp32` or `bf16`.
         device: `auto` (every GPU, or the CPU), `cpu`, `cuda`, `cuda:0`, or several: `cuda:0,cuda:1`; `free`:
-            one that no other run of this host has taken.
+            a device that no other run of this host uses.
         batch_size: Chips per forward pass: `auto`, or a number from 1.
         cache: Folder for downloaded checkpoints; None: the user's cache folder.
         max_nodata: Highest share of a chip's pixels without data, 0 to 1; more is a skip.
@@ -66,7 +65,7 @@ class EncoderSettings:
     allow_untrained: bool = False
 
     def local_checkpoint(self) -> LocalCheckpoint:
-        """The checkpoint on this machine, downloaded if necessary.
+        """Return the checkpoint on this machine, downloaded if necessary.
 
         Raises:
             StorageError: If it cannot be fetched.
@@ -74,7 +73,7 @@ class EncoderSettings:
         return fetch_checkpoint(self.checkpoint, self.cache or cache_folder())
 
     def target(self) -> Target:
-        """What the vectors depend on; downloads and hashes the checkpoint, but loads no network.
+        """Return what the vectors depend on; downloads and hashes the checkpoint, but loads no network.
 
         Raises:
             StorageError: If the checkpoint cannot be fetched.
@@ -98,7 +97,7 @@ class EncoderSettings:
         return self._target(facts, best)
 
     def known_target(self, work: Store) -> Target | None:
-        """`target` without downloading the checkpoint; None if its description is not known.
+        """Return `target` without downloading the checkpoint; None if its description is not known.
 
         Args:
             work: Store of results, where earlier runs kept the checkpoint's description.
@@ -111,7 +110,7 @@ class EncoderSettings:
         return self._target(facts, "fp32") if facts else None
 
     def described_target(self) -> Target:
-        """`known_target`, but downloads the checkpoint if its description is not known.
+        """Return `known_target`, but download the checkpoint if its description is not known.
 
         Raises:
             StorageError: If the checkpoint cannot be fetched.
@@ -140,11 +139,11 @@ class EncoderSettings:
             max_nodata=self.max_nodata,
         )
 
-    def embedders(self, wanted: Fingerprint) -> Sequence["Embedder"]:
-        """The network on each device; loaded at the first call in a process.
+    def embedders(self, planned: Fingerprint) -> Sequence["Embedder"]:
+        """Return the network on each device; loads it at the first call in a process.
 
         Args:
-            wanted: Fingerprint that the run was planned for.
+            planned: Fingerprint that the run was planned for.
 
         Raises:
             CheckpointChanged: If the checkpoint was replaced since.
@@ -153,15 +152,15 @@ class EncoderSettings:
         """
         checkpoint = self.local_checkpoint()
         sha256 = checkpoint.facts.sha256
-        if sha256 != wanted.checkpoint_sha256:
+        if sha256 != planned.checkpoint_sha256:
             raise CheckpointChanged(
                 f"{checkpoint.facts.url} was replaced while the run started: its SHA-256 was"
-                f" {wanted.checkpoint_sha256} and is {sha256} now. Run again"
+                f" {planned.checkpoint_sha256} and is {sha256} now. Run again"
             )
-        return _load(checkpoint.path, sha256, self.device, wanted.precision)
+        return _load(checkpoint.path, sha256, self.device, planned.precision)
 
     def chips_per_batch(self, embedders: Sequence["Embedder"]) -> int:
-        """Chips per forward pass on each of these.
+        """Return the number of chips per forward pass on these devices.
 
         Raises:
             SettingsError: If the setting is neither `auto` nor a number from 1.
@@ -171,7 +170,7 @@ class EncoderSettings:
         return self._batch() or min(auto_batch_size(embedder) for embedder in embedders)
 
     def _batch(self) -> int:
-        """`batch_size` as a number; 0 for `auto`."""
+        """Return `batch_size` as a number; 0 for `auto`."""
         if self.batch_size == "auto":
             return 0
         if not self.batch_size.isdecimal() or int(self.batch_size) < 1:
@@ -183,7 +182,7 @@ class EncoderSettings:
 
 @functools.lru_cache(maxsize=2)
 def _load(path: Path, sha256: str, device: str, precision: str) -> tuple["Embedder", ...]:  # noqa: ARG001
-    """The network on each device; `sha256` is an argument so that a replaced file is loaded again."""
+    """Load the network onto each device; `sha256` is an argument so that a replaced file is loaded again."""
     from clay_assets.embedding.free_device import take_free_device
     from clay_model.device import resolve_devices
     from clay_model.embed import load_encoders
@@ -193,5 +192,5 @@ def _load(path: Path, sha256: str, device: str, precision: str) -> tuple["Embedd
 
 
 def _choice(device: str) -> str:
-    """The setting that names the devices to choose from."""
+    """Return the setting that names the devices to choose from."""
     return "auto" if device == FREE else device

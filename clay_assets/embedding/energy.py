@@ -1,7 +1,7 @@
 """Measures the energy that a device uses, for `emb:energy` of the STAC embeddings extension.
 
-Measured or omitted, never estimated: a GPU's counter through NVML (package nvidia-ml-py, Volta or later), a
-CPU's through RAPL, whose files only root may read by default. Both include whatever else ran on the device.
+Energy is measured or omitted, never estimated: for a GPU by NVML (package nvidia-ml-py, Volta or later), for
+a CPU by RAPL, whose files only root may read by default. Both include everything else that ran on the device.
 
 https://docs.kernel.org/power/powercap/powercap.html, https://docs.nvidia.com/deploy/nvml-api/
 """
@@ -24,9 +24,9 @@ class Counter:
 
     Attributes:
         device_type: `cpu` or `gpu`.
-        name: Of the device.
+        name: Name of the device.
         read: Returns the joules since some moment in the past.
-        span: Joules after which the counter starts again.
+        span: Joules after which the counter wraps around.
     """
 
     device_type: str
@@ -36,7 +36,7 @@ class Counter:
 
 
 def counter_of(device: str) -> Counter | None:
-    """The counter of a device such as `cpu` or `cuda:1`; None if its energy cannot be measured.
+    """Return the counter of a device such as `cpu` or `cuda:1`; None if its energy cannot be measured.
 
     A GPU's index is NVML's, which ignores CUDA_VISIBLE_DEVICES.
     """
@@ -47,7 +47,7 @@ def counter_of(device: str) -> Counter | None:
 
 
 def cpu_counter(root: Path = POWERCAP, cpuinfo: Path = CPUINFO) -> Counter | None:
-    """The counter of all CPU packages; None if there is none or it may not be read.
+    """Return the counter of all CPU packages; None if there is none or it may not be read.
 
     Args:
         root: Folder laid out as /sys/class/powercap: one `intel-rapl:N` folder a package, also AMD's.
@@ -68,7 +68,7 @@ def cpu_counter(root: Path = POWERCAP, cpuinfo: Path = CPUINFO) -> Counter | Non
 
 
 def gpu_counter(index: int) -> Counter | None:
-    """The counter of a GPU; None without the library, the GPU or its counter."""
+    """Return the counter of a GPU; None without the library, the GPU or its counter."""
     try:
         import pynvml  # optional: package nvidia-ml-py
     except ImportError:
@@ -99,8 +99,8 @@ class EnergyMeter:
         """Prepare to measure.
 
         Args:
-            counter: Of `counter_of`; None: nothing is measured.
-            clock: Seconds.
+            counter: From `counter_of`; None: nothing is measured.
+            clock: Returns seconds.
         """
         self.record: dict[str, str | float] | None = None
         self._counter = counter
@@ -122,7 +122,7 @@ class EnergyMeter:
             used = self._counter.read() - self._start[0]
         except Exception:
             return
-        if used < 0:  # the counter started again, once: it lasts for hours at full power
+        if used < 0:  # the counter wrapped around, once: that takes hours at full power
             used += self._counter.span
         seconds = self._clock() - self._start[1]
         if 0 < used < math.inf and seconds > 0:

@@ -1,4 +1,4 @@
-"""Merges the pieces that a killed run left of a tile into the tile's results.
+"""Merges the pieces that a killed run left into a tile's results.
 
 Does not belong here: storing pieces (`results.pieces`), deciding which rows are valid (`state.comparison`),
 planning what remains (`plan`).
@@ -101,7 +101,7 @@ def _fold(
 def _sources(
     tile: str, chips: Sequence[StoredObject], max_nodata: float, files: Sequence[TileResults]
 ) -> list[_Source]:
-    """The rows to take from each file: each chip's from the last file that has it."""
+    """Return the rows to take from each file: each chip's from the last file that has it."""
     missing = {(chip_key(chip.url, tile), chip.etag): chip for chip in chips}
     found: list[_Source] = []
     for results in reversed(files):
@@ -122,24 +122,27 @@ def _rewrite(
     work: Store, tile: str, chips: Sequence[StoredObject], max_nodata: float, sources: Sequence[_Source]
 ) -> ResultsHeader:
     """Store the rows of several files as the tile's results."""
-    making = replace(sources[-1].results.header.provenance, reader=READER_VERSION, max_nodata=max_nodata)
-    tally = TileCounts(dim=making.shape[-1])
-    with ResultsWriter(making.width) as writer:
+    provenance = replace(sources[-1].results.header.provenance, reader=READER_VERSION, max_nodata=max_nodata)
+    counts = TileCounts(dim=provenance.shape[-1])
+    with ResultsWriter(provenance.width) as writer:
         for source in sources:
             try:
                 for table in source.results.take(source.rows):
                     writer.copy(table)
-                    tally.count_kept(table)
+                    counts.count_kept(table)
             except DamagedFileError as error:
                 raise _Damaged(source.results, error) from error
         made = [source.results.header.summary for source in sources]
         summary = replace(
-            tally.summary(seconds=sum(summary.seconds for summary in made)),
+            counts.summary(seconds=sum(summary.seconds for summary in made)),
             encoded=sum(summary.encoded for summary in made),
             bytes_read=sum(summary.bytes_read for summary in made),
         )
         header = ResultsHeader(
-            making, chips_digest(tile, tally.accounted), summary, remaining=len(chips) - len(tally.accounted)
+            provenance,
+            chips_digest(tile, counts.accounted),
+            summary,
+            remaining=len(chips) - len(counts.accounted),
         )
         writer.store(work, tile, header)
     return header

@@ -1,8 +1,8 @@
-"""Takes a device that no other process of the host has taken.
+"""Reserves a device that no other process of the host uses.
 
-The GIL limits how many chips a second one process feeds (docs/performance.md), so a host of several GPUs is
-best used by a run for each: `CLAY_DEVICE=free`, and as many slots of the pool `gpu` as there are GPUs. Does
-not belong here: which devices exist (`clay_model.device`).
+The GIL limits how many chips a second one process feeds (docs/performance.md), so a host with several GPUs is
+best used with one run per GPU: `CLAY_DEVICE=free`, and as many slots of the pool `gpu` as there are GPUs.
+Does not belong here: which devices exist (`clay_model.device`).
 """
 
 import fcntl
@@ -24,7 +24,7 @@ class NoFreeDevice(RuntimeError):
 
 
 def take_free_device(devices: Sequence[torch.device], folder: Path | None = None) -> torch.device:
-    """Take a device; no other process of this user takes it before this process ends.
+    """Reserve a device; no other process of this user gets it before this process ends.
 
     Args:
         devices: Devices to choose from.

@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TilePlan:
-    """What to embed of a tile.
+    """The chips of a tile to embed, and the results to keep.
 
     Attributes:
         tile: MGRS code.
         chips: Its inventory.
-        fingerprint: Of its results.
+        fingerprint: Fingerprint of its results.
         header: Header of the stored results; None if there are no valid ones.
         kept: Rows of those results that are still valid, in the file's order.
         todo: Chips to embed, in the order of the inventory.
@@ -56,7 +56,7 @@ def plan_tile(
         tile: MGRS code.
         chips: Its inventory.
         target: Which results count as current.
-        force: Embed every chip again, whatever exists.
+        force: Embed every chip again, even if its results are current.
         retry_skipped: Read skipped chips again.
 
     Raises:
@@ -78,7 +78,7 @@ def plan_tile(
         try:
             rows = results.chips()
         except DamagedFileError as error:
-            log.warning("the results of tile %s are made again: %s", tile, error)
+            log.warning("the results of tile %s are recomputed: %s", tile, error)
             return TilePlan(tile, chips, fingerprint, todo=chips)
     found = compare(tile, chips, header, rows, max_nodata=limit, retry_skipped=retry_skipped)
     return TilePlan(tile, chips, fingerprint, header, found.kept, found.to_embed)

@@ -20,7 +20,7 @@ class Progress:
         self._done = 0
         self._skipped = 0
         self._tile = ""
-        self._started = self._said = time.monotonic()
+        self._started = self._printed = time.monotonic()
         self._bar: tqdm[Never] | None = None
 
     def __enter__(self) -> Self:
@@ -53,12 +53,12 @@ class Progress:
         self._skipped += isinstance(outcome, Skipped)
         if self._bar is not None:
             self._bar.update()
-        elif time.monotonic() - self._said >= INTERVAL_S:
+        elif time.monotonic() - self._printed >= INTERVAL_S:
             self._say()
 
     def _say(self) -> None:
-        self._said = time.monotonic()
-        rate = self._done / max(self._said - self._started, 1e-9)
+        self._printed = time.monotonic()
+        rate = self._done / max(self._printed - self._started, 1e-9)
         remaining = (self._total - self._done) / rate
         skipped = f", {self._skipped} skipped" if self._skipped else ""
         counts = f"{self._done} of {self._total} chips{skipped}"

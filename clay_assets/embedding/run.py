@@ -56,7 +56,7 @@ class EmbeddingRun:
         self._last_ended = 0.0
         self._streams: dict[Fingerprint, ChipStream] = {}
         self._counters: dict[Fingerprint, Counter | None] = {}
-        self._makings: dict[Fingerprint, Provenance] = {}
+        self._provenances: dict[Fingerprint, Provenance] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -95,7 +95,7 @@ class EmbeddingRun:
             stream.finish()
 
     def begin(self, plan: TilePlan) -> float:
-        """Begin a tile; returns when its time began, in seconds of `time.perf_counter`.
+        """Begin a tile and return when its time began, in seconds of `time.perf_counter`.
 
         Its first chips may have been embedded before the previous tile ended. The times of a run's tiles do
         not overlap, so that they add up to the time in which there was something to embed.
@@ -105,40 +105,40 @@ class EmbeddingRun:
         return max(self._added.pop(plan.tile, time.perf_counter()), self._last_ended)
 
     def end(self) -> float:
-        """End a tile; returns the time."""
+        """End a tile and return the time."""
         self._last_ended = time.perf_counter()
         return self._last_ended
 
     def stream(self, plan: TilePlan) -> ChipStream:
-        """The stream that has a tile's chips."""
+        """Return the stream that has a tile's chips."""
         return self._streams[plan.fingerprint]
 
     def counter(self, plan: TilePlan) -> Counter | None:
-        """The energy counter of the device that embeds a tile; None with several devices or no counter."""
+        """Return the energy counter of a tile's device; None with several devices or no counter."""
         return self._counters.get(plan.fingerprint) if plan.todo else None
 
-    def making(self, plan: TilePlan) -> Provenance:
-        """Provenance of a tile's vectors; of a tile with nothing to embed, that of its stored results."""
-        made = self._makings.get(plan.fingerprint) if plan.todo else None
+    def provenance(self, plan: TilePlan) -> Provenance:
+        """Return the provenance of a tile's vectors; of its stored results if nothing is to be embedded."""
+        made = self._provenances.get(plan.fingerprint) if plan.todo else None
         if made is not None:
             return made
         assert plan.header is not None  # noqa: S101 - else every chip would be to embed
         limit = self._encoder.max_nodata
         return replace(plan.header.provenance, reader=READER_VERSION, max_nodata=limit)
 
-    def in_words(self) -> str:
-        """Batches and times of the run's encoders, one line for each network."""
+    def describe(self) -> str:
+        """Return batches and times of the run's encoders as text, one line for each network."""
         if not self._streams:
-            return "no chip was to embed: no network was loaded"
+            return "no chip had to be embedded: no network was loaded"
         return "; ".join(self._described(fingerprint) for fingerprint in self._streams)
 
     def _described(self, fingerprint: Fingerprint) -> str:
-        clock, making = self._streams[fingerprint].clock, self._makings[fingerprint]
+        clock, provenance = self._streams[fingerprint].clock, self._provenances[fingerprint]
         precision = fingerprint.precision
         if self._encoder.precision == "auto" and precision == "fp32":
             precision += " (auto: the device does not multiply bf16 natively, or the tiles had it already)"
         return (
-            f"{making.model} at {precision} on {making.device}: {clock.batches} batches,"
+            f"{provenance.model} at {precision} on {provenance.device}: {clock.batches} batches,"
             f" the encoder waited {clock.waiting:.2f} s of {clock.encoding + clock.waiting:.2f} s"
         )
 
@@ -154,10 +154,10 @@ class EmbeddingRun:
         )
         self._streams[fingerprint] = self._stack.enter_context(stream)
         self._counters[fingerprint] = counter_of(str(embedders[0].device)) if len(embedders) == 1 else None
-        self._makings[fingerprint] = _making(fingerprint, embedders, self._encoder.max_nodata)
+        self._provenances[fingerprint] = _provenance(fingerprint, embedders, self._encoder.max_nodata)
 
 
-def _making(fingerprint: Fingerprint, embedders: Sequence[Embedder], max_nodata: float) -> Provenance:
+def _provenance(fingerprint: Fingerprint, embedders: Sequence[Embedder], max_nodata: float) -> Provenance:
     first = embedders[0]
     versions = {"clay-assets": __version__} | {name: importlib.metadata.version(name) for name in SOFTWARE}
     versions["python"] = platform.python_version()

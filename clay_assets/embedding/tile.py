@@ -42,13 +42,13 @@ def embed_planned(
 ) -> ResultsHeader:
     """Embed one tile and store its results.
 
-    If the tile ends by an error or an interrupt, the finished chips are stored, and the next run continues
-    from there; unless earlier results are valid for more chips. A process that is killed leaves pieces, which
+    If the tile ends with an error or an interrupt, the finished chips are stored and the next run continues
+    from there, unless earlier results are valid for more chips. A process that is killed leaves pieces, which
     `fold_pieces` merges.
 
     Args:
         plan: The tile's plan; tiles come in the order in which they were added to the run.
-        run: Has the tile's chips in its stream.
+        run: The run whose stream has the tile's chips.
         work: Store of results.
         on_chip: Called after each chip.
         limits: When the chips finished so far are stored as a piece.
@@ -58,7 +58,8 @@ def embed_planned(
 
     Raises:
         NoUsableChips: If each chip was skipped; the skips are stored.
-        StorageError: If a chip could not be fetched, no chip may be read, or the results could not be stored.
+        StorageError: If a chip could not be fetched, access to every chip is denied, or the results could not
+            be stored.
         EncodingFailed: If the network could not embed a chip.
         ResultsChanged: If another run replaced the tile's results since the plan was made, or their vectors
             are damaged.
@@ -78,7 +79,7 @@ def embed_planned(
 
 
 def _finished_by_another(plan: TilePlan, run: EmbeddingRun, work: Store) -> ResultsHeader | None:
-    """Header of results that another run stored since the plan was made; None if they are not complete."""
+    """Return the header of results that another run has completed since the plan; None without any."""
 
     def read() -> ResultsHeader | None:
         results = TileResults.open(work, plan.tile, plan.fingerprint)
@@ -90,7 +91,7 @@ def _finished_by_another(plan: TilePlan, run: EmbeddingRun, work: Store) -> Resu
     header = again_if_replaced(read)
     if header is None:
         return None
-    limit = run.making(plan).max_nodata
+    limit = run.provenance(plan).max_nodata
     changed = header != plan.header
     return header if changed and is_complete(plan.tile, plan.chips, header, max_nodata=limit) else None
 
@@ -98,39 +99,39 @@ def _finished_by_another(plan: TilePlan, run: EmbeddingRun, work: Store) -> Resu
 def _embed(
     plan: TilePlan, run: EmbeddingRun, work: Store, on_chip: Callable[[], None], limits: PieceLimits
 ) -> ResultsHeader:
-    making = run.making(plan)
+    provenance = run.provenance(plan)
     started = run.begin(plan)
-    tally = TileCounts(dim=making.shape[-1])
+    counts = TileCounts(dim=provenance.shape[-1])
     meter = EnergyMeter(run.counter(plan))
 
     def header(ended: float) -> ResultsHeader:
         return ResultsHeader(
-            making,
-            digest=chips_digest(plan.tile, tally.accounted),
-            summary=tally.summary(seconds=ended - started, energy=meter.record),
-            remaining=len(plan.chips) - len(tally.accounted),
+            provenance,
+            digest=chips_digest(plan.tile, counts.accounted),
+            summary=counts.summary(seconds=ended - started, energy=meter.record),
+            remaining=len(plan.chips) - len(counts.accounted),
         )
 
     with (
-        ResultsWriter(making.width) as writer,
-        PieceWriter(work, plan.tile, making, len(plan.chips), limits) as pieces,
+        ResultsWriter(provenance.width) as writer,
+        PieceWriter(work, plan.tile, provenance, len(plan.chips), limits) as pieces,
     ):
         if plan.kept:
             with _reopened(plan, work) as results:
                 for table in _kept(results, plan):
                     writer.copy(table)
-                    tally.count_kept(table)
+                    counts.count_kept(table)
         try:
             if plan.todo:
                 with meter, closing(run.stream(plan).results(plan.tile)) as outcomes:
                     for outcome in outcomes:
                         writer.add(outcome)
                         pieces.add(outcome)
-                        tally.count(outcome)
+                        counts.count(outcome)
                         run.progress.count(outcome)
                         on_chip()
         except BaseException:  # also an interrupt: finished chips are stored
-            if tally.read and _store_partial(writer, work, plan, lambda: header(time.perf_counter())):
+            if counts.read and _store_partial(writer, work, plan, lambda: header(time.perf_counter())):
                 pieces.remove()
             raise
         finally:
@@ -150,7 +151,7 @@ def _embed(
 
 
 def _require_readable(plan: TilePlan, header: ResultsHeader) -> None:
-    """Raise if no chip may be read: the store is at fault, and its chips are not stored as skips."""
+    """Raise if access to every chip is denied: the store is at fault, so no skips are stored."""
     if {skip["reason"] for skip in header.summary.skipped} == {"unreadable"} and not header.summary.embedded:
         raise AccessDenied(
             f"none of the {len(plan.chips)} chips of tile {plan.tile} may be read:"
@@ -183,15 +184,15 @@ def _kept(results: TileResults, plan: TilePlan) -> Iterator[pa.Table]:
 def _store_partial(
     writer: ResultsWriter, work: Store, plan: TilePlan, header: Callable[[], ResultsHeader]
 ) -> bool:
-    """Store the finished chips unless the store has better results; returns whether one of both is stored."""
+    """Store the finished chips unless the store has better results; return whether either is stored."""
     tile = plan.tile
     try:
         partial = header()
         valid = _valid_chips(work, plan)
         if valid > partial.summary.chips:  # a forced run embedded every chip again
             log.warning(
-                "tile %s: the earlier results stay, as they are valid for %d of its chips, and the run that"
-                " broke finished %d",
+                "tile %s: the earlier results stay, as they are valid for %d of its chips, and the"
+                " interrupted run finished %d",
                 tile,
                 valid,
                 partial.summary.chips,
@@ -199,14 +200,14 @@ def _store_partial(
             return True
         writer.store(work, tile, partial)
     except Exception as error:  # the error that ended the tile matters more
-        log.warning("the finished chips of tile %s could not be kept: %s", tile, error)
+        log.warning("the finished chips of tile %s could not be stored: %s", tile, error)
         return False
     log.info("tile %s: %d finished chips are kept for the next run", tile, partial.summary.chips)
     return True
 
 
 def _valid_chips(work: Store, plan: TilePlan) -> int:
-    """Number of the inventory's chips for which the stored results are valid."""
+    """Count the inventory's chips for which the stored results are valid."""
 
     def read() -> set[tuple[str, str]]:
         results = TileResults.open(work, plan.tile, plan.fingerprint)

@@ -7,6 +7,6 @@ float32, or as bytes with their measured loss. Published files stay as they are.
     quantization.py  float32 ↔ uint8, and the recall that remains
     writer.py        one partition's file
     stac_item.py     the dataset as a STAC Item
-    dataset.py       `export`: all steps in order, and the report beside the data
+    dataset.py       `export`: all steps in order, and the report next to the data
     command.py       `clay export`
 """

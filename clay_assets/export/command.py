@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds `export` to the commands of `clay`."""
+    """Add `export` to the commands of `clay`."""
     parser = commands.add_parser(
         "export",
         help="write one dataset of all tiles, for sharing",
@@ -25,14 +25,14 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace, where: str) -> int:
-    """Exports and prints.
+    """Export the embeddings and print a summary.
 
     Args:
         args: Options of `add_parser`.
         where: Address of the embeddings without `--where`.
 
     Returns:
-        The exit status: 0, or 2 if nothing was written and stderr says why.
+        The exit status: 0, or 2 if nothing was written; the reason is on stderr.
     """
     from clay_assets.export.dataset import export
     from clay_assets.reading import NothingToRead
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, where: str) -> int:
 
 
 def as_text(done: "Exported") -> str:
-    """Rows, files and bytes; for uint8, the recall."""
+    """Return rows, files and bytes as text; for uint8 also the recall."""
     text = f"{done.rows:,} rows in {done.files:,} files, {done.bytes / 1e6:,.1f} MB, at {done.url}"
     if done.recall is None:
         return text

@@ -1,6 +1,6 @@
 """`export`: published files as one dataset, `grid_zone=27W/year=2020/embeddings.parquet`, and its report.
 
-`_report.json` beside the folders holds counts and the recall; `_item.json` is a STAC Item of the dataset.
+`_report.json` next to the folders has counts and the recall; `_item.json` is a STAC Item of the dataset.
 Readers of a folder ignore names that begin with an underscore.
 """
 
@@ -44,7 +44,7 @@ class Exported:
         dtype: Stored type of the vectors.
         first: Earliest acquisition.
         last: Latest acquisition.
-        bbox: Of all rows, degrees in OGC:CRS84.
+        bbox: Bounds of all rows, degrees in OGC:CRS84.
         recall: Loss by quantization; None for float32, or for too few rows.
         provenance: What all files have in common.
     """
@@ -69,9 +69,9 @@ def export(
     version: int | None = None,
     options: S3Options | None = None,
 ) -> Exported:
-    """Writes one dataset of all published files; replaces an earlier one at `target`.
+    """Write one dataset of all published files; replace an earlier one at `target`.
 
-    Files appear one by one: read a dataset that is being replaced only when the export has ended.
+    Files appear one by one: do not read a dataset that is being replaced before the export has ended.
 
     Args:
         where: A folder, a file, or a list of either.
@@ -150,7 +150,7 @@ def _refuse(facts: Sequence[Facts], urls: Sequence[str], target: Store) -> None:
 
 
 def _common(provenances: Sequence[dict[str, str]]) -> dict[str, str]:
-    """Returns what all files say alike, without `inputs`; counts are added up."""
+    """Return the provenance that all files share, without `inputs`; counts are added up."""
     first, *others = provenances
     common = {name: text for name, text in first.items() if all(one.get(name) == text for one in others)}
     common.pop("inputs", None)

@@ -17,14 +17,14 @@ from clay_assets.publishing.schema import CRS
 from clay_assets.reading.embeddings import ALONGSIDE
 from clay_assets.reading.facts import Facts
 from clay_assets.reading.files import SourceFile
-from clay_assets.reading.scan import Block, at_once, blocks, tasks
+from clay_assets.reading.scan import Block, blocks, in_parallel, tasks
 
 ROWS = 10_000
-"""Rows of a row group, about: between half and one and a half times as many. Readers skip by their bounds."""
+"""Approximate rows of a row group: half to one and a half times as many. Readers skip by its bounds."""
 
 WORLD = (-180.0, -90.0, 180.0, 90.0)
 LEVEL = 16
-"""Of the Hilbert curve: cells of 0.0055 degrees of longitude, an eighth of a chip at the equator."""
+"""Level of the Hilbert curve: cells of 0.0055 degrees of longitude, an eighth of a chip at the equator."""
 
 HELD_BYTES = 256 * 2**20
 """Decoded files kept in memory: neighbours on the curve come from the same few tiles."""
@@ -35,7 +35,7 @@ class NoGridZone(ValueError):
 
 
 def place_rows(files: Sequence[SourceFile], facts: Sequence[Facts]) -> pd.DataFrame:
-    """Reads every row's date and outline.
+    """Read every row's date and footprint.
 
     Returns:
         Sorted by its columns: `zone` (such as `27W`), `year`, `curve` (distance along the Hilbert curve),
@@ -49,7 +49,7 @@ def place_rows(files: Sequence[SourceFile], facts: Sequence[Facts]) -> pd.DataFr
     if nameless:
         raise NoGridZone(
             f"got {len(nameless)} files such as {nameless[0]}; expected published names such as"
-            " 27WXN_20200101_20231231_v001.gpq, which say the grid zone"
+            " 27WXN_20200101_20231231_v001.gpq, which contain the grid zone"
         )
 
     zones = [name.tile[:3] for name in names if name is not None]
@@ -60,8 +60,8 @@ def place_rows(files: Sequence[SourceFile], facts: Sequence[Facts]) -> pd.DataFr
         for task in tasks([files[index]], [facts[index]]):
             for block in blocks(task, ["date", "geometry"], vectors=False):
                 years.append(pc.year(block.rows["date"]).to_numpy().astype(np.int16))
-                outlines = geopandas.GeoSeries(shapely.from_wkb(block.rows["geometry"].to_numpy()), crs=CRS)
-                curves.append(outlines.hilbert_distance(WORLD, LEVEL).to_numpy().astype(np.int64))
+                footprints = geopandas.GeoSeries(shapely.from_wkb(block.rows["geometry"].to_numpy()), crs=CRS)
+                curves.append(footprints.hilbert_distance(WORLD, LEVEL).to_numpy().astype(np.int64))
         year = np.concatenate(years)
         return pd.DataFrame(
             {
@@ -73,12 +73,12 @@ def place_rows(files: Sequence[SourceFile], facts: Sequence[Facts]) -> pd.DataFr
             }
         ).astype({"zone": category})
 
-    placed = pd.concat(at_once(read, range(len(files))), ignore_index=True)
+    placed = pd.concat(in_parallel(read, range(len(files))), ignore_index=True)
     return placed.sort_values(["zone", "year", "curve", "file", "row"], ignore_index=True)
 
 
 def row_groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """Cuts a partition into groups of about `ROWS`, equal within one row; a smaller one stays whole."""
+    """Split a partition into groups of about `ROWS`, equal within one row; a smaller one stays whole."""
     cuts = np.array_split(np.arange(len(rows)), max(1, math.floor(len(rows) / ROWS + 0.5)))
     return [rows.iloc[cut[0] : cut[-1] + 1] for cut in cuts]
 
@@ -88,14 +88,14 @@ class Gatherer:
 
     def __init__(self, files: Sequence[SourceFile], facts: Sequence[Facts]) -> None:
         self._files, self._facts = files, facts
-        largest = max(fact.rows * (4 * fact.width + 256) for fact in facts)  # 256: URL, outline, date
+        largest = max(fact.rows * (4 * fact.width + 256) for fact in facts)  # 256: URL, footprint, date
         self._file = functools.lru_cache(max(2, HELD_BYTES // largest))(self._read)
 
     def take(self, rows: pd.DataFrame) -> Block:
-        """Returns rows in the given order.
+        """Return rows in the given order.
 
         Args:
-            rows: Rows of `place_rows`.
+            rows: Some rows of `place_rows`.
         """
         files, places = rows["file"].to_numpy(), rows["row"].to_numpy()
         pieces, vectors = [], []

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clay_assets.reading.facts import Facts, Quantization
 from clay_assets.reading.files import SourceFile
-from clay_assets.reading.scan import Task, at_once, blocks, tasks
+from clay_assets.reading.scan import Task, blocks, in_parallel, tasks
 
 STEPS = 255
 NEIGHBOURS = 10
@@ -46,31 +46,31 @@ class Recall:
 
 
 def calibrate(files: Sequence[SourceFile], facts: Sequence[Facts]) -> Quantization:
-    """Finds each dimension's range over the whole collection, in one pass."""
+    """Find each dimension's range over the whole collection, in one pass."""
 
     def extremes(task: Task) -> tuple[Vectors, Vectors]:
         found = [(block.vectors.min(axis=0), block.vectors.max(axis=0)) for block in blocks(task, [])]
         return np.min([low for low, _ in found], axis=0), np.max([high for _, high in found], axis=0)
 
-    ranges = list(at_once(extremes, [task for task in tasks(files, facts) if task.facts.rows]))
+    ranges = list(in_parallel(extremes, [task for task in tasks(files, facts) if task.facts.rows]))
     low = np.min([low for low, _ in ranges], axis=0)
     span = np.max([high for _, high in ranges], axis=0) - low
     return Quantization(np.where(span > 0, span / np.float32(STEPS), np.float32(1)), low)
 
 
 def quantize(vectors: Vectors, quantization: Quantization) -> NDArray[np.uint8]:
-    """Returns (N, D) float32 as bytes, rounded to the nearest step."""
+    """Return (N, D) float32 as bytes, rounded to the nearest step."""
     steps = np.rint((vectors - quantization.offset) / quantization.scale)
     return np.clip(steps, 0, STEPS).astype(np.uint8)
 
 
 def dequantize(stored: NDArray[np.uint8], quantization: Quantization) -> Vectors:
-    """Returns (N, D) bytes as float32, within half a step of the original."""
+    """Return (N, D) bytes as float32, within half a step of the original."""
     return stored.astype(np.float32) * quantization.scale + quantization.offset
 
 
 def recall(exact: Vectors, copy: Vectors, mean: NDArray[Any]) -> Recall | None:
-    """Compares the nearest neighbours, by cosine, before and after quantization.
+    """Compare the nearest neighbours, by cosine, before and after quantization.
 
     Args:
         exact: (N, D), a sample of the collection in random order.
@@ -92,7 +92,7 @@ def recall(exact: Vectors, copy: Vectors, mean: NDArray[Any]) -> Recall | None:
 
 
 def _nearest(vectors: NDArray[Any], queries: int) -> NDArray[np.int64]:
-    """Returns the rows nearest to each of the first `queries` rows, without these themselves."""
+    """Return the rows nearest to each of the first `queries` rows, without these themselves."""
     units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
     nearest = np.empty((queries, NEIGHBOURS), np.int64)
     for start in range(0, queries, 100):  # 16 MB of cosines at a time

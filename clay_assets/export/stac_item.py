@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 def export_item(done: "Exported", width: int, quantization: Quantization | None, made: datetime) -> Json:
-    """Describes a dataset.
+    """Describe a dataset.
 
     Args:
         done: Result of the export.
         width: Numbers of an embedding.
         quantization: None for float32.
-        made: When it was made.
+        made: Time of the export.
     """
     schema = copy_schema(width, quantized=quantization is not None)
     properties: Json = {

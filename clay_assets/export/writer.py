@@ -34,7 +34,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def copy_schema(width: int, *, quantized: bool) -> pa.Schema:
-    """Returns the columns of a published file, and the outline's bounds."""
+    """Return the columns of a published file, and the column of the footprint's bounds."""
     number = pa.uint8() if quantized else pa.float32()
     return pa.schema(
         [
@@ -54,7 +54,7 @@ def write_partition(
     provenance: Mapping[str, str],
     quantization: Quantization | None,
 ) -> tuple[Bounds, date, date]:
-    """Writes a partition, a row group for each block.
+    """Write a partition, one row group for each block.
 
     Args:
         path: A local file.
@@ -70,17 +70,17 @@ def write_partition(
     options = dict(OPTIONS)
     if quantization is None:  # groups the exponents of float32; bytes are one stream already
         options["column_encoding"] = {"embeddings.list.element": "BYTE_STREAM_SPLIT"}
-    outline, days, total, rows = Extent(), set[date](), np.zeros(width), 0
+    extent, days, total, rows = Extent(), set[date](), np.zeros(width), 0
     with pq.ParquetWriter(path, schema, **options) as writer:
         for block in groups:
             writer.write_table(_table(block, schema, quantization), row_group_size=len(block.rows))
             for chunk in block.rows["geometry"].chunks:
-                outline.add(chunk)
+                extent.add(chunk)
             days.update(pc.unique(block.rows["date"]).to_pylist())
             total += block.vectors.sum(axis=0, dtype=np.float64)
             rows += len(block.rows)
-        bounds = outline.bounds or (0, 0, 0, 0)
-        stated = {"geo": covered_geo(bounds, outline.types, counterclockwise=True)}
+        bounds = extent.bounds or (0, 0, 0, 0)
+        stated = {"geo": covered_geo(bounds, extent.types, counterclockwise=True)}
         stated |= {PREFIX + name: value for name, value in provenance.items()}
         footer = stated | arrow_schema_metadata(schema, stated) | mean_metadata(total / rows)
         if quantization is not None:
@@ -90,7 +90,7 @@ def write_partition(
 
 
 def as_lists(quantization: Quantization) -> dict[str, list[float]]:
-    """Returns scale and offset as the shortest decimals that restore their float32."""
+    """Return scale and offset as the shortest decimals that restore their float32."""
     pairs = (("scale", quantization.scale), ("offset", quantization.offset))
     return {name: [float(str(value)) for value in values] for name, values in pairs}
 
@@ -98,15 +98,15 @@ def as_lists(quantization: Quantization) -> dict[str, list[float]]:
 def _table(block: Block, schema: pa.Schema, quantization: Quantization | None) -> pa.Table:
     stored = block.vectors if quantization is None else quantize(block.vectors, quantization)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(stored.reshape(-1)), stored.shape[1])
-    outlines = shapely.from_wkb(block.rows["geometry"].to_numpy())
+    footprints = shapely.from_wkb(block.rows["geometry"].to_numpy())
     columns = [
         block.rows["source_url"].cast(pa.string()),
         block.rows["date"].cast(pa.date32()),
         pa.ExtensionArray.from_storage(schema.field("embeddings").type, lists),
         # Exterior rings counterclockwise, as the metadata states.
-        pa.array(shapely.to_wkb(shapely.orient_polygons(outlines)), pa.binary()),
+        pa.array(shapely.to_wkb(shapely.orient_polygons(footprints)), pa.binary()),
         pa.StructArray.from_arrays(
-            [pa.array(edge) for edge in shapely.bounds(outlines).T], fields=list(BBOX)
+            [pa.array(edge) for edge in shapely.bounds(footprints).T], fields=list(BBOX)
         ),
     ]
     return pa.table(columns, schema=schema)

@@ -2,12 +2,12 @@
 
 names.py       file names
 schema.py      columns and metadata
-rows.py        what a row must be
+rows.py        requirements on a row
 writer.py      writing a file
-footer.py      reading a footer: provenance, and what is wrong with what it declares
+footer.py      reading a footer: provenance and faults
 validation.py  everything that is wrong with a file
-versions.py    the files of a version, and what they were made from
-publish.py     a tile's results become its published file
+versions.py    the files of a version, and their inputs
+publish.py     publishes a tile's results
 """
 
 from clay_assets.publishing.footer import read_provenance

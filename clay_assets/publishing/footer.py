@@ -1,4 +1,4 @@
-"""Reads a published file's footer: its provenance, and what is wrong with what it declares."""
+"""Reads a published file's footer: its provenance, and the faults of what it declares."""
 
 import functools
 import json
@@ -25,11 +25,11 @@ PublishedFile = str | Path | BinaryIO
 
 
 def read_provenance(file: PublishedFile) -> dict[str, str]:
-    """Return a file's provenance by names without `clay:`; empty where it has none. The mean is left out.
+    """Return a file's provenance by names without `clay:`; empty if it has none. The mean is left out.
 
     Raises:
-        DamagedFileError: the file is no Parquet file.
-        OSError: the file can't be opened or its bytes can't be fetched.
+        DamagedFileError: The file is not a Parquet file.
+        OSError: The file can't be opened or its bytes can't be fetched.
     """
     try:
         pairs = pq.read_metadata(file).metadata or {}
@@ -42,7 +42,7 @@ def read_provenance(file: PublishedFile) -> dict[str, str]:
 
 
 def column_faults(schema: pa.Schema, shape: tuple[int, ...] | None) -> list[str]:
-    """Return how a file's columns differ from the published ones; any embedding shape passes where None."""
+    """Return how a file's columns differ from the published ones; any embedding shape passes if None."""
     if tuple(schema.names) != COLUMNS:
         return [f"The columns are {', '.join(schema.names)}; expected {', '.join(COLUMNS)}."]
     tensor = schema.field("embeddings").type
@@ -59,18 +59,18 @@ def column_faults(schema: pa.Schema, shape: tuple[int, ...] | None) -> list[str]
 
 
 def storage_faults(metadata: pq.FileMetaData) -> list[str]:
-    """Return what is wrong with the number of rows and the provenance."""
+    """Return the faults of the number of rows and the provenance."""
     pairs = metadata.metadata or {}
     missing = [PREFIX + name for name in PROVENANCE if not pairs.get((PREFIX + name).encode())]
     faults = [] if metadata.num_rows else ["The file has no rows."]
-    return faults + ([f"The footer does not say {', '.join(missing)}."] if missing else [])
+    return faults + ([f"The footer lacks {', '.join(missing)}."] if missing else [])
 
 
 def compression_faults(metadata: pq.FileMetaData) -> list[str]:
-    """Return what is wrong with the compression of a file whose every column was read before.
+    """Return the faults of the compression of a file whose columns have all been read.
 
-    PyArrow (26) ends the process when asked for a column's entry that contradicts itself, as a flipped bit
-    can leave it. Reading meets the same entry and raises.
+    PyArrow (26) crashes the process on access to a column's entry that is inconsistent, e.g. after a flipped
+    bit. Reading the column first raises an exception instead.
     """
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     codecs = {group.column(index).compression for group in groups for index in range(group.num_columns)}
@@ -82,9 +82,9 @@ def compression_faults(metadata: pq.FileMetaData) -> list[str]:
 
 
 def geometry_entry(pairs: dict[bytes, bytes]) -> tuple[dict[str, Any], list[str]]:
-    """Return the `geo` metadata's entry for column geometry (empty where there is none) and what is wrong."""
+    """Return the `geo` metadata's entry for column geometry (empty if there is none) and its faults."""
     if b"geo" not in pairs:
-        return {}, ["The file has no geo metadata: it is no GeoParquet file."]
+        return {}, ["The file has no geo metadata: it is not a GeoParquet file."]
     try:
         geo = json.loads(pairs[b"geo"])
         (column, entry), *others = geo["columns"].items()
@@ -99,15 +99,15 @@ def geometry_entry(pairs: dict[bytes, bytes]) -> tuple[dict[str, Any], list[str]
         ("edges", entry.get("edges", "planar"), "planar"),
     ]
     faults = [f"geo: {key} is {got!r}; expected {right!r}." for key, got, right in expected if got != right]
-    if "crs" in entry and not _is_crs84(json.dumps(entry["crs"])):  # left out, it means OGC:CRS84
+    if "crs" in entry and not _is_crs84(json.dumps(entry["crs"])):  # a missing crs means OGC:CRS84
         faults.append(f"geo: crs is not {CRS}.")
     return entry, faults
 
 
 @functools.lru_cache(maxsize=4)
 def _is_crs84(projjson: str) -> bool:
-    """Whether a CRS as JSON is OGC:CRS84; cached, as PROJ takes longer than reading a footer."""
+    """Return whether a CRS as JSON is OGC:CRS84; cached, because PROJ takes longer than reading a footer."""
     try:
         return bool(pyproj.CRS.from_user_input(json.loads(projjson)) == pyproj.CRS.from_user_input(CRS))
-    except pyproj.exceptions.CRSError:  # null, or JSON that is no CRS
+    except pyproj.exceptions.CRSError:  # null, or JSON that is not a CRS
         return False

@@ -13,7 +13,7 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class PublishedName:
-    """A published file's name taken apart; `str()` gives the name back."""
+    """A published file's name, parsed; `str()` returns the name."""
 
     tile: str  # MGRS, e.g. 27WXN
     first: date  # earliest acquisition among the rows
@@ -28,7 +28,7 @@ def published_name(tile: str, first: date, last: date, version: int) -> str:
     """Return the file name of a tile's embeddings.
 
     Raises:
-        ValueError: `parse_published_name` would not recognise the name.
+        ValueError: `parse_published_name` could not parse the name.
     """
     parts = PublishedName(tile, first, last, version)
     name = str(parts)
@@ -41,12 +41,12 @@ def published_name(tile: str, first: date, last: date, version: int) -> str:
 
 
 def parse_published_name(name: str) -> PublishedName | None:
-    """Take a file name (no folder) apart; None where it is not a published file's name."""
+    """Parse a file name (without folders); return None if it is not a published file's name."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
     try:
         first, last = (date.fromisoformat(match[part]) for part in ("first", "last"))
-    except ValueError:  # eight digits that are no date, such as 20200230
+    except ValueError:  # eight digits that are not a date, such as 20200230
         return None
     return PublishedName(match["tile"], first, last, int(match["version"])) if first <= last else None

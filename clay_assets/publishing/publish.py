@@ -1,4 +1,4 @@
-"""Publishes a tile: its finished chips become the one GeoParquet file that people read."""
+"""Publishes a tile: writes its embedded chips as one GeoParquet file."""
 
 import tempfile
 from collections import Counter
@@ -27,7 +27,7 @@ from clay_assets.tiles.inventory import read_inventory
 
 
 class ResultsMissing(LookupError):
-    """A tile has no results to publish, unfinished ones, or those of other chips than its inventory's."""
+    """A tile's results are missing, unfinished, or of other chips than its inventory's."""
 
     concerns_one_tile = True
 
@@ -37,17 +37,17 @@ class Published:
     """A published file.
 
     Attributes:
-        url: Where it is.
+        url: Its address.
         rows: Embeddings in it: one for each window of each embedded chip.
         bytes: Its size.
         first: Earliest acquisition.
         last: Latest acquisition.
-        written: False where it existed already, made from the same inputs.
-        schema: Of its columns.
+        written: False if it already existed, made from the same inputs.
+        schema: Schema of its columns.
         head: Its first rows, without the vectors, for a preview.
-        inputs: `inputs_of` the results.
-        picture: Of the tile, as `results.picture` drew it.
-        energy: `emb:energy` of the run that embedded it; None where it was not measured.
+        inputs: Result of `inputs_of`.
+        picture: Picture of the tile, as `results.picture` drew it.
+        energy: `emb:energy` of the run that embedded it; None if it was not measured.
     """
 
     url: str
@@ -64,23 +64,23 @@ class Published:
 
 
 def publish_tile(work: Store, output: Store, tile: str, *, version: int, target: Target) -> Published:
-    """Write the published file of a tile, unless it exists and is current; returns the file as it is now.
+    """Write the published file of a tile unless it exists and is current; return its description.
 
     The new file is stored before an earlier one of the same tile and version (which may have other dates, so
-    another name) is removed: a reader always finds a whole file. A file that lacks chips would look like any
-    other to its readers, so none is written unless each chip of the inventory has its result.
+    another name) is removed: a reader always finds a whole file. Readers could not recognise a file that
+    lacks chips, so no file is written unless each chip of the inventory has a result.
 
     Args:
         work: Store of results.
         output: Store of published files.
         tile: MGRS code.
-        version: Of the published data, for the file's name.
+        version: Version of the published data, for the file's name.
         target: Which results are published: never those of another checkpoint or level.
 
     Raises:
         InventoryMissing: If the tile has no inventory.
         ResultsMissing: If the tile's chips have not been embedded, or not exactly those of its inventory.
-        NoUsableChips: If none of them could be.
+        NoUsableChips: If no chip could be embedded.
         StorageError: If a store refuses.
     """
     earlier = published_files(output, version, tile).get(tile, [])
@@ -111,7 +111,7 @@ def publish_tile(work: Store, output: Store, tile: str, *, version: int, target:
         inputs = inputs_of(header.provenance.fingerprint, header.digest, inventory)
         existing = next((file for file in earlier if PurePosixPath(file.url).name == name), None)
         if existing is not None and made_from(output, existing) != inputs:
-            existing = None  # whatever has this name is written over
+            existing = None  # a file of this name is overwritten
         if existing is None:
             urls = rows["source_url"].take(order)
             size = _write(results, order, urls, output, name, _provenance(header, inputs))
@@ -144,24 +144,24 @@ def _with_present_urls(rows: pa.Table, inventory: Sequence[StoredObject], tile: 
 
 
 def _account_for(inventory: Sequence[StoredObject], rows: pa.Table, header: ResultsHeader, tile: str) -> None:
-    """Refuse results other than one for each chip of the inventory in its present state."""
+    """Refuse results unless there is one for each chip of the inventory in its present state."""
     expected = Counter((chip.url, chip.etag) for chip in inventory)
     chips = rows.filter(pc.equal(rows["window"], 0))
     got = Counter(zip(chips["source_url"].to_pylist(), chips["etag"].to_pylist(), strict=True))
     faults = {
         "chips of its inventory without a result": expected - got,
-        "results of no chip there or of another state": got - expected,
+        "results of missing or changed chips": got - expected,
     }
     if not any(faults.values()):
         return
     words = "; ".join(f"{odd.total()} {what}, such as {min(odd)[0]}" for what, odd in faults.items() if odd)
-    # A header with the digest of these chips would be taken for current, and nothing embedded again.
+    # A header with the digest of these chips would count as current, and nothing would be embedded.
     how = "with the config `force: true`" if header.digest == chips_digest(tile, inventory) else "again"
     raise ResultsMissing(f"tile {tile} has {words}: materialize chip_embeddings {how}, then publish")
 
 
 def _published_order(rows: pa.Table) -> list[int]:
-    """Rows of embedded chips in the order of date, chip number, window."""
+    """Return the rows of embedded chips, ordered by date, chip number and window."""
     keys = {
         index: (
             row["date"],
@@ -202,7 +202,7 @@ def _write(
     name: str,
     provenance: dict[str, str],
 ) -> int:
-    """Write the rows in this order, under these URLs, and store the file; returns its size in bytes."""
+    """Write the rows in this order, under these URLs, and store the file; return its size in bytes."""
 
     def tables() -> Iterator[pa.Table]:
         done = 0

@@ -1,6 +1,6 @@
-"""What a row of the published file must be, and the running union of the rows' footprints.
+"""Requirements on a row of the published file, and the running union of the rows' footprints.
 
-The writer refuses the faults found here, the validation reports them.
+The writer refuses rows with these faults; the validation reports them.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ DEGREE_TOLERANCE = 1e-9
 
 
 class RowsRefusedError(ValueError):
-    """Rows that must not be published; the message names the first of each kind by its `source_url`."""
+    """Rows must not be published; the message names the first of each kind by its `source_url`."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Extent:
 
 
 def row_faults(batch: pa.RecordBatch) -> Iterator[Fault]:
-    """Yield what is wrong with the values of a batch that has the four columns.
+    """Yield the faults of the values of a batch with the four columns.
 
     Args:
         batch: `embeddings` as a fixed-size list or as a tensor of float32, the other three columns with their
@@ -83,7 +83,7 @@ def row_faults(batch: pa.RecordBatch) -> Iterator[Fault]:
 
 
 def cut_footprints(wkb: pa.Array) -> pa.Array:
-    """Cut the faultless footprints that cross the antimeridian; all others keep their bytes."""
+    """Cut the valid footprints that cross the antimeridian; all others keep their bytes."""
     whole = shapely.from_wkb(wkb.to_numpy(zero_copy_only=False))
     cut = cut_at_antimeridian(whole)
     if all(before is after for before, after in zip(whole, cut, strict=True)):
@@ -98,7 +98,7 @@ def cut_footprints(wkb: pa.Array) -> pa.Array:
 
 
 def _are_footprints(wkb: pa.Array) -> np.ndarray:
-    """Tell which are polygons, or multipolygons that the antimeridian cuts."""
+    """Return which are polygons, or multipolygons that the antimeridian cuts."""
     geometries = parsed(wkb)
     # `bounds` ignores NaN: a polygon with one such corner would pass.
     corners, of = shapely.get_coordinates(geometries, return_index=True)
@@ -120,7 +120,7 @@ def _are_footprints(wkb: pa.Array) -> np.ndarray:
 
 
 def parsed(wkb: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Return shapely geometries of a column of WKB, None where the bytes are no geometry."""
+    """Return shapely geometries of a column of WKB, None if the bytes are not a geometry."""
     values = wkb.to_numpy(zero_copy_only=False)
     with np.errstate(invalid="ignore"):  # GEOS compares NaN; the caller judges the result
         try:

@@ -1,4 +1,4 @@
-"""Columns and metadata of a published file, as the writer and the validation need them.
+"""Columns and metadata of a published file, for the writer and the validation.
 
 The format: https://geoparquet.org/releases/v1.0.0/
 """
@@ -18,14 +18,14 @@ GEOPARQUET_VERSION = "1.0.0"
 CRS = "OGC:CRS84"  # WGS 84, longitude first, degrees
 
 PREFIX = "clay:"
-"""Begins every provenance key in the Parquet key-value metadata, beside `geo`."""
+"""Prefix of the provenance keys in the Parquet key-value metadata, which also has `geo`."""
 
 PROVENANCE = ("model", "checkpoint_sha256", "level", "precision", "software")
-"""Provenance that every published file has; writers may add further names."""
+"""Provenance names that every published file has; writers may add others."""
 
 MEAN = "mean"
-"""Provenance name of the file's mean vector, (D,) numbers as a JSON list: the mean of a collection then takes
-its footers alone."""
+"""Provenance name of the file's mean vector, (D,) numbers as a JSON list: the mean of a collection then needs
+only its footers."""
 
 Bounds = tuple[float, float, float, float]
 """(xmin, ymin, xmax, ymax) in degrees of OGC:CRS84; xmin > xmax across the antimeridian."""
@@ -37,10 +37,11 @@ def published_schema(shape: tuple[int, ...]) -> pa.Schema:
     Fields are nullable, as in the files that the Clay team published; the writer refuses nulls.
 
     Args:
-        shape: of one row's embedding: (768,) for level mean, (16, 16, 768) patch, (6, 16, 16, 768) group.
+        shape: Shape of one row's embedding: (768,) for level mean, (16, 16, 768) patch, (6, 16, 16, 768)
+            group.
 
     Raises:
-        ValueError: the shape is empty or has a dimension below 1.
+        ValueError: The shape is empty or has a dimension below 1.
     """
     if not shape or min(shape) < 1:
         raise ValueError(f"got embedding shape {shape}; expected at least one dimension, each 1 or more")
@@ -52,17 +53,17 @@ def geo_metadata(bounds: Bounds, types: Collection[str], counterclockwise: bool)
     """Return the JSON text of the `geo` key for footprints in OGC:CRS84.
 
     Args:
-        bounds: union of all rows' bounds.
-        types: of the footprints: Polygon, and MultiPolygon for those that the antimeridian cuts, as RFC 7946
-            (3.1.9) asks.
-        counterclockwise: whether every polygon's exterior ring runs that way, the only direction that
-            GeoParquet lets a file claim.
+        bounds: Union of all rows' bounds.
+        types: Types of the footprints: Polygon, and MultiPolygon for those that the antimeridian cuts
+            (RFC 7946, 3.1.9).
+        counterclockwise: Whether every polygon's exterior ring is counterclockwise, the only direction that
+            GeoParquet lets a file declare.
     """
     geometry: dict[str, Any] = {
         "encoding": "WKB",
         "geometry_types": sorted(types),
-        # A missing `crs` means OGC:CRS84 too, a null "unknown"; spelled out, no reader has to tell them
-        # apart.
+        # A missing `crs` also means OGC:CRS84, but null means unknown; written out, readers cannot confuse
+        # them.
         "crs": pyproj.CRS.from_user_input(CRS).to_json_dict(),
         "edges": "planar",
         "bbox": list(bounds),

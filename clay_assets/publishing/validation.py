@@ -1,4 +1,4 @@
-"""Finds everything that is wrong with a published file: its rows against its footer and its name."""
+"""Finds all faults of a published file: compares its rows with its footer and its name."""
 
 import math
 import re
@@ -23,7 +23,7 @@ from clay_assets.publishing.names import parse_published_name
 from clay_assets.publishing.rows import DEGREE_TOLERANCE, Extent, Fault, row_faults
 
 BATCH_BYTES = 32 * 2**20
-"""Of vectors, decoded, that are held at a time."""
+"""Maximum bytes of decoded vectors in memory."""
 
 CHIP_NUMBER = re.compile(r"_([0-9]+)\.tiff?$")
 """Ends a chip's URL: claytile_27WXN_20200615_v02_0001.tif."""
@@ -32,18 +32,19 @@ CHIP_NUMBER = re.compile(r"_([0-9]+)\.tiff?$")
 def validate(
     file: PublishedFile, *, shape: tuple[int, ...] | None = None, name: str | None = None
 ) -> list[str]:
-    """Return everything that is wrong with a published file, a sentence each.
+    """Return all faults of a published file, one sentence each.
 
-    Reads every row, but holds only `BATCH_BYTES` of vectors. Rows are judged only where the columns are the
+    Reads every row, but holds only `BATCH_BYTES` of vectors. Rows are checked only if the columns are the
     published ones.
 
     Args:
-        file: a local path, or a binary file open for reading that can seek.
-        shape: of each embedding; any where None.
-        name: the file's name, whose dates must be those of the rows; ignored where None.
+        file: A local path, or a seekable binary file open for reading.
+        shape: Shape of each embedding; None: any.
+        name: The file's name, whose dates must be those of the rows; None: not checked.
 
     Raises:
-        OSError: the file can't be opened or its bytes can't be fetched. A damaged file is a sentence instead.
+        OSError: The file can't be opened or its bytes can't be fetched. A damaged file is reported as a
+            fault.
     """
     try:
         # Pre-buffering keeps every row group's compressed pages until the end: 2.2 GB resident for a tile at
@@ -62,17 +63,17 @@ def validate(
 
 @dataclass
 class _Seen:
-    """What the rows so far have shown."""
+    """State accumulated over the rows so far."""
 
-    faults: dict[str, Fault] = field(default_factory=dict)  # by what is wrong
+    faults: dict[str, Fault] = field(default_factory=dict)  # by kind
     bad_rows: bool = False  # some rows are invalid by themselves
-    urls: set[tuple[str, bytes]] = field(default_factory=set)  # with the footprint: a chip has windows
+    urls: set[tuple[str, bytes]] = field(default_factory=set)  # URL and footprint of each row
     dates: set[date] = field(default_factory=set)
     last: tuple[date, int] = (date.min, -1)  # date and chip number of the row before
     extent: Extent = field(default_factory=Extent)
 
     def add(self, fault: Fault) -> None:
-        """Count a fault's rows to those of its kind."""
+        """Add a fault's rows to those of its kind."""
         before = self.faults.get(fault.what, Fault(fault.what, 0, fault.first))
         self.faults[fault.what] = replace(before, rows=before.rows + fault.rows)
 
@@ -88,7 +89,7 @@ def _walk(parquet: pq.ParquetFile, entry: dict[str, Any], name: str | None) -> I
         if not bad:
             seen.extent.add(batch["geometry"])
     yield from (f"The file has {fault}." for fault in seen.faults.values())
-    # Without the bad rows, footer and name can't be compared with what the file holds.
+    # With bad rows left out, the rest can't be compared with footer and name.
     if seen.urls and not seen.bad_rows:
         yield from _extent_faults(seen.extent, entry)
         if name is not None:
@@ -96,7 +97,7 @@ def _walk(parquet: pq.ParquetFile, entry: dict[str, Any], name: str | None) -> I
 
 
 def _misplaced(batch: pa.RecordBatch, seen: _Seen) -> Iterator[Fault]:
-    """Yield rows in the wrong order and rows that are there twice."""
+    """Yield rows in the wrong order and duplicate rows."""
     columns = (batch[name].to_pylist() for name in ("source_url", "date", "geometry"))
     for url, day, footprint in zip(*columns, strict=True):
         number = CHIP_NUMBER.search(url)
@@ -124,7 +125,7 @@ def _extent_faults(extent: Extent, entry: dict[str, Any]) -> Iterator[str]:
     if types != sorted(extent.types):
         yield f"geo: geometry_types is {types}; expected {sorted(extent.types)}."
     if orientation is not None and not (orientation == "counterclockwise" and extent.counterclockwise):
-        yield f"geo: orientation is {orientation!r}; that does not hold for every polygon."
+        yield f"geo: orientation is {orientation!r}; that is not true of every polygon."
 
 
 def _name_faults(name: str, first: date, last: date) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""The files of a published version: finding them, what each was made from, and keeping them to one model.
+"""The files of a published version: finds them, reads their inputs, and keeps them to one model.
 
-A file's name carries the version alone, and readers of a folder take all of it: a version that mixed models
-would compare vectors of different networks.
+A file's name has only the version, and readers of a folder read all files: a version of mixed models would
+compare vectors of different networks.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from clay_assets.results.fingerprint import Fingerprint
 from clay_assets.storage import FolderMissing, Store, StoredObject
 
 FORMAT_VERSION = 2
-"""Raised when the writer is corrected: files of an earlier format are then written anew."""
+"""Increased when the writer is corrected: files of an earlier format are then rewritten."""
 
 
 class VersionMixed(ValueError):
@@ -26,14 +26,14 @@ class VersionMixed(ValueError):
 
 
 def published_files(output: Store, version: int, tile: str = "") -> dict[str, list[StoredObject]]:
-    """List the published files of a version, whatever their dates, by tile; of one tile if named.
+    """List the published files of a version, whatever their dates, by tile; only of `tile` if it is given.
 
     Raises:
         StorageError: If the store cannot be listed.
     """
     try:
         found = output.list(f"{tile}_" if tile else "")
-    except FolderMissing:  # nothing was published yet
+    except FolderMissing:  # nothing has been published yet
         return {}
     files: dict[str, list[StoredObject]] = {}
     for file in found:
@@ -50,12 +50,12 @@ def published_files(output: Store, version: int, tile: str = "") -> dict[str, li
 
 
 def inputs_of(fingerprint: Fingerprint, digest: str, inventory: Sequence[StoredObject]) -> str:
-    """Hash all that a published file's content depends on; the file carries it as `inputs`.
+    """Hash everything that a published file's content depends on; the file stores it as `inputs`.
 
     Args:
-        fingerprint: Of the tile's results.
+        fingerprint: Fingerprint of the tile's results.
         digest: `chips_digest` of the chips that they account for.
-        inventory: Of the tile: the file names its chips by their present URLs.
+        inventory: The tile's inventory: the file has the present URLs of its chips.
     """
     folder = inventory[0].url.rpartition("/")[0] if inventory else ""
     facts = (fingerprint.folder, digest, folder, str(FORMAT_VERSION))
@@ -63,7 +63,7 @@ def inputs_of(fingerprint: Fingerprint, digest: str, inventory: Sequence[StoredO
 
 
 def made_from(output: Store, file: StoredObject) -> str | None:
-    """Read the `inputs` that a published file carries; None where it is no published file of ours.
+    """Read the `inputs` of a published file; return None if this package did not write the file.
 
     Raises:
         StorageError: If the file cannot be read, or was replaced since it was listed.
@@ -76,13 +76,13 @@ def made_from(output: Store, file: StoredObject) -> str | None:
 
 
 def require_one_model(output: Store, version: int, made: Fingerprint, replaced: Collection[str]) -> None:
-    """Refuse to publish beside files of another checkpoint or level.
+    """Refuse to publish into a version with files of another checkpoint or level.
 
     Reads the footer of one file, of a tile that the run does not replace.
 
     Args:
         output: Store of published files.
-        version: Of the published data.
+        version: Version of the published data.
         made: Fingerprint of the vectors to publish.
         replaced: Tiles that the run publishes.
 
@@ -103,7 +103,7 @@ def require_one_model(output: Store, version: int, made: Fingerprint, replaced: 
             words = "{} {} of checkpoint {:.12}".format
             raise VersionMixed(
                 f"version {version} in {output.uri} holds {words(*got)} ({PurePosixPath(file.url).name}),"
-                f" this run makes {words(*expected)}: publish under another CLAY_VERSION, or remove the old"
-                " files"
+                f" this run produces {words(*expected)}: publish under another CLAY_VERSION, or remove the"
+                " old files"
             )
         return

@@ -24,12 +24,12 @@ from clay_assets.publishing.schema import (
 )
 
 ROW_GROUP_BYTES = 32 * 2**20
-"""Of vectors, uncompressed, per row group: 10,922 rows at level mean, 42 at patch, 7 at group. The writer
-holds two such groups at most, the one just written and the next; a tile at level mean is one group."""
+"""Bytes of uncompressed vectors per row group: 10,922 rows at level mean, 42 at patch, 7 at group. The writer
+holds at most two such groups, the one just written and the next; a tile at level mean is one group."""
 
-# Mantissas look random, so a dictionary of floats only costs: splitting each float's four bytes into four
-# streams gathers signs and exponents, the part that does compress. Size against the raw float32, write speed,
-# read speed in MB/s of raw floats, one thread of an AMD EPYC, ZSTD level 1, pyarrow 26:
+# Mantissas look random, so a dictionary of floats only adds cost; splitting each float's four bytes into four
+# streams groups signs and exponents, which do compress. Size against the raw float32, write speed, read speed
+# in MB/s of raw floats, one thread of an AMD EPYC, ZSTD level 1, pyarrow 26:
 #
 #                                            dictionary (default)   plain            byte stream split
 #   417 vectors that Clay published          141 %,  70, 319        93 %, 302, 407   83 %, 314, 552
@@ -37,10 +37,10 @@ holds two such groups at most, the one just written and the next; a tile at leve
 #   the same, cut to bf16's mantissa          39 %, 262, 550        47 %, 128, 197   30 %, 479, 681
 #
 # Level 3 gains nothing; level 9 gains at most 0.8 % of the raw size and writes 1.7 to 3 times slower.
-# DuckDB 1.0 and 2.0, geopandas 1.0 and 1.2, pyarrow 17 and 26 read it back. GDAL and QGIS were not tried;
-# they read Parquet through the same Arrow C++ as pyarrow.
+# DuckDB 1.0 and 2.0, geopandas 1.0 and 1.2, pyarrow 17 and 26 read it back. GDAL and QGIS were not tested;
+# they read Parquet with the same Arrow C++ as pyarrow.
 #
-# URLs and dates repeat, so these have dictionaries. Statistics of vectors or of WKB tell no reader what to
+# URLs and dates repeat, so these have dictionaries. Statistics of vectors or of WKB do not help readers to
 # skip.
 PARQUET_OPTIONS: dict[str, Any] = {
     "compression": "zstd",
@@ -71,17 +71,18 @@ def write_geoparquet(
     """Write rows to a GeoParquet 1.0.0 file at `path`, replacing an earlier one once complete.
 
     Args:
-        path: a local file in an existing folder; while writing, `{path}.part` is beside it.
-        batches: rows in the order of date, then chip number, in batches of any length. Columns `source_url`
+        path: A local file in an existing folder; `{path}.part` exists while writing.
+        batches: Rows in the order of date, then chip number, in batches of any length. Columns `source_url`
             string, `date` date32, `embeddings` fixed-size list of float32, `geometry` binary: a polygon's WKB
-            in OGC:CRS84, which is cut where it crosses the antimeridian.
-        shape: of one embedding; its product is the fixed-size list's width.
-        provenance: what the file was made from, by names without `clay:` (`PROVENANCE` and any others).
+            in OGC:CRS84, which is cut if it crosses the antimeridian.
+        shape: Shape of one embedding; its product is the fixed-size list's width.
+        provenance: The file's provenance, by names without `clay:` (`PROVENANCE` and any others).
 
     Raises:
-        RowsRefusedError: no rows; wrong columns, types or width; a null, a vector that is not finite, a
-            geometry that is no polygon. Nothing is left behind, and an earlier file at `path` stays.
-        ValueError: a provenance name begins with `clay:`.
+        RowsRefusedError: There are no rows; wrong columns, types or width; a null, a vector that is not
+            finite, a geometry that is not a polygon. No partial file remains, and an earlier file at `path`
+            stays.
+        ValueError: A provenance name begins with `clay:`.
     """
     if prefixed := [name for name in provenance if name.startswith(PREFIX)]:
         raise ValueError(f"got provenance names {prefixed}; expected them without {PREFIX!r}")
@@ -89,7 +90,7 @@ def write_geoparquet(
     totals = _Totals(np.zeros(shape[-1]))
     part = path.with_name(f"{path.name}.part")
     try:
-        # A file of our own: pyarrow leaves the one that it opens open where closing the writer fails.
+        # We open the file: pyarrow leaves a file that it opened open if closing the writer fails.
         with pa.OSFile(str(part), "wb") as sink, pq.ParquetWriter(sink, schema, **PARQUET_OPTIONS) as writer:
             for group in _row_groups(_accepted(batches, schema, width, totals), width):
                 writer.write_table(group)
@@ -103,7 +104,7 @@ def write_geoparquet(
             writer.add_key_value_metadata(metadata | arrow_schema_metadata(schema, metadata) | mean)
         part.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)  # closed on the way out, it has a footer and would pass for a whole file
+        part.unlink(missing_ok=True)  # closing it has written a footer, so it would look complete
         raise
 
 
@@ -122,7 +123,7 @@ def _accepted(
             places = flat.reshape(-1, len(totals.vectors))
             totals.vectors += places.sum(axis=0, dtype=np.float64)
             totals.places += len(places)
-            # Rebuilt from the values (no copy): the tensor's storage insists on its own name for the list's
+            # Rebuilt from the values (no copy): the tensor's storage requires its own name for the list's
             # child.
             lists = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
             tensors = pa.ExtensionArray.from_storage(schema.field("embeddings").type, lists)

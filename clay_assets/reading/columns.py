@@ -1,6 +1,7 @@
 """Converts a column of embeddings of any Arrow type to a NumPy array.
 
-Published files have tensors, files written through pandas lists, compact copies bytes with an affine map.
+Published files have tensors, files written through pandas have lists, compact copies have bytes with an
+affine map.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ def embedding_array(column: pa.ChunkedArray | pa.Array, facts: Facts) -> NDArray
 
     Args:
         column: Tensors, fixed-size lists or lists of one length, of any numeric type.
-        facts: Of the column's file.
+        facts: Facts of the column's file.
 
     Raises:
         ValueError: A row is null, or two rows differ in length.

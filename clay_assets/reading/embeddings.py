@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from clay_assets.publishing.schema import COLUMNS, CRS, Bounds
 from clay_assets.reading.facts import Facts, refuse_mixtures
 from clay_assets.reading.files import SourceFile, Where, find_files
-from clay_assets.reading.scan import Block, Task, at_once, blocks, footers, tasks
+from clay_assets.reading.scan import Block, Task, blocks, footers, in_parallel, tasks
 from clay_assets.reading.selection import Selection
 from clay_assets.storage import S3Options
 
 ALONGSIDE = tuple(name for name in COLUMNS if name != "embeddings")
-"""The columns beside the vectors."""
+"""The columns other than the vectors."""
 
 
 def read_embeddings(
@@ -34,14 +34,14 @@ def read_embeddings(
 
     Args:
         where: A folder, a file, or a list of either; local paths or `s3://bucket/prefix`.
-        tiles: MGRS codes to read; all where None.
-        bbox: West, south, east, north in degrees, west above east across the antimeridian. Rows whose outline
-            touches it are read.
+        tiles: MGRS codes to read; None: all.
+        bbox: West, south, east, north in degrees, west above east across the antimeridian. Rows whose
+            footprint touches it are read.
         dates: First and last date of acquisition.
-        columns: Some of `source_url`, `date`, `embeddings`, `geometry`; all where None. Geometry is always
+        columns: Some of `source_url`, `date`, `embeddings`, `geometry`; None: all. Geometry is always
             included. Without `embeddings`, no vectors are read.
-        version: Of the published files, where a folder has several.
-        options: How to reach S3; the AWS SDK's own variables and files where None.
+        version: Version of the published files, if a folder has several.
+        options: How to reach S3; None: the AWS SDK's own variables and files.
 
     Returns:
         One row per embedding, in the files' order, in OGC:CRS84. `embeddings` are float32 arrays of the
@@ -100,7 +100,7 @@ def chosen_files(
     facts = footers(files)
     refuse_mixtures(files, facts)
     near = [pair for pair in zip(files, facts, strict=True) if selection.may_be_in(pair[1])]
-    # Facts also without a match: the empty frame still has the files' provenance.
+    # Facts are returned even without a match: an empty frame also has the files' provenance.
     return [file for file, _ in near], [fact for _, fact in near] or facts[:0]
 
 
@@ -108,14 +108,14 @@ def _read(
     where: Where, selection: Selection, names: Sequence[str], options: S3Options | None, *, vectors: bool
 ) -> tuple[pa.Table, NDArray[np.float32], Facts | None]:
     files, facts = chosen_files(where, selection, options)
-    asked = [name for name in ALONGSIDE if name in (*names, "geometry")]
+    alongside = [name for name in ALONGSIDE if name in (*names, "geometry")]
 
     def read(task: Task) -> list[Block]:
-        return list(blocks(task, asked, selection, vectors=vectors))
+        return list(blocks(task, alongside, selection, vectors=vectors))
 
-    found = [block for piece in at_once(read, tasks(files, facts)) for block in piece]
+    found = [block for piece in in_parallel(read, tasks(files, facts)) for block in piece]
     schema = pa.schema([("source_url", pa.string()), ("date", pa.date32()), ("geometry", pa.binary())])
-    empty = schema.empty_table().select(asked)
+    empty = schema.empty_table().select(alongside)
     rows = pa.concat_tables([empty, *(block.rows for block in found)], promote_options="permissive")
     shape = facts[0].shape if facts else ()
     if found and vectors:
@@ -125,8 +125,8 @@ def _read(
 
 
 def _frame(rows: pa.Table, facts: Facts | None) -> geopandas.GeoDataFrame:
-    outlines = shapely.from_wkb(rows["geometry"].to_numpy())
+    footprints = shapely.from_wkb(rows["geometry"].to_numpy())
     others = rows.drop_columns("geometry").replace_schema_metadata(None).to_pandas()
-    frame = geopandas.GeoDataFrame(others, geometry=outlines, crs=CRS)
+    frame = geopandas.GeoDataFrame(others, geometry=footprints, crs=CRS)
     frame.attrs["clay"] = dict(facts.provenance) if facts else {}
     return frame

@@ -38,13 +38,13 @@ class Facts:
     """What a footer declares.
 
     Attributes:
-        provenance: `clay:` keys by bare names; empty for files of others.
-        shape: Of one embedding; empty where the footer does not fix it, as for lists of variable length.
-        rows: In the file.
+        provenance: `clay:` keys without the prefix; empty for files of other software.
+        shape: Shape of one embedding; empty if the footer does not define it, as for lists.
+        rows: Number of rows in the file.
         groups: Rows in each row group.
-        bounds: Of all rows, degrees in OGC:CRS84; None where unknown.
-        mean: (D,) of the file's vectors, over places too; None where unknown.
-        quantization: None where the numbers are stored as they are.
+        bounds: Bounds of all rows, degrees in OGC:CRS84; None if unknown.
+        mean: (D,) of the file's vectors, over places too; None if unknown.
+        quantization: How the numbers were quantized; None if they were not.
     """
 
     provenance: dict[str, str]
@@ -57,13 +57,13 @@ class Facts:
 
     @property
     def width(self) -> int:
-        """Numbers of one embedding; 1 where the footer does not fix it."""
+        """Numbers of one embedding; 1 if the footer does not define it."""
         return math.prod(self.shape)
 
     @property
     def kind(self) -> tuple[str, ...]:
         """Equal for files that can be read as one."""
-        return (*(self.provenance.get(name, "not said") for name in SAMENESS), str(self.shape or "any"))
+        return (*(self.provenance.get(name, "unknown") for name in SAMENESS), str(self.shape or "any"))
 
 
 def facts_of(parquet: pq.ParquetFile) -> Facts:
@@ -122,7 +122,7 @@ def refuse_mixtures(files: Sequence[SourceFile], facts: Iterable[Facts]) -> None
 
 
 def refuse_versions(names: Iterable[str]) -> None:
-    """Refuse several versions of one tile: its rows would be there twice.
+    """Refuse several versions of one tile: its rows would occur twice.
 
     Raises:
         MixedEmbeddings: Naming the first such tile.
@@ -133,5 +133,5 @@ def refuse_versions(names: Iterable[str]) -> None:
         if parsed is not None and seen.setdefault(parsed.tile, parsed.version) != parsed.version:
             raise MixedEmbeddings(
                 f"got versions {seen[parsed.tile]} and {parsed.version} of tile {parsed.tile}; expected one."
-                " Say which, with version=…"
+                " Choose one with version=…"
             )

@@ -41,7 +41,7 @@ def find_files(where: Where, options: S3Options | None = None) -> list[SourceFil
 
     Args:
         where: A name that ends in `.gpq`, `.parquet` or `.geoparquet` is a file, any other a folder.
-        options: How to reach S3; the AWS SDK's own variables and files where None.
+        options: How to reach S3; None: the AWS SDK's own variables and files.
 
     Raises:
         NothingToRead: An address has no such file.

@@ -22,13 +22,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 WORKERS = min(8, 2 * (os.cpu_count() or 1))
-"""Files read at once: decompression releases the GIL, and requests to a bucket overlap."""
+"""Files read at a time: decompression releases the GIL, and requests to a bucket overlap."""
 
 WHOLE_BYTES = 32 * 2**20
-"""A remote file up to this size is fetched by one request; of a larger one, the parts that are needed."""
+"""A remote file up to this size is fetched by one request; of a larger one, only the needed parts are."""
 
 BLOCK_BYTES = 8 * 2**20
-"""Of vectors, float32, decoded at a time."""
+"""Bytes of float32 vectors decoded at a time."""
 
 NARROW_ROWS = 65_536
 """Rows decoded at a time without vectors."""
@@ -49,7 +49,7 @@ class Block:
 
     Attributes:
         rows: The requested columns, without the vectors.
-        vectors: (N, width) float32; (N, 0) where vectors were not requested.
+        vectors: (N, width) float32; (N, 0) if vectors were not requested.
     """
 
     rows: pa.Table
@@ -61,7 +61,7 @@ def opened(file: SourceFile, *, whole: bool = False) -> Iterator[pq.ParquetFile]
     """Open a file; if most of it will be read (`whole`), a remote file is fetched by one request.
 
     Raises:
-        DamagedFileError: It is no Parquet file, here or while it is read.
+        DamagedFileError: It is not a Parquet file; also raised while it is read.
         StorageError: The store refuses.
     """
     with ExitStack() as stack:
@@ -92,13 +92,13 @@ def footers(files: Sequence[SourceFile]) -> list[Facts]:
             try:
                 return facts_of(parquet)
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{file.url} is no file of embeddings: {error}") from error
+                raise ValueError(f"{file.url} is not a file of embeddings: {error}") from error
 
-    return list(at_once(read, files))
+    return list(in_parallel(read, files))
 
 
-def at_once(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Do some work for each item in `WORKERS` threads; yields the results in the items' order."""
+def in_parallel(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Call `work` for each item in `WORKERS` threads; yield the results in the items' order."""
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="clay-read") as pool:
         try:
             yield from pool.map(work, items)
@@ -128,8 +128,8 @@ def blocks(
     Args:
         task: What to read.
         columns: Other than `embeddings`.
-        selection: Of rows; all where None.
-        vectors: Whether they are read.
+        selection: Rows to read; None: all.
+        vectors: Whether to read the vectors.
     """
     chosen = selection or Selection()
     size = max(1, BLOCK_BYTES // (4 * task.facts.width)) if vectors else NARROW_ROWS

@@ -1,7 +1,7 @@
 """Selects files, row groups and rows by tiles, a bounding box and dates.
 
-From coarse to fine, each step without the reading of the next: the file's name, its footer, a row group's
-statistics, the rows' dates and outlines. Vectors are read last (`scan.py`).
+From coarse to fine; each step avoids the reading of the next one: the file's name, its footer, a row group's
+statistics, the rows' dates and footprints. Vectors are read last (`scan.py`).
 """
 
 import re
@@ -33,10 +33,10 @@ class Selection:
 
     Attributes:
         tiles: MGRS codes.
-        bbox: West, south, east, north in degrees; west above east crosses the antimeridian. A row matches
-            whose outline touches it.
+        bbox: West, south, east, north in degrees; west above east crosses the antimeridian. Rows whose
+            footprint touches it match.
         dates: First and last date of acquisition.
-        version: Of published files.
+        version: Version of published files.
     """
 
     tiles: frozenset[str] | None = None
@@ -55,7 +55,7 @@ class Selection:
         """Validate a caller's choice.
 
         Raises:
-            ValueError: A tile is no MGRS code, the box is invalid, or the dates are in the wrong order.
+            ValueError: A tile is not an MGRS code, the box is invalid, or the dates are in the wrong order.
         """
         bad = [tile for tile in tiles or () if not TILE_CODE.fullmatch(tile)]
         if isinstance(tiles, str) or bad:
@@ -69,7 +69,7 @@ class Selection:
         return cls(None if tiles is None else frozenset(tiles), bbox, dates, version)
 
     def may_have(self, file: SourceFile) -> bool:
-        """Whether a file can hold matching rows, by its name and folders."""
+        """Return whether a file can have matching rows, by its name and folders."""
         name = parse_published_name(file.name)
         if name is not None:
             return (
@@ -84,11 +84,11 @@ class Selection:
         )
 
     def may_be_in(self, facts: Facts) -> bool:
-        """Whether a file can hold matching rows, by its footer."""
+        """Return whether a file can have matching rows, by its footer."""
         return self.bbox is None or facts.bounds is None or _touch(self.bbox, facts.bounds)
 
     def may_be_in_group(self, group: pq.RowGroupMetaData) -> bool:
-        """Whether a row group can hold matching rows, by its statistics; True where it has none."""
+        """Return whether a row group can have matching rows, by its statistics; True if it has none."""
         ranges = {}
         for index in range(group.num_columns):
             chunk = group.column(index)
@@ -107,11 +107,11 @@ class Selection:
     @property
     def columns(self) -> list[str]:
         """The columns that decide whether a row matches; none where all rows match."""
-        asked = {"source_url": self.tiles, "date": self.dates, "geometry": self.bbox}
-        return [name for name, choice in asked.items() if choice is not None]
+        choices = {"source_url": self.tiles, "date": self.dates, "geometry": self.bbox}
+        return [name for name, choice in choices.items() if choice is not None]
 
     def matches(self, rows: pa.Table) -> NDArray[np.bool_]:
-        """Tell which rows of a table with the columns `columns` match."""
+        """Return which rows of a table with the columns `columns` match."""
         mask = np.ones(len(rows), dtype=bool)
         if self.tiles is not None:
             # A chip's URL has the tile as a folder and in its name.
@@ -122,9 +122,9 @@ class Selection:
             between = pc.and_(pc.greater_equal(rows["date"], first), pc.less_equal(rows["date"], last))
             mask &= _as_mask(between)
         if self.bbox is not None:
-            outlines = shapely.from_wkb(rows["geometry"].to_numpy())
+            footprints = shapely.from_wkb(rows["geometry"].to_numpy())
             boxes = shapely.union_all([shapely.box(*box) for box in boxes_of(self.bbox)])
-            mask &= shapely.intersects(outlines, boxes)
+            mask &= shapely.intersects(footprints, boxes)
         return mask
 
 

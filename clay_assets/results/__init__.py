@@ -10,9 +10,9 @@ GB at level `group`), so they are read and written in small pieces.
     header.py       key-value metadata: provenance and summary
     reader.py       reading a file: its footer alone, some columns, some rows
     writer.py       writing one
-    pieces.py       finished chips stored before the tile's end, against a kill
+    pieces.py       finished chips stored before the tile's end, in case the run is killed
     counts.py       outcomes counted, and gathered for the picture
-    picture.py      true colour beside the embeddings
+    picture.py      true colour next to the embeddings
     target.py       which results count as current
 """
 

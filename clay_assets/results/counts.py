@@ -87,7 +87,7 @@ class TileCounts:
 
         Args:
             seconds: Wall time that this run spent on the tile.
-            energy: `emb:energy` of that time; None where it was not measured.
+            energy: `emb:energy` of that time; None if it was not measured.
         """
         windows = len(self._footprints)
         stacked = np.stack(self._colours_from) if windows else np.empty((0, self._dim), dtype=np.float32)

@@ -24,7 +24,7 @@ class TileSummary:
         bounds: West, south, east, north of the embedded chips, degrees in OGC:CRS84; empty without any.
         nodata: Mean share of the embedded chips' pixels without data, 0 to 1.
         windows: Vectors: one for each window of the embedded chips.
-        energy: `emb:energy` of the run that last embedded chips of the tile; None where it was not measured.
+        energy: `emb:energy` of the run that last embedded chips of the tile; None if it was not measured.
         picture: The tile as `picture.tile_picture` drew it.
     """
 
@@ -56,7 +56,7 @@ class Provenance:
 
     Attributes:
         fingerprint: Decides whether earlier vectors are still valid.
-        shape: Of one embedding.
+        shape: Shape of one embedding.
         untrained: Whether the checkpoint's weights were never trained.
         device: Device of the encoder, e.g. `cpu` or `cuda:0`.
         software: Packages and versions, as `name/version` with spaces between.

@@ -1,4 +1,4 @@
-"""A small picture of a tile: its chips in true colour beside the principal components of their embeddings.
+"""A small picture of a tile: its chips in true colour next to the principal components of their embeddings.
 
 The right half shows the first three principal components of the tile's vectors as red, green and blue. Where
 the vectors follow the land, the two halves show the same shapes. Made from thumbnails kept while embedding;
@@ -23,7 +23,7 @@ WHITE = 3_000.0
 """Reflectance x 10,000 shown as white: bright soil; snow and cloud saturate."""
 
 MAX_BYTES = 30_000
-"""Of the picture in the event log, base64 included."""
+"""Maximum size of the picture in the event log, base64 included."""
 
 GAP = 8
 """Pixels between the two halves."""
@@ -33,7 +33,7 @@ MAX_CHIPS_ACROSS = 48
 
 CAPTION = (
     "Left: true colour. Right: the embeddings' first three principal components as red, green and blue;"
-    " chips of one colour are alike to the network."
+    " chips of similar colour have similar embeddings."
 )
 
 _RGB = [BANDS.index(name) for name in ("B04", "B03", "B02")]
@@ -78,7 +78,7 @@ def principal_colours(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _axes(centred: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The first three principal axes of (N, D) vectors, as columns (D, 3).
+    """Return the first three principal axes of (N, D) vectors, as columns (D, 3).
 
     From the smaller of the two matrices of products: a singular value decomposition of three dates' vectors
     takes 3 s, and the next tile would wait for it.
@@ -146,14 +146,14 @@ def _layout(footprints: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.
     corners = corners.reshape(len(footprints), 5, 2)  # south-east, north-east, north-west, south-west, again
     edges = np.median([corners[:, 0] - corners[:, 3], corners[:, 2] - corners[:, 3]], axis=1)  # east, north
     offsets = corners[:, 3] - corners[0, 3]
-    # Least squares: edges of next to no length (an odd chip alone in its tile) have no inverse.
+    # Least squares: edges of almost no length (an odd chip alone in its tile) have no inverse.
     places = np.linalg.lstsq(edges.T, offsets.T, rcond=None)[0]
     east, north = np.rint(np.clip(places, -1e6, 1e6)).astype(np.int64)
     return _from_zero(-north), _from_zero(east)
 
 
 def _on_the_ground(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Degrees to a plane in which a UTM grid is a grid again, also near a pole and across the antimeridian.
+    """Project degrees to a plane where a UTM grid is regular, also near a pole or the antimeridian.
 
     Transverse Mercator of a sphere around the first longitude; its unit is the Earth's radius.
     """

@@ -1,6 +1,6 @@
 """Pieces of a tile's results, stored while the tile is embedded, so that a killed run loses little.
 
-`embedding.fold` takes pieces up in a later run. They have a prefix of their own: one listing finds those of
+`embedding.fold` merges pieces in a later run. They have a prefix of their own: one listing finds those of
 every tile, and listings of results do not show them.
 """
 
@@ -30,8 +30,8 @@ class PieceLimits:
     """Limits of a piece, which is stored when the first is reached.
 
     Attributes:
-        chips: In a piece.
-        seconds: After the first chip of a piece was finished.
+        chips: Number of chips in a piece.
+        seconds: Time after the first chip of a piece was finished.
     """
 
     chips: int = 256
@@ -39,7 +39,7 @@ class PieceLimits:
 
 
 def pieces_prefix(tile: str, fingerprint: Fingerprint) -> str:
-    """Begin of the keys of a tile's pieces of one fingerprint."""
+    """Return the prefix of the keys of a tile's pieces of one fingerprint."""
     return f"{PIECES_PREFIX}{tile}/{fingerprint.folder}/"
 
 
@@ -68,7 +68,7 @@ class _Piece:
 
 
 class PieceWriter:
-    """Stores a tile's outcomes in pieces, beside its results. Use as a context manager.
+    """Stores a tile's outcomes in pieces, in addition to its results. Use as a context manager.
 
     A tile that ends before the first limit costs no request. One piece at a time is in a local file, which is
     removed at the end.
@@ -93,7 +93,7 @@ class PieceWriter:
             self._piece.writer.__exit__(kind, error, trace)
 
     def add(self, outcome: Outcome) -> None:
-        """Append the outcome of one chip; stores the piece where that reaches a limit."""
+        """Append the outcome of one chip; store the piece if it reaches a limit."""
         if self._piece is None:
             self._piece = _Piece(ResultsWriter(self._provenance.width), time.monotonic())
         piece = self._piece
@@ -113,7 +113,7 @@ class PieceWriter:
     def _store(self, piece: _Piece, seconds: float) -> None:
         summary = TileSummary(
             embedded=piece.embedded,
-            skipped=[],  # counted from the rows when the piece is taken up
+            skipped=[],  # counted from the rows when the piece is merged
             seconds=seconds,
             encoded=piece.embedded,
             bytes_read=sum(chip.size for chip in piece.chips),
@@ -129,7 +129,7 @@ class PieceWriter:
         try:
             piece.writer.store(self._work, self._tile, header, key)
         except StorageError as error:  # the tile's own file may still be stored
-            message = "%d finished chips of tile %s are not kept against a kill: %s"
+            message = "%d finished chips of tile %s would be lost by a kill: %s"
             log.warning(message, len(piece.chips), self._tile, error)
         else:
             self._keys.append(key)
@@ -140,5 +140,5 @@ def remove_pieces(work: Store, tile: str, pieces: Iterable[str | StoredObject]) 
     for piece in pieces:
         try:
             work.delete(piece)
-        except StorageError as error:  # the next run takes it up again without effect
+        except StorageError as error:  # the next run merges it again without effect
             log.warning("a piece of tile %s stays: %s", tile, error)

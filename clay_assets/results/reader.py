@@ -28,7 +28,7 @@ RESULTS_PREFIX = "chip_embeddings/"
 
 
 def results_key(tile: str, fingerprint: Fingerprint) -> str:
-    """Key of a tile's results in the work store."""
+    """Return the key of a tile's results in the work store."""
     return f"{RESULTS_PREFIX}{fingerprint.folder}/{tile}.parquet"
 
 
@@ -37,11 +37,11 @@ class KnownChip(NamedTuple):
 
     Attributes:
         key: `chip_key` of its URL.
-        etag: Of the object that was read.
-        window: Of the chip, row by row from 0.
-        reason: Why the chip was skipped; None where it was embedded.
+        etag: ETag of the object that was read.
+        window: Number of the window in the chip, row by row from 0.
+        reason: Why the chip was skipped; None if it was embedded.
         reader: `chips.READER_VERSION` that it was read with.
-        nodata: Share of its pixels without data; None where it was skipped.
+        nodata: Share of its pixels without data; None if it was skipped.
     """
 
     key: str
@@ -64,7 +64,8 @@ class TileResults:
         """Read the footer of a file, which is closed together with this object.
 
         Raises:
-            OSError, KeyError, TypeError, ValueError: If this is no results file, or another version's.
+            OSError, KeyError, TypeError, ValueError: If this is not a results file, or one of another
+                version.
         """
         self.tile = tile
         self._source = source
@@ -97,7 +98,7 @@ class TileResults:
     ) -> Self | None:
         """Open a tile's results, or one piece of them; None if there are none that this version can read.
 
-        Such files are made again from the chips.
+        Other files are recomputed from the chips.
 
         Raises:
             StorageError: If the store refuses.
@@ -111,12 +112,12 @@ class TileResults:
             if results.header.provenance.fingerprint != fingerprint:
                 raise ValueError("a copy of results of another fingerprint")
             return results
-        except (KeyError, TypeError, ValueError, pa.ArrowException) as error:  # pyarrow's: no Parquet file
+        except (KeyError, TypeError, ValueError, pa.ArrowException) as error:  # pyarrow's: not a Parquet file
             source.close()
             reason: Exception = error
         except OSError as error:
             source.close()
-            reason = damaged(error)  # raises what is an error of the disk
+            reason = damaged(error)  # raises errors of the disk
         name = piece.url if piece else store.url(results_key(tile, fingerprint))
         log.warning("%s is not used: expected results of tile %s; %r", name, tile, reason)
         return None
@@ -134,7 +135,7 @@ class TileResults:
         """
         with _damage_translated():
             table = self._file.read(columns=list(names))
-            table.validate(full=True)  # also that text is UTF-8
+            table.validate(full=True)  # also checks that text is UTF-8
         return table
 
     def chips(self) -> list[KnownChip]:
@@ -191,7 +192,7 @@ class TileResults:
 
 @contextmanager
 def _damage_translated() -> Iterator[None]:
-    """Translates pyarrow's errors about a file's pages."""
+    """Translate pyarrow's errors about a file's pages."""
     try:
         yield
     except DAMAGE as error:

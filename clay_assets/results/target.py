@@ -1,4 +1,4 @@
-"""Target settings: which results count as current, and which a tile without results gets."""
+"""Target settings: which results count as current, and which settings a tile without results gets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ PRECISIONS: tuple[Literal["bf16", "fp32"], ...] = ("bf16", "fp32")
 
 @dataclass(frozen=True)
 class Target:
-    """How tiles are to be embedded.
+    """Target settings of the embedding.
 
     Under `auto` a tile keeps the precision of its results on any hardware: precisions differ by 2.4e-3, too
     little to embed an archive again.
 
     Attributes:
-        fingerprints: Of results that count as current, in the order of preference.
-        preferred: Of results made for a tile that has none.
+        fingerprints: Fingerprints of results that count as current, in the order of preference.
+        preferred: Fingerprint for a tile without results.
         untrained: Whether the checkpoint's weights were never trained.
         max_nodata: Highest accepted share of a chip's pixels without data.
     """
@@ -64,7 +64,7 @@ class Target:
         return cls(tuple(found.values()), preferred, untrained, max_nodata)
 
     def results(self, work: Store, tile: str) -> TileResults | None:
-        """Open a tile's current results; None where there are none. The caller closes them.
+        """Open a tile's current results; None if there are none. The caller closes them.
 
         Raises:
             StorageError: If the store refuses.

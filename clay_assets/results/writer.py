@@ -39,9 +39,9 @@ class ResultsWriter:
         with temporary_errors(), ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="clay-results-"))
             self._path = Path(folder) / "results.parquet"
-            # A file of our own: pyarrow leaves the one that it opens open where closing the writer fails.
+            # We open the file: pyarrow leaves a file that it opened open if closing the writer fails.
             self._file = stack.enter_context(pa.OSFile(str(self._path), "wb"))
-            # Vectors look random to a dictionary, and ZSTD takes 8 % off them: not worth its time here.
+            # Dictionaries do not help vectors, and ZSTD saves only 8 %: not worth its time here.
             self._writer = pq.ParquetWriter(self._file, self._schema, compression="lz4", use_dictionary=False)
             self._stack = stack.pop_all()
         self._outcomes: list[Outcome] = []
@@ -71,7 +71,7 @@ class ResultsWriter:
         self._hold(table.num_rows)
 
     def store(self, store: Store, tile: str, header: ResultsHeader, key: str = "") -> str:
-        """Finish the file and put it in the store; returns its URL. May be called again after an interrupt.
+        """Finish the file, store it and return its URL. May be called again after an interrupt.
 
         Args:
             store: Store of results.

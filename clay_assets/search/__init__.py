@@ -1,6 +1,6 @@
 """Finds similar places: the nearest embeddings by cosine, compared one by one in bounded memory, no index.
 
-Imports neither PyTorch nor Dagster. This file imports nothing, so that other commands do not wait for
+Imports neither PyTorch nor Dagster. This file imports nothing, so that other commands need not import
 geopandas.
 
     similar.py     `similar`: all steps in order

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds `similar` to the commands of `clay`."""
+    """Add `similar` to the commands of `clay`."""
     parser = commands.add_parser(
         "similar",
         help="find the chips most similar to examples",
@@ -36,14 +36,14 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace, where: str) -> int:
-    """Searches and prints.
+    """Search and print the result.
 
     Args:
         args: Options of `add_parser`.
         where: Address of the embeddings without `--where`.
 
     Returns:
-        The exit status: 0, or 2 if there is no answer and stderr says why.
+        The exit status: 0, or 2 after an error, which is on stderr.
     """
     from clay_assets.reading import NothingToRead
     from clay_assets.search.examples import ExampleMissing
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace, where: str) -> int:
 
 
 def as_table(found: "geopandas.GeoDataFrame") -> str:
-    """One line a chip: similarity, date, longitude and latitude of its middle, URL."""
+    """Return one line per chip: similarity, date, longitude and latitude of its centre, URL."""
     from clay_assets.search.examples import middle_of
 
     lines = [f"{'similarity':>10}  {'date':10}  {'lon':>9}  {'lat':>8}  source_url"]

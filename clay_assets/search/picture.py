@@ -1,7 +1,7 @@
 """Draws the chips found in true colour, each with its place, date and similarity.
 
-Reads the chips again from their `source_url`s. A chip that can't be read is drawn as a grey square that says
-so.
+Reads the chips again from their `source_url`s. A chip that can't be read is drawn as a grey square with a
+note.
 """
 
 import io
@@ -39,7 +39,7 @@ READERS = 4
 def picture_of(
     found: geopandas.GeoDataFrame, examples: geopandas.GeoDataFrame, options: S3Options | None = None
 ) -> tuple[bytes, list[str]]:
-    """Draws the examples in the first row, the rows found below.
+    """Draw the examples in the first row and the rows found below.
 
     Args:
         found: As `similar` returns it.
@@ -78,7 +78,7 @@ def picture_of(
 def true_colour(
     pixels: NDArray[np.float32], bands: tuple[str, ...] = BANDS, side: int = SIDE
 ) -> NDArray[np.uint8]:
-    """Returns a chip in true colour; a square root brightens dark land.
+    """Return a chip in true colour; a square root brightens dark land.
 
     Args:
         pixels: (bands, H, W), reflectance x 10,000.
@@ -95,7 +95,7 @@ def true_colour(
 
 
 def caption(row: Any) -> str:  # noqa: ANN401 - pandas makes the class of a frame's rows
-    """Returns two lines: place; date, and similarity or role."""
+    """Return two lines: place; date, and similarity or role."""
     middle = middle_of(row.geometry)
     north, east = "N" if middle.y >= 0 else "S", "E" if middle.x >= 0 else "W"
     found = hasattr(row, "similarity")
@@ -104,7 +104,7 @@ def caption(row: Any) -> str:  # noqa: ANN401 - pandas makes the class of a fram
 
 
 def _true_colour(row: Any, spec: ModelSpec, options: S3Options | None) -> NDArray[np.uint8] | str:  # noqa: ANN401 - as above
-    """Returns the picture of a chip, or of the window that the row describes; or why there is none."""
+    """Return the picture of a chip, or of the window that the row describes; or why there is none."""
     folder, _, name = row.source_url.rpartition("/")
     try:
         chip = read_chip(Store(folder, options).read(name), name, spec=spec)

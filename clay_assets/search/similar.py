@@ -16,7 +16,7 @@ from clay_assets.reading.columns import place_means
 from clay_assets.reading.embeddings import ALONGSIDE, chosen_files
 from clay_assets.reading.facts import Facts
 from clay_assets.reading.files import NothingToRead, SourceFile, Where
-from clay_assets.reading.scan import Task, at_once, blocks, opened, tasks
+from clay_assets.reading.scan import Task, blocks, in_parallel, opened, tasks
 from clay_assets.reading.selection import Selection
 from clay_assets.search.examples import Place, find_examples
 from clay_assets.search.similarity import Hits, best, collection_mean, cosines, query_direction
@@ -35,7 +35,7 @@ def similar(
     version: int | None = None,
     options: S3Options | None = None,
 ) -> geopandas.GeoDataFrame:
-    """Finds the embeddings most similar to some examples.
+    """Find the embeddings most similar to some examples.
 
     Similarity is the cosine of centred vectors: the collection's mean is subtracted first. With several
     examples and counter-examples it is the cosine to the mean of the examples' directions minus that of the
@@ -46,7 +46,7 @@ def similar(
         where: A folder, a file, or a list of either; local paths or `s3://bucket/prefix`.
         to: `source_url` of an example chip, or its file name; or several.
         at: Longitude and latitude of an example, in degrees; or several. The example is the row that covers
-            the place; of several, the one with the nearest middle.
+            the place; of several, the one with the nearest centre.
         date: Day of the examples; None for any, and for the latest at a place.
         unlike: Counter-examples, named as in `to`.
         k: Number of rows to find.
@@ -91,7 +91,7 @@ def search(
     version: int | None = None,
     options: S3Options | None = None,
 ) -> tuple[geopandas.GeoDataFrame, geopandas.GeoDataFrame]:
-    """Does what `similar` describes.
+    """Search as `similar` describes.
 
     Returns:
         The rows found, as `similar` returns them; and `source_url`, `date`, `geometry` and `wanted` of the
@@ -141,13 +141,13 @@ def _nearest(
 
     schema = pa.schema([("source_url", pa.string()), ("date", pa.date32()), ("geometry", pa.binary())])
     hits = nothing = Hits(schema.empty_table(), np.empty(0, np.float32))
-    for piece in at_once(read, tasks(files, facts)):
+    for piece in in_parallel(read, tasks(files, facts)):
         hits = best([hits, piece], k)
     return hits
 
 
 def _dim(files: Sequence[SourceFile], facts: Sequence[Facts]) -> int:
-    """Returns the length of one vector: the shape's last axis; for lists, that of the first row."""
+    """Return the length of one vector: the shape's last axis; for lists, that of the first row."""
     if facts[0].shape:
         return facts[0].shape[-1]
     with opened(files[0]) as parquet:

@@ -1,7 +1,7 @@
 """The arithmetic of a search: the mean of a collection, the cosine, and the k best of a stream of blocks.
 
 Vectors of one network share a large common part: between any two of a published file the cosine is about
-0.97, whatever they show. What remains after the collection's mean is subtracted tells places apart.
+0.97, whatever they show. The difference from the collection's mean distinguishes places.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from clay_assets.reading.columns import place_means
 from clay_assets.reading.facts import Facts
 from clay_assets.reading.files import SourceFile
-from clay_assets.reading.scan import Task, at_once, blocks, tasks
+from clay_assets.reading.scan import Task, blocks, in_parallel, tasks
 
 TINY = 1e-30
 """Length below which a vector has no direction: its similarity is 0."""
@@ -34,7 +34,7 @@ class Hits:
 
 
 def best(pieces: Sequence[Hits], k: int) -> Hits:
-    """Returns the k most similar rows of several pieces; among equals, the earlier ones."""
+    """Return the k most similar rows of several pieces; among equals, the earlier ones."""
     rows = pa.concat_tables([piece.rows for piece in pieces], promote_options="permissive")
     similarity = np.concatenate([piece.similarity for piece in pieces])
     order = np.argsort(-similarity, kind="stable")[:k]
@@ -42,7 +42,7 @@ def best(pieces: Sequence[Hits], k: int) -> Hits:
 
 
 def collection_mean(files: Sequence[SourceFile], facts: Sequence[Facts], dim: int) -> NDArray[np.float64]:
-    """Returns the mean vector (D,) of all rows, from the footers; reads only files whose footer has none."""
+    """Return the mean vector (D,) of all rows, from the footers; reads only files whose footer has none."""
     total = np.zeros(dim)
     for fact in facts:
         if fact.mean is not None:
@@ -60,7 +60,7 @@ def collection_mean(files: Sequence[SourceFile], facts: Sequence[Facts], dim: in
             sums += place_means(block.vectors, dim).sum(axis=0, dtype=np.float64)
         return sums
 
-    for sums in at_once(add_up, without):
+    for sums in in_parallel(add_up, without):
         total += sums
     mean: NDArray[np.float64] = total / max(1, sum(fact.rows for fact in facts))
     return mean
@@ -69,7 +69,7 @@ def collection_mean(files: Sequence[SourceFile], facts: Sequence[Facts], dim: in
 def query_direction(
     vectors: NDArray[np.float32], positive: int, mean: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Returns one direction (D,) of length 1: the mean of the examples' minus that of the counter-examples'.
+    """Return one direction (D,) of length 1: the mean of the examples' minus that of the counter-examples'.
 
     Similarity to a single example is thus the plain cosine.
 
@@ -101,7 +101,7 @@ def query_direction(
 def cosines(
     vectors: NDArray[np.float32], direction: NDArray[np.float32], mean: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Returns the cosine (N,) of each centred vector with a direction of length 1.
+    """Return the cosine (N,) of each centred vector with a direction of length 1.
 
     In float32: within 1e-6 of float64, in a third of its time.
 
@@ -112,7 +112,7 @@ def cosines(
     """
     centred = vectors - mean
     lengths = np.sqrt(np.einsum("nd,nd->n", centred, centred))
-    # Not `@`: BLAS would start threads of its own in each of the threads that read.
+    # Not `@`: BLAS would start its own threads in each of the reading threads.
     products = np.einsum("nd,d->n", centred, direction)
     similarity: NDArray[np.float32] = products / np.maximum(lengths, np.float32(TINY))
     return similarity

@@ -25,7 +25,7 @@ from PIL import Image
 
 from clay_assets.publishing.versions import published_files
 from clay_assets.reading.files import SourceFile
-from clay_assets.reading.scan import at_once, footers
+from clay_assets.reading.scan import footers, in_parallel
 from clay_assets.search.similarity import collection_mean
 from clay_assets.stac.collection import collection
 from clay_assets.stac.item import file_item, parsed_name
@@ -63,7 +63,7 @@ def publish_item(
     energy: Mapping[str, Any] | None = None,
     made: datetime | None = None,
 ) -> str:
-    """Writes the Item of a published file, unless the Item exists and describes this very file.
+    """Write the Item of a published file, unless the Item exists and describes this version of the file.
 
     Removes Items of earlier files of the same tile and version, which have other dates in their names.
 
@@ -112,7 +112,7 @@ def write_collection(
     description: str = "",
     checkpoint: str = "",
 ) -> Catalogued:
-    """Writes a version's Collection, its table of Items, the model and the mean vector.
+    """Write a version's Collection, its table of Items, the model and the mean vector.
 
     Reads footers and Items, and whole files only if they have no Item. Removes Items of removed files.
 
@@ -121,7 +121,7 @@ def write_collection(
         stac: Store of the catalog.
         version: Version of the published files.
         license: SPDX identifier, `proprietary` or `various`.
-        description: Of the Collection, in Markdown.
+        description: Description of the Collection, in Markdown.
         checkpoint: URL of the weights, if others may have them.
 
     Raises:
@@ -137,7 +137,7 @@ def write_collection(
     added = [file.name for file, key in zip(files, keys, strict=True) if not stac.exists(key)]
     for name in added:
         publish_item(output, stac, name)
-    items: list[Json] = [json.loads(data) for data in at_once(stac.read, keys)]
+    items: list[Json] = [json.loads(data) for data in in_parallel(stac.read, keys)]
     facts = footers(files)
     root = f"v{version:03}"
     hrefs = [key.removeprefix(f"{root}/") for key in keys]
@@ -160,14 +160,14 @@ def write_collection(
 
 
 def as_png(picture: str) -> bytes:
-    """Returns the JPEG within Markdown as a PNG.
+    """Return the JPEG within Markdown as a PNG.
 
     Raises:
-        ValueError: There is no JPEG in it.
+        ValueError: It has no JPEG.
     """
     _, found, rest = picture.partition(JPEG)
     if not found:
-        raise ValueError(f"got a picture without {JPEG}; expected Markdown as `tile_picture` makes it")
+        raise ValueError(f"got a picture without {JPEG}; expected Markdown as `tile_picture` returns it")
     buffer = io.BytesIO()
     Image.open(io.BytesIO(base64.b64decode(rest.partition(")")[0]))).save(buffer, "PNG")
     return buffer.getvalue()
@@ -178,24 +178,24 @@ def _item_key(name: str) -> str:
 
 
 def _is_current(stac: Store, key: str, file: SourceFile) -> bool:
-    """Whether the Item exists and describes this very file, by its size and its footer."""
+    """Return whether the Item exists and describes this version of the file, by its size and its footer."""
     try:
         item = json.loads(stac.read(key))
         size, inputs = item["assets"]["embeddings"]["file:size"], item["properties"].get("clay:inputs")
-    except (ObjectMissing, ValueError, KeyError, TypeError):  # not an Item of ours: overwritten
+    except (ObjectMissing, ValueError, KeyError, TypeError):  # not written by this package: overwrite it
         return False
     return bool(size == file.object.size and inputs == footers([file])[0].provenance.get("inputs"))
 
 
 def _keep_only(stac: Store, prefix: str, stems: Collection[str]) -> None:
-    """Removes objects whose name without its ending is not among `stems`."""
+    """Remove objects whose name without its ending is not among `stems`."""
     for found in stac.list(prefix):
         if PurePosixPath(found.url).stem not in stems:
             stac.delete(found)
 
 
 def _href(file: str, item: str) -> str:
-    """The file seen from its Item: relative if both are local, so that a copied disk keeps working."""
+    """Return the file's address relative to its Item if both are local, so that a copied disk works."""
     if "://" in file or "://" in item:
         return file
-    return os.path.relpath(file, os.path.dirname(item))  # noqa: PTH120 - os.path has the other half of it too
+    return os.path.relpath(file, os.path.dirname(item))  # noqa: PTH120 - like os.path.relpath

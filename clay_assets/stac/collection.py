@@ -16,13 +16,13 @@ SHARED = ("clay:model", "clay:level", "clay:checkpoint_sha256", "clay:shape")
 
 
 def collection(items: Sequence[Json], hrefs: Sequence[str], *, license: str, description: str = "") -> Json:
-    """Describes all published files of a version.
+    """Describe all published files of a version.
 
     Args:
         items: At least one, all of one version.
         hrefs: Addresses of the Items, seen from the Collection.
         license: SPDX identifier, `proprietary` or `various`, as the owner of the embeddings chooses.
-        description: In Markdown; "" for a plain one.
+        description: Markdown; "" for a default one.
 
     Raises:
         MixedEmbeddings: Items of several models or levels.

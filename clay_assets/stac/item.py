@@ -1,7 +1,7 @@
 """A published file as a STAC Item.
 
-The embeddings extension allows `emb:` keys only among an Item's properties, and there no type and no
-dimensions: these describe the Collection.
+The embeddings extension allows `emb:` keys only among an Item's properties, and neither type nor dimensions
+there: these describe the Collection.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ ITEM_EXTENSIONS = [
 
 
 def parsed_name(name: str) -> PublishedName:
-    """Parses the name of a published file.
+    """Parse the name of a published file.
 
     Raises:
         ValueError: It is not such a name.
@@ -65,7 +65,7 @@ def parsed_name(name: str) -> PublishedName:
 
 
 def collection_id(version: int) -> str:
-    """Returns the id of a version's Collection."""
+    """Return the id of a version's Collection."""
     return f"clay-embeddings-v{version:03}"
 
 
@@ -78,7 +78,7 @@ def file_item(
     thumbnail: str = "",
     energy: Mapping[str, Any] | None = None,
 ) -> Json:
-    """Describes a published file.
+    """Describe a published file.
 
     Reads the footer and the rows without their vectors, and all bytes once to hash them. The Collection is
     `../collection.json`, the model `../model.json`, seen from the Item.
@@ -103,22 +103,22 @@ def file_item(
         if not facts.shape:
             raise ValueError(f"{file.url} has lists as embeddings; expected tensors, as published files have")
         rows = parquet.read(columns=["source_url", "date", "geometry"])
-    outlines = shapely.from_wkb(rows["geometry"].to_numpy())
+    footprints = shapely.from_wkb(rows["geometry"].to_numpy())
     days = pc.min_max(rows["date"]).as_py()
-    said = facts.provenance
+    provenance = facts.provenance
     properties: Json = {
         "gsd": PIXEL,
         "grid:code": f"MGRS-{parsed.tile}",
-        **file_properties(said, schema, facts.rows, (days["min"], days["max"]), made),
+        **file_properties(provenance, schema, facts.rows, (days["min"], days["max"]), made),
         # Counts for which no extension has a name.
-        **{f"clay:{key}": value for key, value in said.items() if key != "software"},
+        **{f"clay:{key}": value for key, value in provenance.items() if key != "software"},
         "clay:version": parsed.version,
         "clay:shape": list(facts.shape),
     }
     for count in ("clay:chips", "clay:skipped", "clay:preprocessing"):
         if str(properties.get(count, "")).isdecimal():
             properties[count] = int(properties[count])
-    if side := _chip_pixels(parsed.tile, outlines):
+    if side := _chip_pixels(parsed.tile, footprints):
         properties["clay:chip_pixels"] = side
     if energy:
         properties["emb:energy"] = dict(energy)
@@ -140,8 +140,8 @@ def file_item(
         links.append(link("emb:source-data", source, title="The chips"))
     made_item = feature(
         id=name.removesuffix(".gpq"),
-        geometry=_hull(outlines),
-        bbox=bounds_of(outlines),
+        geometry=_hull(footprints),
+        bbox=bounds_of(footprints),
         extensions=ITEM_EXTENSIONS,
         properties=properties,
         links=links,
@@ -151,7 +151,7 @@ def file_item(
 
 
 def common_folder(urls: Sequence[str]) -> str:
-    """Returns the deepest folder that holds all URLs, with its slash."""
+    """Return the deepest folder that holds all URLs, with its slash."""
     low, high = min(urls), max(urls)
     shared = next(
         (at for at, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), len(low)
@@ -159,10 +159,10 @@ def common_folder(urls: Sequence[str]) -> str:
     return low[: low.rfind("/", 0, shared) + 1]
 
 
-def _hull(outlines: NDArray[np.object_]) -> shapely.Geometry:
-    """Returns the convex hull of outlines; one on either side of the antimeridian."""
-    parts = shapely.get_parts(outlines)
-    west, _, east, _ = bounds_of(outlines)
+def _hull(footprints: NDArray[np.object_]) -> shapely.Geometry:
+    """Return the convex hull of footprints; one on each side of the antimeridian."""
+    parts = shapely.get_parts(footprints)
+    west, _, east, _ = bounds_of(footprints)
     if west <= east:
         return shapely.orient_polygons(shapely.convex_hull(shapely.multipolygons(parts)))
     positive = shapely.bounds(parts)[:, 0] >= 0
@@ -171,7 +171,7 @@ def _hull(outlines: NDArray[np.object_]) -> shapely.Geometry:
 
 
 def _checksum(file: SourceFile) -> str:
-    """Returns the SHA-256 of a file as a multihash in hexadecimal."""
+    """Return the SHA-256 of a file as a multihash in hexadecimal."""
     digest = hashlib.sha256()
     with closing(file.store.open(file.object)) as source:
         while piece := source.read(PIECE):
@@ -179,9 +179,9 @@ def _checksum(file: SourceFile) -> str:
     return f"1220{digest.hexdigest()}"  # 12: SHA-256; 20: its 32 bytes
 
 
-def _chip_pixels(tile: str, outlines: NDArray[np.object_]) -> int | None:
-    """Returns the pixels along a chip's side from the median area, in UTM; None if it is no whole number."""
+def _chip_pixels(tile: str, footprints: NDArray[np.object_]) -> int | None:
+    """Return the pixels along a chip's side from the median area in UTM; None if not a whole number."""
     to_metres = pyproj.Transformer.from_crs(CRS, utm_zone(tile), always_xy=True)
-    flat = shapely.transform(outlines, lambda xy: np.stack(to_metres.transform(*xy.T), axis=1))
+    flat = shapely.transform(footprints, lambda xy: np.stack(to_metres.transform(*xy.T), axis=1))
     side = float(np.median(np.sqrt(shapely.area(flat)) / PIXEL))
     return round(side) if np.isfinite(side) and side >= 1 and abs(side - round(side)) < 0.01 * side else None

@@ -21,7 +21,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def items_table(items: Sequence[Json], collection: Json) -> bytes:
-    """Returns Items as a GeoParquet 1.1 file.
+    """Return Items as a GeoParquet 1.1 file.
 
     Args:
         items: At least one.
@@ -33,14 +33,14 @@ def items_table(items: Sequence[Json], collection: Json) -> bytes:
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row.get(name) for row in rows]
         columns[name] = pa.array(values, times) if name in TIMES else pa.array(values)
-    outlines = [shapely.geometry.shape(item["geometry"]) for item in items]
-    columns["geometry"] = pa.array(shapely.to_wkb(outlines), pa.binary())
-    bounds = tuple(shapely.total_bounds(outlines).tolist())
-    said = {"version": "1.0.0", "collections": {collection["id"]: collection}}
+    footprints = [shapely.geometry.shape(item["geometry"]) for item in items]
+    columns["geometry"] = pa.array(shapely.to_wkb(footprints), pa.binary())
+    bounds = tuple(shapely.total_bounds(footprints).tolist())
+    description = {"version": "1.0.0", "collections": {collection["id"]: collection}}
     table = pa.table(columns).replace_schema_metadata(
         {
-            "geo": covered_geo(bounds, {outline.geom_type for outline in outlines}, False),
-            "stac-geoparquet": json.dumps(said),
+            "geo": covered_geo(bounds, {footprint.geom_type for footprint in footprints}, False),
+            "stac-geoparquet": json.dumps(description),
         }
     )
     buffer = io.BytesIO()
@@ -49,7 +49,7 @@ def items_table(items: Sequence[Json], collection: Json) -> bytes:
 
 
 def covered_geo(bounds: Bounds, types: Collection[str], counterclockwise: bool) -> str:
-    """Returns `geo` of GeoParquet 1.1 for a table with a column `bbox`, by which readers skip row groups."""
+    """Return `geo` of GeoParquet 1.1 for a table with a column `bbox`, by which readers skip row groups."""
     geo = json.loads(geo_metadata(bounds, types, counterclockwise)) | {"version": "1.1.0"}
     geo["columns"]["geometry"]["covering"] = {"bbox": {corner: ["bbox", corner] for corner in CORNERS}}
     return json.dumps(geo)

@@ -15,16 +15,16 @@ AXES = ["groups", "patch_rows", "patch_columns", "dimensions"]
 
 
 def model_item(facts: Facts, *, bbox: Bounds, interval: tuple[str, str], checkpoint: str = "") -> Json:
-    """Describes the network that made some files.
+    """Describe the network that made some files.
 
     Args:
         facts: Facts of one of the files.
-        bbox: Of the imagery, degrees; an Item needs a place and a time.
+        bbox: Bounds of the imagery, degrees; an Item needs a place and a time.
         interval: First and last time of the imagery, ISO 8601.
         checkpoint: URL of the weights; "" for no asset.
     """
-    said = facts.provenance
-    name = said.get("model", "not said")
+    provenance = facts.provenance
+    name = provenance.get("model", "not said")
     spec = next((spec for spec in MODELS if name.startswith(f"{spec.name}-")), None)
     task = ["similarity-search"]
     properties: Json = {
@@ -35,11 +35,11 @@ def model_item(facts: Facts, *, bbox: Bounds, interval: tuple[str, str], checkpo
         "mlm:architecture": "ViT",
         "mlm:framework": "pytorch",
         "mlm:tasks": task,
-        "mlm:pretrained": not said.get("weights", "").startswith("untrained"),
+        "mlm:pretrained": not provenance.get("weights", "").startswith("untrained"),
         "mlm:input": [_input(spec)] if spec else [],
         "mlm:output": [
             {
-                "name": f"embedding at level {said.get('level', 'not said')}",
+                "name": f"embedding at level {provenance.get('level', 'not said')}",
                 "tasks": task,
                 "result": {
                     "shape": [-1, *facts.shape],
@@ -48,7 +48,7 @@ def model_item(facts: Facts, *, bbox: Bounds, interval: tuple[str, str], checkpo
                 },
             }
         ],
-        "clay:checkpoint_sha256": said.get("checkpoint_sha256", "not said"),
+        "clay:checkpoint_sha256": provenance.get("checkpoint_sha256", "not said"),
     }
     if spec:
         properties["eo:bands"] = [{"name": band} for band in spec.bands]

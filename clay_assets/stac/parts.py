@@ -1,4 +1,4 @@
-"""What Items, the Collection and the model share: versions, links, features, times."""
+"""Shared by Items, the Collection and the model: versions, links, features, times."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ def feature(
     links: Sequence[Json],
     assets: Json,
 ) -> Json:
-    """Returns an Item."""
+    """Return an Item."""
     return {
         "type": "Feature",
         "stac_version": STAC_VERSION,
@@ -55,12 +55,12 @@ def feature(
 def file_properties(
     provenance: Mapping[str, str], schema: pa.Schema, rows: int, days: tuple[date, date], made: datetime
 ) -> Json:
-    """Returns the properties of an Item of embeddings that extensions define.
+    """Return the properties of an Item of embeddings that extensions define.
 
     Args:
-        provenance: Of the embeddings, names without their prefix.
-        schema: Of the table.
-        rows: In the table.
+        provenance: Provenance of the embeddings, names without their prefix.
+        schema: Schema of the table.
+        rows: Number of rows in the table.
         days: First and last acquisition.
         made: When the embeddings or their copy were made.
     """
@@ -78,7 +78,7 @@ def file_properties(
 
 
 def link(rel: str, href: str, media_type: str = "application/json", title: str = "") -> Json:
-    """Returns a STAC link; only links to JSON files have a type."""
+    """Return a STAC link; only links to JSON files have a type."""
     return (
         {"rel": rel, "href": href}
         | ({"type": media_type} if href.endswith(".json") else {})
@@ -87,10 +87,10 @@ def link(rel: str, href: str, media_type: str = "application/json", title: str =
 
 
 def box(bounds: Bounds) -> shapely.Geometry:
-    """Returns a bounding box as a polygon, as two if it crosses the antimeridian."""
+    """Return a bounding box as a polygon, as two if it crosses the antimeridian."""
     return shapely.union_all([shapely.box(*part) for part in boxes_of(bounds)])
 
 
 def as_bytes(document: Json) -> bytes:
-    """Returns a document as UTF-8 JSON."""
+    """Return a document as UTF-8 JSON."""
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

@@ -141,7 +141,7 @@ def test_local_checkpoint_works_without_a_writable_cache(
         found = fetch_checkpoint(Store(file), tmp_path / "cache")
 
     assert found.facts.sha256 == sha256(WEIGHTS)
-    assert "hash cannot be kept" in caplog.text
+    assert "hash cannot be stored" in caplog.text
 
 
 @pytest.mark.parametrize("where", ["file", "folder", "s3"])

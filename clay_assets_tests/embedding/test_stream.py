@@ -435,7 +435,7 @@ def test_a_batch_is_halved_until_it_fits_the_memory(caplog: pytest.LogCaptureFix
     assert within(PATIENCE, work) == [*range(24)]
     assert max(embedder.batches) <= 2
     assert sum(embedder.batches) == 24
-    assert "out of memory on cpu: on with batches of 2 windows" in caplog.messages
+    assert "out of memory on cpu: continuing with batches of 2 windows" in caplog.messages
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3])

@@ -401,12 +401,12 @@ def test_a_run_summarises_its_batches_in_one_line(scene: Scene) -> None:
     plan = scene.plan()
     with scene.run(plan) as run:
         embed_planned(plan, run, scene.work)
-    done = run.in_words()
+    done = run.describe()
     with scene.run(scene.plan()) as run:
-        nothing = run.in_words()
+        nothing = run.describe()
 
     assert done.startswith("clay-v0-custom-4x1 at fp32 on cpu: 2 batches, the encoder waited ")
-    assert nothing == "no chip was to embed: no network was loaded"
+    assert nothing == "no chip had to be embedded: no network was loaded"
 
 
 def test_a_run_explains_why_auto_chose_fp32(scene: Scene) -> None:
@@ -420,7 +420,7 @@ def test_a_run_explains_why_auto_chose_fp32(scene: Scene) -> None:
 
     assert (
         "at fp32 (auto: the device does not multiply bf16 natively, or the tiles had it already) on cpu"
-        in run.in_words()
+        in run.describe()
     )
 
 

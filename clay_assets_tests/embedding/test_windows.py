@@ -229,7 +229,7 @@ def test_a_device_with_too_little_memory_encodes_a_chip_s_windows_in_parts(
     ]
     assert max(encoder.embedder.batches) <= most
     assert sum(encoder.embedder.batches) >= 12
-    assert any("out of memory on cpu: on with batches of" in message for message in caplog.messages)
+    assert any("out of memory on cpu: continuing with batches of" in message for message in caplog.messages)
 
 
 def test_each_window_is_encoded_with_its_own_place(scene: Scene) -> None:

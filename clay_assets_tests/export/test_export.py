@@ -56,7 +56,7 @@ def by_url(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     return frame.sort_values("source_url").reset_index(drop=True)
 
 
-def test_every_row_is_exported_once_with_its_vector_date_and_outline(folder: Path, floats: Exported) -> None:
+def test_every_row_is_exported_once_with_its_vector_date_and_geometry(folder: Path, floats: Exported) -> None:
     copy, original = (by_url(geopandas.read_parquet(where)) for where in (floats.url, folder))
 
     assert copy["source_url"].tolist() == original["source_url"].tolist()
@@ -78,7 +78,7 @@ def test_rows_are_in_their_zone_and_year_along_the_hilbert_curve(floats: Exporte
         assert distances.is_monotonic_increasing
 
 
-def test_bbox_column_is_the_outlines_bounds_and_lets_readers_skip(floats: Exported) -> None:
+def test_bbox_column_is_the_footprints_bounds_and_lets_readers_skip(floats: Exported) -> None:
     path = next(Path(floats.url).rglob("*.parquet"))
     frame = geopandas.read_parquet(path)
     column = pq.read_table(path, partitioning=None)["bbox"].combine_chunks()

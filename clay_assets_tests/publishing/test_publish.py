@@ -287,10 +287,10 @@ def test_tile_without_results_says_what_to_materialize(place: Place) -> None:
     ("listed", "phrase"),
     [
         ((*SUMMER, Row("2020-06-15", 11)), "1 chips of its inventory without a result, such as .*_0011.tif"),
-        (SUMMER[:3], "has 1 results of no chip there or of another state, such as .*20200615_v02_0001.tif"),
+        (SUMMER[:3], "has 1 results of missing or changed chips, such as .*20200615_v02_0001.tif"),
         (
             (*SUMMER[:3], Row("2020-06-15", 1, etag="2")),
-            "1 chips of its inventory without a result.*; 1 results of no chip there or of another state",
+            "1 chips of its inventory without a result.*; 1 results of missing or changed chips",
         ),
     ],
     ids=["a new chip", "a removed chip", "a changed chip"],

@@ -158,7 +158,7 @@ CHIPS = urls(6)
         ),
         (
             set_column("geometry", list(shapely.to_wkb(shapely.reverse(footprints(6))))),
-            "geo: orientation is 'counterclockwise'; that does not hold for every polygon.",
+            "geo: orientation is 'counterclockwise'; that is not true of every polygon.",
         ),
     ],
 )
@@ -233,7 +233,7 @@ def test_missing_provenance_is_named(published: Path) -> None:
     write_geoparquet(published, [rows(2, SHAPE)], SHAPE, {"model": "clay v0 small", "precision": ""})
 
     assert validate(published) == [
-        "The footer does not say clay:checkpoint_sha256, clay:level, clay:precision, clay:software."
+        "The footer lacks clay:checkpoint_sha256, clay:level, clay:precision, clay:software."
     ]
 
 
@@ -249,8 +249,8 @@ def test_plain_parquet_file_gets_every_fault_at_once(tmp_path: Path) -> None:
     columns, provenance, geo = validate(tmp_path / "plain.parquet")
 
     assert columns.startswith("The columns are a; expected source_url")
-    assert provenance.startswith("The footer does not say clay:model, ")
-    assert geo == "The file has no geo metadata: it is no GeoParquet file."
+    assert provenance.startswith("The footer lacks clay:model, ")
+    assert geo == "The file has no geo metadata: it is not a GeoParquet file."
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, 0.5, 0.99], ids=lambda keep: f"keep {keep}")

@@ -1,4 +1,4 @@
-"""Fetch → decode → batch → encode, all at once, in bounded memory.
+"""Fetch → decode → batch → encode, concurrently, in bounded memory.
 
 One `ChipStream` serves a whole run: it continues from tile to tile without a pause, so the encoder does not
 wait while a tile is written or the next one begins.
@@ -12,7 +12,7 @@ wait while a tile is written or the next one begins.
     chip_reader.py  fetching and decoding one chip
     ready_queue.py  decoded chips on their way to a device
     device_loop.py  a device's batches and their errors; smaller batches if memory runs out
-    launcher.py     a batch's way to the device and back
+    launcher.py     moves a batch to the device and its vectors back
 
 Nothing here depends on Dagster, files on disk or the network's architecture.
 """

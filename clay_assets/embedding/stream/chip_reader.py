@@ -23,7 +23,7 @@ from clay_assets.storage import AccessDenied, StoredObject
 from clay_model.spec import ModelSpec
 
 DECODERS_FOR_A_CPU = 4
-"""Most chips decoded at a time if a CPU embeds them: one core decodes more chips than all of them embed."""
+"""Maximum chips decoded at a time if a CPU embeds: one core decodes more chips than all cores embed."""
 
 
 class StreamTile:
@@ -75,7 +75,7 @@ class ChipReader:
         self._pool.shutdown()
 
     def read(self, tile: StreamTile, source: StoredObject, outcome: Future[Outcome]) -> ReadyChip | None:
-        """A chip fetched and decoded; None if its outcome is known already, or its tile was abandoned."""
+        """Fetch and decode a chip; return None if its outcome is already set or its tile was abandoned."""
         try:
             if source.size > MAX_CHIP_BYTES:
                 raise ChipRejected(
@@ -117,20 +117,20 @@ class ChipReader:
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _windows(pixels: NDArray[Any], size: int) -> NDArray[Any]:
-    """A chip's windows, (W, bands, size, size), row by row; a view if the chip is one window."""
+    """Return a chip's windows, (W, bands, size, size), row by row; a view if the chip is one window."""
     bands, side = len(pixels), pixels.shape[1] // size
     parts = pixels.reshape(bands, side, size, side, size).transpose(1, 3, 0, 2, 4)
     return parts.reshape(-1, bands, size, size) if side > 1 else parts[0]
 
 
 def _to_tensor(pixels: NDArray[Any], *, for_gpu: bool) -> Tensor:
-    """Pixels (W, bands, size, size) for a device.
+    """Convert pixels (W, bands, size, size) to a tensor for a device.
 
     The bands of a file may be interleaved. For a CPU they are separated here, in the decoders' threads. For a
     GPU they stay interleaved, because it separates them far faster (see `DeviceLoop`).

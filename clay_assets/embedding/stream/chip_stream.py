@@ -21,18 +21,18 @@ from clay_assets.storage import StoredObject
 from clay_model import Embedder, Level
 
 FETCHERS = 16
-"""Chips fetched at a time, beside those being decoded: 16 x 9 MB in 100 ms each are 1.4 GB/s."""
+"""Chips fetched at a time, in addition to those being decoded: 16 x 9 MB in 100 ms each are 1.4 GB/s."""
 
 BATCHES_AHEAD = 16
 """Batches embedded before the consumer takes their outcomes, so that the devices do not wait while a tile is
 written. They are lost if the process is killed."""
 
 OUTCOMES_AHEAD_BYTES = 256 * 2**20
-"""Most bytes of vectors in such batches."""
+"""Maximum bytes of vectors in such batches."""
 
 GIVE_UP_S = 5.0
-"""Seconds that a run which ends by an error or an interrupt waits for transfers in progress. Their chips are
-lost in any case, and an unresponsive network would delay the end by minutes."""
+"""Seconds that a run which ends with an error or an interrupt waits for transfers in progress. Their chips
+are lost in any case, and an unresponsive network would delay the end by minutes."""
 
 
 class ChipStream:
@@ -75,8 +75,8 @@ class ChipStream:
         self._reader = ChipReader(read, first.spec, max_nodata=max_nodata, for_gpu=for_gpu, decoders=decoders)
         workers = fetchers + self._reader.decoders
         self.clock = StreamClock()
-        # Chips whose pixels are in memory, or soon will be: those in the workers and, per device, a batch
-        # being computed, one handed over meanwhile and one ready. More would only fill memory.
+        # Chips with pixels in memory, or soon: those in the workers and, per device, a batch being computed,
+        # one being transferred and one ready. More would only fill memory.
         slots = workers + 3 * batch_size * len(embedders)
         self._slots = threading.Semaphore(slots)
         # Chips started whose outcome was not taken yet.
@@ -132,7 +132,7 @@ class ChipStream:
             self._changed.notify_all()
 
     def results(self, tile: str) -> Generator[Outcome]:
-        """The outcome of each chip of a tile, in the order given; waits for each.
+        """Yield the outcome of each chip of a tile, in the order given; wait for each.
 
         Tiles must be taken in the order in which they were added. Stopping early, or asking for a later
         tile, abandons the rest: chips in progress are dropped.
@@ -197,7 +197,7 @@ class ChipStream:
             self._ready.arrive(self._reader.read(tile, source, outcome))
 
     def _take_jobs(self) -> Iterator[tuple[StreamTile, StoredObject, Future[Outcome]]]:
-        """One chip after another, each with a slot until its outcome is known."""
+        """Yield one chip after another; each holds a slot until its outcome is known."""
         while True:
             self._untaken.acquire()
             self._slots.acquire()
@@ -215,7 +215,7 @@ class ChipStream:
             yield *job, outcome
 
     def _next_job(self) -> tuple[StreamTile, StoredObject] | None:
-        """The next chip of a tile that was not abandoned; waits for one. None at the end."""
+        """Wait for the next chip of a tile that was not abandoned and return it; None at the end."""
         while not self._closed:
             while self._jobs:
                 job = self._jobs.popleft()

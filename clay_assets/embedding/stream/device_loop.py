@@ -1,6 +1,6 @@
 """One device's thread: takes batches, encodes them, sets the outcome of each chip.
 
-Belongs here: errors of a device and lack of memory. Does not belong here: a batch's way to the device and
+Belongs here: errors of a device and lack of memory. Does not belong here: moving a batch to the device and
 back (`launcher.py`), the order of the outcomes (`chip_stream.py`).
 """
 
@@ -21,7 +21,7 @@ from clay_model import Embedder, Level
 log = logging.getLogger(__name__)
 
 FIRST_CHIPS = 4
-"""If more than these first chips of a run all give vectors that are not finite, the checkpoint is damaged."""
+"""If a run begins with more chips than this that all have non-finite vectors, the checkpoint is damaged."""
 
 NONFINITE = (
     "the network gave numbers that are not finite for pixels that are: the pixels are extreme, or the"
@@ -112,7 +112,7 @@ class DeviceLoop:
             self._ready.fail(EncodingFailed(message))
 
     def _step(self) -> bool:
-        """One batch; False at the end. A separate function, so that no pixels are held while waiting."""
+        """Encode one batch; return False at the end. Separate, so that no pixels are held while waiting."""
         started = time.perf_counter()
         batch = self._ready.take(self._size, wait=not self._launched)
         waited = time.perf_counter() - started
@@ -126,7 +126,7 @@ class DeviceLoop:
         return True
 
     def _launch(self, batch: Sequence[ReadyChip]) -> None:
-        """Start a batch, in smaller parts where the device has too little memory."""
+        """Start a batch, in smaller parts if the device has too little memory."""
         todo = self._todo = list(batch)
         while todo:
             part = _first_of(todo, self._size)
@@ -143,13 +143,15 @@ class DeviceLoop:
             self._finish_all_but(self._ahead)
 
     def _make_room(self, size: int) -> bool:
-        """Free memory and halve the batch after `size` windows ran out of it; whether to try again."""
+        """Free memory and halve the batch after `size` windows ran out of it; return whether to try again."""
         others = len(self._launched)
         self._finish_all_but(0)  # batches in progress hold memory too
         if size > 1:
             self._size = min(self._size, size) // 2 or 1
             log.warning(
-                "out of memory on %s: on with batches of %d windows", self._embedder.device, self._size
+                "out of memory on %s: continuing with batches of %d windows",
+                self._embedder.device,
+                self._size,
             )
         return others > 0 or size > 1
 
@@ -159,7 +161,7 @@ class DeviceLoop:
             self._launched.popleft()
 
     def _finish(self, launched: LaunchedBatch) -> None:
-        """Set a batch's outcomes; waits for the device."""
+        """Wait for a batch and set its outcomes."""
         try:
             launched.wait()
             vectors = launched.vectors.numpy()
@@ -199,6 +201,6 @@ class DeviceLoop:
 
 
 def _first_of(chips: Sequence[ReadyChip], windows: int) -> list[ReadyChip]:
-    """The first chips that together have at most so many windows; at least one."""
+    """Return the first chips that together have at most this many windows; at least one chip."""
     ends = np.cumsum([len(chip.windows) for chip in chips])
     return list(chips[: max(1, int(np.searchsorted(ends, windows, side="right")))])

@@ -55,7 +55,7 @@ class BatchLauncher:
         return LaunchedBatch(chips, *_to_host(torch.cat(vectors) if len(vectors) > 1 else vectors[0]))
 
     def _to_device(self, chips: Sequence[ReadyChip], counts: list[int]) -> Tensor:
-        """Pixels (windows, bands, side, side), float32; `counts` has the windows of each chip."""
+        """Move pixels (windows, bands, side, side) to the device as float32; `counts`: windows per chip."""
         device = self._embedder.device
         with torch.cuda.stream(self._copies) if self._copies is not None else nullcontext():
             pixels = torch.empty((sum(counts), *chips[0].pixels.shape[1:]), device=device)
@@ -70,7 +70,7 @@ class BatchLauncher:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device or the host ran out of memory."""
+    """Return whether the device or the host ran out of memory."""
     return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or any(
         words in str(error) for words in OUT_OF_MEMORY
     )

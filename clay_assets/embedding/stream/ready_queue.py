@@ -28,7 +28,7 @@ class ReadyChip:
         windows: Places of the windows.
         date: Acquisition date.
         time: Moment of acquisition, UTC; None if not known or not needed.
-        thumbnails: Of the windows, by `results.picture.chip_thumbnail`.
+        thumbnails: Thumbnails of the windows, by `results.picture.chip_thumbnail`.
         nodata: Share of its pixels without data, 0 to 1.
         outcome: What the consumer waits for.
     """
@@ -78,15 +78,16 @@ class ReadyQueue:
             self._changed.notify_all()
 
     def take(self, size: int, *, wait: bool) -> list[ReadyChip]:
-        """A batch.
+        """Take a batch.
 
         Args:
-            size: Windows wanted.
+            size: Number of windows.
             wait: Whether to wait for a batch.
 
         Returns:
-            Chips with at least as many windows. Fewer if no chip is on its way, because the consumer may wait
-            for just these before it adds more, or they hold all slots. None at the end, or instead of a wait.
+            Chips with at least as many windows. Fewer if no more chips are announced, because the consumer
+            may wait for these before it adds more, or they hold all slots. Empty at the end, or if `wait` is
+            False and no batch is ready.
         """
         with self._changed:
             while not self._closed:
@@ -110,7 +111,7 @@ class ReadyQueue:
             return discarded
 
     def fail(self, error: Exception) -> None:
-        """Close, and set this error as the outcome of each chip that is ready or on its way."""
+        """Close the queue and set this error as the outcome of each chip that is ready or announced."""
         with self._changed:
             self._error = error
             lost = list(self._ready)
