@@ -249,7 +249,7 @@ def default_text(field: FieldInfo) -> str:
 def _refusal(details: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     """Format one error of pydantic: got, expected, remedy."""
     place, reason = str(details["loc"][0]), str(details["ctx"]["error"])
-    name = place if place in VARIABLES else _variable(place)  # pydantic calls a default by its field
+    name = place if place in VARIABLES else _variable(place)  # pydantic reports a default by its field's name
     if not reason.startswith("expected"):
         return f"{name}: {reason}"
     default = default_text(VARIABLES[name])

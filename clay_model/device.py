@@ -9,7 +9,7 @@ def resolve_devices(name: str) -> list[torch.device]:
     """Return the devices that a setting means.
 
     Args:
-        name: `auto` (every CUDA device, or the CPU where there is none), `cpu`, `cuda` (every CUDA device),
+        name: `auto` (every CUDA device, or the CPU if there is none), `cpu`, `cuda` (every CUDA device),
             `cuda:0`, or several separated by commas: `cuda:0,cuda:1`. A device listed twice holds two copies
             of the network.
 

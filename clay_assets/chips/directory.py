@@ -1,4 +1,4 @@
-"""A TIFF's first directory: where its blocks are, and the tags that decide how to read them.
+"""A TIFF's first directory: the location of its blocks, and the tags that define how to read them.
 
 A TIFF points to a directory, whose entries (tag, type, count, values or a pointer to them) point to the
 blocks: strips or tiles. GDAL reads the directory too but does not say where the blocks are. Every pointer is
@@ -179,7 +179,7 @@ class Directory:
             raise GeoTiffError(
                 f"has {len(blocks.offsets):,} blocks, expected as many as lengths: {len(blocks.counts):,}"
             )
-        # Check each by itself first: the sum of two numbers near 2^63 would overflow.
+        # Check each by itself first: the sum of two numbers near 2^63 overflows.
         for positions in (blocks.offsets, blocks.counts, blocks.offsets + blocks.counts):
             if positions.min() < 0 or positions.max() > len(self._data):
                 raise GeoTiffError(

@@ -176,7 +176,7 @@ def _check_metadata(directory: Directory) -> None:
 
 
 def _check_units(directory: Directory) -> None:
-    """Refuse unknown units: GDAL would look them up in vain and print to stderr."""
+    """Refuse unknown units: GDAL would search for them and print to stderr."""
     for key, place, _, value in directory.geo_keys():
         units = UNITS.get(int(key))
         if units is not None and place == 0 and value not in units and value != USER_DEFINED_UNIT:

@@ -104,7 +104,7 @@ def _are_footprints(wkb: pa.Array) -> np.ndarray:
     corners, of = shapely.get_coordinates(geometries, return_index=True)
     finite = np.ones(len(geometries), dtype=bool)
     finite[of[~np.isfinite(corners).all(axis=1)]] = False
-    xmin, ymin, xmax, ymax = shapely.bounds(geometries).T  # NaN where missing or empty: never within
+    xmin, ymin, xmax, ymax = shapely.bounds(geometries).T  # NaN if missing or empty: never within
     within = (
         (xmin >= -180 - DEGREE_TOLERANCE)
         & (xmax <= 180 + DEGREE_TOLERANCE)

@@ -106,7 +106,7 @@ class Selection:
 
     @property
     def columns(self) -> list[str]:
-        """The columns that decide whether a row matches; none where all rows match."""
+        """The columns that decide whether a row matches; none if all rows match."""
         choices = {"source_url": self.tiles, "date": self.dates, "geometry": self.bbox}
         return [name for name, choice in choices.items() if choice is not None]
 
@@ -138,7 +138,7 @@ def _overlap(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
 
 
 def boxes_of(bbox: Bounds) -> list[Bounds]:
-    """Split a box at the antimeridian where west is above east."""
+    """Split a box at the antimeridian if west is above east."""
     west, south, east, north = bbox
     if west <= east:
         return [bbox]

@@ -102,7 +102,7 @@ class ResultsHeader:
         provenance: How the vectors were made.
         digest: `chips_digest` of the chips accounted for.
         summary: The results in numbers.
-        remaining: Chips of the inventory not reached when an error or an interrupt ended the run; 0 where the
+        remaining: Chips of the inventory not reached when an error or an interrupt ended the run; 0 if the
             results are complete.
     """
 

@@ -173,10 +173,10 @@ def _connect_s3(bucket: str, options: S3Options, retries: "RetryConfig") -> S3St
     }
     # The SHA-256 in each signature is the only checksum unless the user requests more: many servers other
     # than AWS accept no other.
-    asked = os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION") or core.get_scoped_config().get(
+    calculation = os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION") or core.get_scoped_config().get(
         "request_checksum_calculation", ""
     )
-    if asked.lower() == "when_supported":
+    if calculation.lower() == "when_supported":
         settings["checksum_algorithm"] = "sha256"
     verify = options.verify if options.verify is not None else core.get_config_variable("ca_bundle")
     return S3Store(
