@@ -120,7 +120,7 @@ def test_archive_packed_again_with_compression_is_refused(path: Path, whole: byt
     ):
         for part in plain.infolist():
             packed.writestr(part.filename, plain.read(part))
-    with pytest.raises(CheckpointError, match=r"\d+ compressed parts .*PyTorch stores them plain"):
+    with pytest.raises(CheckpointError, match=r"\d+ compressed parts .*PyTorch stores them uncompressed"):
         read_checkpoint(path)
 
 

@@ -188,7 +188,7 @@ def the_first_in_place_of_the_last(outcomes: list[Outcome]) -> list[Outcome]:
     ("made_up", "check", "fault"),
     [
         (MadeUp(alter=drop_the_last), ACCOUNT, "19 embedded . 0 skipped, 20 in the inventory"),
-        (MadeUp(alter=the_first_in_place_of_the_last), ACCOUNT, "20 in the inventory, but .* one twice"),
+        (MadeUp(alter=the_first_in_place_of_the_last), ACCOUNT, "20 in the inventory, but .* occur twice"),
         (MadeUp(vectors=nan_in_the_third), NUMBERS, "1 vectors with NaN .*_0003.tif"),
         (MadeUp(fingerprint=TINY), NUMBERS, r"shape \(768,\), expected \(256,\)"),
         (MadeUp(fingerprint=CUSTOM), NUMBERS, r"shape \(768,\), expected \(64,\)"),

@@ -115,7 +115,7 @@ def test_a_body_without_end_is_not_read() -> None:
     with misbehaving(endless) as endpoint:
         store = Store("s3://chips", with_keys(endpoint, max_attempts=1))
         for target in (LISTED, "a.tif"):
-            with pytest.raises(StorageError, match=r"did not say how long"):
+            with pytest.raises(StorageError, match=r"did not report the object's size"):
                 store.read(target)
 
     assert len(sent) < 50
