@@ -1,11 +1,11 @@
-# Everything a newcomer or CI runs. `make` lists the targets.
+# Commands for users and CI. `make` lists the targets.
 
 PYTHON ?= python3
 SHELL := bash -o pipefail
 VENV := .venv
 BIN := $(VENV)/bin
 
-# The demo's model: v0 or v1.5, which is published as version 2 beside it.
+# The demo's model: v0, published as version 1, or v1.5, published as version 2.
 MODEL := v0
 VERSION := $(if $(filter v1.5,$(MODEL)),2,1)
 
@@ -32,8 +32,8 @@ $(VENV)/installed-bench: $(VENV)/installed
 	@mkdir -p .dagster
 	@cp deploy/dagster.yaml $@
 
-# The demo uses the default locations, whatever CLAY_ variables are set. A `.env` in the working directory would override
-# the environment, so Dagster is started in a folder without one. Its output goes to a log, of which progress is shown.
+# The demo uses the default locations and ignores CLAY_ variables. A `.env` in the working directory would override
+# the environment, so Dagster is started in a folder without one. Its output goes to a log; only progress is shown.
 NO_ENV := build/demo
 HERE := CLAY_CHIPS_URI='$(CURDIR)/data/chips' CLAY_OUTPUT_URI='$(CURDIR)/data/embeddings' \
 	CLAY_WORK_URI='$(CURDIR)/data/work' CLAY_TILES='$(CURDIR)/tiles.txt' CLAY_ALLOW_UNTRAINED=1 \
@@ -53,7 +53,7 @@ demo: $(VENV)/installed .dagster/dagster.yaml  ## embed chips of two real places
 	done
 	@$(BIN)/python -m clay_assets.demo show
 	@echo
-	@echo 'The two chips most like one of them, and their picture:'
+	@echo 'The two chips most similar to one of them, and their picture:'
 	@$(BIN)/clay similar --where data/embeddings --version $(VERSION) -k 2 \
 		--to claytile_22JGS_20210723_v02_0005.tif --picture data/similar.png
 
@@ -78,8 +78,8 @@ rehearsal: $(VENV)/installed  ## run a backfill with PostgreSQL, S3, webserver a
 cluster: $(VENV)/installed-cluster  ## run backfills on a Ray cluster of hosts in network namespaces, one of which disappears
 	$(BIN)/python -m cluster
 
-# pip-audit runs in its own environment. Its own summary is "No known vulnerabilities found" even if it could look up no
-# package, so the last line counts those that it did look up. Fails only on a known vulnerability.
+# pip-audit runs in its own environment. It prints "No known vulnerabilities found" even if it could look up no
+# package, so the last line counts the packages that were looked up. Fails only on a known vulnerability.
 audit:  ## look for known vulnerabilities in the pinned versions
 	@$(PYTHON) -m venv build/audit
 	@build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit || echo 'pip-audit cannot be installed'

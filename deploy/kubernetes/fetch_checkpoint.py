@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         partial.replace(options.target)
     finally:
         partial.unlink(missing_ok=True)
-    print(f"{options.source} is now {options.target}")
+    print(f"{options.source} was downloaded to {options.target}")
     return 0
 
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the pipeline into an environment of its own, as the image has it. From the repository's root:
+# Installs the pipeline into a new environment, as in the image. From the repository's root:
 #   sh deploy/kubernetes/install.sh FOLDER cuda|cpu
 set -eu
 
@@ -9,8 +9,7 @@ accelerator=$2
 python3 -m venv "$folder"
 pip() { "$folder/bin/python" -m pip --disable-pip-version-check --no-cache-dir "$@"; }
 
-# The versions that were tested together. PyTorch's comes with or without CUDA, and `cpu` must not get the other:
-# two gigabytes of libraries that nothing there can use.
+# The tested versions. `cpu` selects PyTorch's build without CUDA, which saves two gigabytes of libraries.
 constraints=$(mktemp)
 torch=$(sed -n 's/^torch==//p' constraints.txt)
 case $accelerator in
