@@ -33,7 +33,7 @@ COARSE = {2: ("B05", "B06", "B07", "B8A", "B11", "B12"), 3: ("dem",)}
 """Bands whose source has pixels of 20 and 30 m: each is repeated two or three times."""
 
 LAYOUTS = {
-    "strips, as the bucket has them": "as the bucket has them",
+    "strips, bucket layout": "bucket layout",
     "tiles of 256, predictor": "tiles with a predictor",
     "tiles of 512, bands apart": "bands apart in one tile each",
 }
@@ -58,7 +58,7 @@ def main() -> None:
             assert np.array_equal(read_chip(data, chip_name()).pixels, pixels)  # noqa: S101
             rates = _one_thread(data, arguments.rounds)
             rows.append(_row(scene, f"{layout}, {len(data) / 1e6:.1f} MB", 1, rates))
-        data = files["strips, as the bucket has them"]
+        data = files["strips, bucket layout"]
         rates = _many_threads(data, arguments.rounds // 2 + 1, arguments.threads)
         rows.append(
             _row(scene, f"such strips, {arguments.threads} threads at once", arguments.threads, rates)

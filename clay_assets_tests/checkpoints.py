@@ -22,7 +22,7 @@ def encoder_state(model_size: str) -> dict[str, Tensor]:
 
 
 def lightning_checkpoint(model_size: str, *, untrained: bool = False) -> dict[str, Any]:
-    """The content of a file by `Trainer.save_checkpoint(..., weights_only=True)`, decoder included.
+    """The content that `Trainer.save_checkpoint(..., weights_only=True)` writes, including the decoder.
 
     Args:
         model_size: `tiny`, `small`, or `custom`, which the file does not name.
@@ -53,8 +53,8 @@ def lightning_checkpoint(model_size: str, *, untrained: bool = False) -> dict[st
     }
 
 
-def nameplate(dim: int, *, untrained: bool = False) -> dict[str, Any]:
-    """A checkpoint of Clay v0 with only the keys that tell its size: it can be described, not loaded.
+def checkpoint_stub(dim: int, *, untrained: bool = False) -> dict[str, Any]:
+    """A checkpoint of Clay v0 with only the keys that determine its size: it can be described, not loaded.
 
     Args:
         dim: Width of a token; with its one layer the model is called `custom-{dim}x1`.

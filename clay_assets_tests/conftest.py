@@ -18,8 +18,8 @@ from clay_assets_tests.fixtures_model import v15_checkpoint as v15_checkpoint
 from clay_assets_tests.fixtures_model import v15_encoder as v15_encoder
 from clay_assets_tests.s3_server import S3Bucket, client, serving
 
-# A shell's background jobs ignore SIGINT, and processes that tests start inherit that: Dagster's log
-# followers, which SIGINT stops, would then run on.
+# Background jobs of a shell ignore SIGINT, and their child processes inherit that. Dagster stops its log
+# followers by SIGINT: they would never end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -39,7 +39,7 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(s3_server: str) -> S3Bucket:
-    """An empty bucket of this test. The server keeps it in memory until the session ends."""
+    """An empty bucket for this test. The server keeps it in memory until the session ends."""
     made = S3Bucket(s3_server, f"test-{uuid.uuid4().hex}")
     client(s3_server).create_bucket(Bucket=made.name)
     return made

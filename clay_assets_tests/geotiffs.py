@@ -24,7 +24,7 @@ DATE = "2020-06-15"
 
 LAYOUTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "as the bucket has them": {"interleave": "pixel"},  # strips of one row, since a row fills 8 KB
+        "bucket layout": {"interleave": "pixel"},  # strips of one row, since a row fills 8 KB
         "tiles with a predictor": {
             "interleave": "pixel", "predictor": 3, "tiled": True, "blockxsize": 256, "blockysize": 256
         },
@@ -63,7 +63,7 @@ def chip_pixels(dtype: str = "float32", size: int = CHIP_SIZE, bands: int = len(
 def chip_bytes(
     pixels: NDArray[Any] | None = None,
     *,
-    layout: str = "as the bucket has them",
+    layout: str = "bucket layout",
     crs: str | None = "EPSG:32627",
     origin: tuple[float, float] | None = (600_000, 7_700_040),
     pixel: float = 10,
@@ -82,12 +82,12 @@ def chip_bytes(
         layout: One of `LAYOUTS`.
         crs: Coordinate reference system; None: the file has none.
         origin: Upper left corner; None: the file has no geotransform.
-        pixel: Size of one, in the CRS's unit.
+        pixel: Pixel size in the unit of the CRS.
         date: Tag `date`; None: the file has none.
         time: Tag `datetime`; None: the file has none.
         bands: Names of the bands; empty: the file names none.
-        scales: Of the bands; empty: the file has none.
-        offsets: Likewise.
+        scales: Scale of each band; empty: the file has none.
+        offsets: Offset of each band; empty: the file has none.
         meaning: "Area" or "Point": the tie point is a pixel's corner or its centre.
         **options: Further creation options, which override the layout's.
     """
@@ -238,7 +238,7 @@ BAD_CHIPS: Mapping[str, BadChip] = MappingProxyType(
         "no extent": BadChip(
             lambda: chip_bytes(pixel=1e-14), "crs", "bounds .*expected ones that span an area"
         ),
-        "a site's own CRS": BadChip(
+        "a local CRS": BadChip(
             lambda: chip_bytes(crs='LOCAL_CS["site",UNIT["metre",1]]'), "crs", "coordinate reference system"
         ),
         "NaN": BadChip(lambda: _with_a_pixel(np.nan), "nonfinite", "NaN or infinite, .*: 1 in B03, 2 in vh"),

@@ -1,4 +1,4 @@
-"""Weights and chips generated from their names, bit-identical everywhere.
+"""Weights and chips generated from their names, bit-identical on every machine.
 
 The golden embeddings were computed from these. A name's CRC-32 is the key of NumPy's Philox generator, whose
 stream is the same on every machine and in every version: a list of names and shapes replaces 340 MB of
@@ -16,7 +16,7 @@ ENCODER_SIZES = {"custom": (16, 1, 64, 32), "tiny": (256, 4, 256, 512), "small":
 no published size, and quick to write and read."""
 
 DECODER_SIZE = (128, 2, 128, 256)
-"""Likewise for the decoder of `tiny`, which every size here has: no embedding depends on it."""
+"""The same for the decoder of `tiny`, which every size here has: no embedding depends on it."""
 
 GROUP_BANDS = {
     "rgb": (2, 1, 0),
@@ -38,7 +38,7 @@ ENCODER_SIZES_V15 = {
     "small": (384, 6, 384, 768),
     "large": (1024, 24, 1024, 4096),
 }
-"""Likewise for Clay v1.5."""
+"""The same for Clay v1.5."""
 
 
 def normal(name: str, shape: Shape) -> NDArray[np.float32]:

@@ -31,7 +31,7 @@ class S3Bucket:
 
     Attributes:
         endpoint: URL of the server.
-        name: Of the bucket.
+        name: Name of the bucket.
     """
 
     endpoint: str
@@ -145,7 +145,7 @@ def _wait(process: "subprocess.Popen[bytes]", endpoint: str, log: Path) -> None:
             with urllib.request.urlopen(endpoint, timeout=5):  # noqa: S310 - http, on loopback
                 return
         except urllib.error.HTTPError:
-            return  # a response as well
+            return  # an error response counts as well
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.05)
     raise RuntimeError(f"{process.args!r} did not respond at {endpoint}. Its output:\n{log.read_text()}")

@@ -249,7 +249,7 @@ def test_a_newer_file_format_publishes_again_and_embeds_nothing(
     assert scene.chips.take_reads() == []
 
 
-def test_a_tile_without_chips_any_more_keeps_its_published_file(scene: Scene) -> None:
+def test_a_tile_whose_chips_were_all_removed_keeps_its_published_file(scene: Scene) -> None:
     for tile in ("27WXN", "27WXP"):
         scene.put(tile, {1: 10})
     process(scene, ["27WXN", "27WXP"])

@@ -320,10 +320,10 @@ def test_nothing_is_pruned_under_a_wrong_address_of_chips(
     [("", True, None), ("AWS_NO_SIGN_REQUEST", False, None), ("CLAY_REQUEST_PAYER", True, "requester")],
     ids=["neither", "anonymous", "the requester pays"],
 )
-@pytest.mark.parametrize("asked", ["tiles", "estimate"])
+@pytest.mark.parametrize("command", ["tiles", "estimate"])
 @pytest.mark.usefixtures("stores")
 def test_read_options_reach_the_stores_of_chips_and_of_the_checkpoint(
-    monkeypatch: pytest.MonkeyPatch, asked: str, variable: str, signed: bool, payer: str | None
+    monkeypatch: pytest.MonkeyPatch, command: str, variable: str, signed: bool, payer: str | None
 ) -> None:
     seen: dict[str, tuple[bool, str | None]] = {}
 
@@ -354,10 +354,10 @@ def test_read_options_reach_the_stores_of_chips_and_of_the_checkpoint(
         } | ({variable: "1"} if variable else {})
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
-        assert main([asked, "s3://chips"] if asked == "tiles" else [asked]) == 0
+        assert main([command, "s3://chips"] if command == "tiles" else [command]) == 0
 
-    wanted = {"/chips"} if asked == "tiles" else {"/chips", "/models/clay.ckpt"}
-    assert seen == dict.fromkeys(wanted, (signed, payer))
+    expected = {"/chips"} if command == "tiles" else {"/chips", "/models/clay.ckpt"}
+    assert seen == dict.fromkeys(expected, (signed, payer))
 
 
 def test_the_command_imports_neither_dagster_nor_torch(stores: TileStores) -> None:

@@ -168,7 +168,7 @@ def test_the_public_names_are_imported_when_they_are_used() -> None:
         _ = clay_assets.nothing
 
 
-def test_everything_outside_of_the_dagster_package_works_without_dagster(
+def test_everything_outside_the_dagster_package_works_without_dagster(
     chips: Path, tiny_checkpoint: Path
 ) -> None:
     """Imports every module of the core, and embeds a tile."""

@@ -89,10 +89,10 @@ def test_a_checkpoint_of_an_unnamed_size_embeds_a_valid_file(
     assert len(table) == (12 if v15 else 3)
     if not v15:
         read = [read_chip(chip(number), chip_name(number)) for number in (1, 2, 3)]
-        wanted = load_encoder(path, "cpu", "fp32").embed(
+        expected = load_encoder(path, "cpu", "fp32").embed(
             np.stack([one.pixels for one in read]),
             lonlat=[one.windows[0].lonlat for one in read],
             dates=[one.date for one in read],
         )
         got = table["embeddings"].combine_chunks().to_numpy_ndarray()
-        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)

@@ -26,13 +26,13 @@ from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.state.states import TileStores
 from clay_assets.storage import BucketMissing, Store, StoreDenied, StoredObject, TransferFailed
 from clay_assets.tiles.inventory import InventoryMissing, NoTiles
-from clay_assets_tests.embedding.scene import PATIENCE, MeanEncoder, Scene, errors, process
+from clay_assets_tests.embedding.scene import TIMEOUT, MeanEncoder, Scene, errors, process
 from clay_assets_tests.embedding.streaming import BROKEN, TILES, MeanEmbedder, number_of
 from clay_assets_tests.s3_server import S3Bucket
 from clay_model import Embedder
 
 MORE_TILES = [f"{zone}{tile[3:]}" for zone in ("29W", "30W") for tile in TILES]
-"""Twice as many tiles, so that all are more than a run lists ahead."""
+"""Twice as many tiles, so that they exceed the number that a run lists ahead."""
 
 
 class HeldStore(Store):
@@ -44,12 +44,12 @@ class HeldStore(Store):
         self.before_list: Callable[[str], None] = lambda _: None
 
     def put(self, target: str, path: object) -> None:
-        """As any store."""
+        """As `Store`."""
         self.before_put(target)
         super().put(target, path)  # type: ignore[arg-type]
 
     def list(self, prefix: str = "") -> list[StoredObject]:
-        """As any store."""
+        """As `Store`."""
         self.before_list(prefix)
         return super().list(prefix)
 
@@ -76,7 +76,7 @@ class Gate:
         with self._lock:
             self.held += 1
         self.arrived.set()
-        assert self._open.wait(PATIENCE), "the gate stayed closed"
+        assert self._open.wait(TIMEOUT), "the gate stayed closed"
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -85,9 +85,9 @@ def until(condition: Callable[[], bool], what: str) -> None:
     Raises:
         AssertionError: If the condition stays false.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE} s: {what}"
+        assert time.monotonic() < deadline, f"not within {TIMEOUT} s: {what}"
         time.sleep(0.005)
 
 
@@ -175,7 +175,7 @@ def test_a_tile_is_recorded_while_the_next_one_is_embedded(scene: Scene) -> None
             until(lambda: bool(scene.output_files()), "the first tile published")
             time.sleep(0.05 * number_of(chip))  # chips finish one after another from here
             if number_of(chip) == 10:
-                assert recorded.wait(PATIENCE / 2), "the first tile was not recorded meanwhile"
+                assert recorded.wait(TIMEOUT / 2), "the first tile was not recorded meanwhile"
 
     def record(outcome: TileOutcome) -> None:
         if outcome.tile == "27WXN":
@@ -209,7 +209,7 @@ def test_encoding_continues_while_tiles_are_published_at_most_two_at_a_time(
     opener = threading.Thread(target=open_once_all_is_encoded, daemon=True)
     opener.start()
     outcomes = process(scene, tiles, stores=stores, encoder=encoder)
-    opener.join(PATIENCE)
+    opener.join(TIMEOUT)
 
     assert encoded_meanwhile == [PUBLISHERS]
     assert errors(outcomes) == dict.fromkeys(tiles, "")
@@ -263,7 +263,7 @@ def test_an_interrupt_records_published_tiles_and_keeps_finished_chips(scene: Sc
 
     def interrupt(chip: StoredObject) -> None:
         if "27WXP" in chip.url and number_of(chip) == 3:
-            assert gate.arrived.wait(PATIENCE)  # the first tile is being published
+            assert gate.arrived.wait(TIMEOUT)  # the first tile is being published
             threading.Timer(0.3, gate.open).start()
             raise KeyboardInterrupt
 
@@ -303,7 +303,7 @@ def test_an_interrupt_while_tiles_are_published_records_those_already_submitted(
     interrupter.start()
     with pytest.raises(KeyboardInterrupt):
         process_tiles(tiles, job, lambda outcome: recorded.append(outcome.tile), Progress())
-    interrupter.join(PATIENCE)
+    interrupter.join(TIMEOUT)
 
     assert recorded == tiles[:2]
     assert len(scene.output_files()) == 2
@@ -337,7 +337,7 @@ def test_a_failing_device_stops_the_run(scene: Scene) -> None:
     assert [outcome.tile for outcome in recorded] == TILES[:1]
 
 
-def test_a_network_that_fails_to_load_is_tried_once_and_stops_the_run_after_tiles_that_need_none(
+def test_a_network_that_fails_to_load_stops_the_run_after_the_tiles_that_need_no_network(
     scene: Scene,
 ) -> None:
     for tile in TILES[:8]:
@@ -532,7 +532,9 @@ def test_tiles_are_listed_only_a_few_ahead(scene: Scene, has_chips: bool) -> Non
     assert TILES_AHEAD / 2 <= most <= TILES_AHEAD + PUBLISHERS + 2  # tiles are recorded a little later
 
 
-def test_an_error_of_the_next_tile_stops_the_run_before_the_usual_number_is_listed(scene: Scene) -> None:
+def test_a_systemic_error_of_the_next_tile_stops_the_run_before_further_tiles_are_listed(
+    scene: Scene,
+) -> None:
     listed: list[str] = []
     chips = HeldStore(scene.root / "chips")
 

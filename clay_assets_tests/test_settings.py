@@ -53,7 +53,7 @@ WRONG = [
     ),
     *((name, "maybe", "expected 1 or 0") for name in SWITCHES),
 ]
-"""A setting, a wrong value of it, and a pattern of the message."""
+"""A setting, an invalid value, and a pattern of the message."""
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,7 @@ def test_the_documentation_has_a_row_for_each_setting() -> None:
     assert "\n".join(rows).replace("|  |", "| |") in text
 
 
-def test_dagster_s_resource_has_defaults_and_descriptions_of_the_settings() -> None:
+def test_the_resource_has_the_defaults_and_descriptions_of_the_settings() -> None:
     for name in ENCODER_FIELDS:
         ours, theirs = Settings.model_fields[name], ClayEncoder.model_fields[name]
         assert (ours.default, ours.description) == (theirs.default, theirs.description)
@@ -84,7 +84,7 @@ def test_a_variable_that_is_set_reaches_a_resource_by_its_name_and_others_by_the
     assert settings.config("max_nodata") == 0.5
 
 
-def test_only_unknown_variables_that_begin_with_clay_are_warned_of() -> None:
+def test_unknown_variables_are_warned_of_only_if_they_begin_with_clay() -> None:
     with pytest.warns(UserWarning, match="unknown settings: CLAY_TILE; expected .*CLAY_TILES"):
         Settings.from_environment({"CLAY_TILE": "tiles.txt"})
     with warnings.catch_warnings():
@@ -115,9 +115,9 @@ def test_every_setting_has_a_wrong_value_in_the_table() -> None:
     assert {name for name, _, _ in WRONG} == set(VARIABLES)
 
 
-@pytest.mark.parametrize(("name", "value", "said"), WRONG, ids=lambda text: text[:40])
-def test_a_wrong_value_is_refused_when_the_definitions_load(name: str, value: str, said: str) -> None:
-    with pytest.raises((SettingsError, ManifestError), match=f"(?s){said}") as refused:
+@pytest.mark.parametrize(("name", "value", "phrase"), WRONG, ids=lambda text: text[:40])
+def test_a_wrong_value_is_refused_when_the_definitions_load(name: str, value: str, phrase: str) -> None:
+    with pytest.raises((SettingsError, ManifestError), match=f"(?s){phrase}") as refused:
         build_defs(settings=Settings.from_environment({name: value}))
     assert "sh@" not in str(refused.value)
     assert refused.value.__context__ is None or name == "CLAY_TILES", "pydantic's error repeats the value"
@@ -159,7 +159,7 @@ def test_the_command_line_names_all_wrong_values_at_once(
         {"CLAY_DEVICE": "cpu", "CLAY_OUTPUT_URI": "s3://bucket/out", "CLAY_WORK_URI": "s3://bucket/outwork"},
     ],
 )
-def test_right_values_pass(values: dict[str, str]) -> None:
+def test_valid_values_are_accepted(values: dict[str, str]) -> None:
     build_defs(settings=Settings.from_environment(values))
 
 
@@ -190,8 +190,6 @@ def test_reading_settings_imports_neither_pytorch_nor_dagster() -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "x", "1.5"])
-def test_a_batch_size_of_a_run_s_config_is_refused_before_a_tile_is_planned(
-    tmp_path: Path, value: str
-) -> None:
+def test_an_invalid_batch_size_is_refused_before_a_tile_is_planned(tmp_path: Path, value: str) -> None:
     with pytest.raises(SettingsError, match=f"CLAY_BATCH_SIZE is '{value}', expected auto or a whole number"):
         Scene(tmp_path).encoder(batch_size=value).target()

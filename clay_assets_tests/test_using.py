@@ -176,4 +176,4 @@ def test_a_command_runs_unchanged(there: Path, command: str) -> None:
     assert main(command.split()[1:]) == 0
 
     if "--picture" in command:
-        assert (there / "alike.png").read_bytes()[:4] == b"\x89PNG"
+        assert (there / "similar.png").read_bytes()[:4] == b"\x89PNG"

@@ -28,7 +28,7 @@ from clay_assets.storage import Store, StoredObject
 from clay_assets.tiles.inventory import list_chips, write_inventory
 
 TILES = ("27WXM", "27WXN", "27WXP", "27WXQ", "28WDS", "28WDT")
-"""Neighbours in the order of a manifest."""
+"""Adjacent tiles in the order of a manifest."""
 
 SQUARES = {"27WXM": (600_000, 7_100_000), "27WXN": (600_000, 7_200_000), "27WXP": (600_000, 7_300_000)}
 """South-west corner of a tile's 100 km square, metres of UTM zone 27."""
@@ -48,7 +48,7 @@ def target_of(fingerprint: Fingerprint = FINGERPRINT, *, max_nodata: float = MAX
 
 
 def put_chips(stores: TileStores, tile: str, numbers: Sequence[int], content: bytes = b"a chip") -> None:
-    """Store objects with the names of a tile's chips; their content is no chip."""
+    """Store objects with the names of a tile's chips; their content is not a chip."""
     for number in numbers:
         name = f"claytile_{tile}_{DATE.replace('-', '')}_v02_{number:04}.tif"
         stores.chips.write(f"{tile}/{DATE}/{name}", content)
@@ -77,7 +77,7 @@ class MadeUp:
     """Invented results of a tile.
 
     Attributes:
-        fingerprint: Of the vectors.
+        fingerprint: Fingerprint of the vectors.
         skipped: Number of chips skipped, from the first on.
         vectors: Returns the given number of vectors.
         alter: Changes the outcomes before they are stored.
@@ -106,7 +106,7 @@ class MadeUp:
         embedded = [outcome for outcome in outcomes if isinstance(outcome, Embedded)]
         skips = [outcome for outcome in outcomes if isinstance(outcome, Skipped)]
         shape = embedded[0].vectors.shape[1:] if embedded else (768,)
-        making = Provenance(
+        provenance = Provenance(
             self.fingerprint,
             shape,
             untrained=False,
@@ -124,11 +124,11 @@ class MadeUp:
             bytes_read=sum(chip.size for chip in chips),
             bounds=_bounds([wkb for outcome in embedded for wkb in outcome.footprints]),
         )
-        with ResultsWriter(making.width) as writer:
+        with ResultsWriter(provenance.width) as writer:
             for outcome in outcomes:
                 writer.add(outcome)
             digest = chips_digest(tile, chips)
-            writer.store(stores.work, tile, ResultsHeader(making, digest, summary, self.remaining))
+            writer.store(stores.work, tile, ResultsHeader(provenance, digest, summary, self.remaining))
 
     def _outcomes(self, tile: str, chips: Sequence[StoredObject]) -> list[Outcome]:
         vectors = self.vectors(len(chips))
@@ -170,7 +170,7 @@ def damage_pages(work: Store, tile: str, column: str, fingerprint: Fingerprint =
 
 
 def know_checkpoint(work: Store, checkpoint: Store, fingerprint: Fingerprint = FINGERPRINT) -> None:
-    """Record any file in the work store as the checkpoint of a fingerprint, like a run does."""
+    """Record any file in the work store as the checkpoint of a fingerprint, as a run does."""
     found = checkpoint.stat()
     facts = CheckpointFacts(
         found.url, found.etag, found.size, fingerprint.checkpoint_sha256, fingerprint.model, untrained=False

@@ -1,6 +1,6 @@
 """One of two concurrent runs: `python -m clay_assets_tests.two_runs ADDRESS CHECKPOINT FORCE TILE…`.
 
-Waits for a file `go` beside the checkpoint, so that both start together; prints a line per tile.
+Waits for a file `go` next to the checkpoint, so that both start together; prints a line per tile.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""Thousands of damaged files through the reader: `python -m clay_assets_tests.chips.fuzz --mutants 200000`.
+"""Reads thousands of damaged files: `python -m clay_assets_tests.chips.fuzz --mutants 200000`.
 
-Belongs here: judging the outcomes (`mutants` makes the files). Each batch has a process of its own, so that
-crashes, hangs and output are detected, and reproduced by the mutant's number.
+Checks the outcomes; `mutants` makes the files. Each batch runs in its own process, so that crashes, hangs and
+output are detected. The number of a mutant reproduces it.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from clay_assets_tests.chips.mutants import Mutant, bases, mutant
 from clay_assets_tests.geotiffs import chip_name, read_with_rasterio
 
 HANG = 5.0
-"""CPU seconds that no file may take."""
+"""Limit of CPU seconds per file."""
 
 DEADLOCK = 60.0
 """Seconds after which a file that uses no CPU counts as deadlocked. Not five: with ten processes on two
@@ -39,7 +39,7 @@ MEMORY = 2 * 13 * 512 * 512 * 4
 """Bytes of memory that damaged files may need beyond what the good ones need: two chips of float32."""
 
 BATCH = 2_500
-"""Mutants a process."""
+"""Mutants per process."""
 
 
 @dataclass
@@ -73,8 +73,8 @@ def fuzz(numbers: range, processes: int = 2) -> Found:
     """Read the mutants of these numbers.
 
     Args:
-        numbers: Of the mutants.
-        processes: At a time.
+        numbers: Numbers of the mutants.
+        processes: Number of concurrent processes.
     """
     batches = [numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH)]
     found = Found()
@@ -85,7 +85,7 @@ def fuzz(numbers: range, processes: int = 2) -> Found:
 
 
 def _in_a_process(numbers: range) -> Found:
-    """Run a batch; restart it behind a mutant that ends the process."""
+    """Run a batch; restart it after a mutant that ends the process."""
     found, start = Found(), numbers.start
     while start < numbers.stop:
         with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +125,7 @@ def _batch(numbers: range, place: Path) -> Found:
             if seconds > HANG:
                 found.failures.append(f"mutant {number} ({made.how}) took {seconds:.1f} s")
             if pixels is not None:
-                _judge(number, made, pixels, found)
+                _check(number, made, pixels, found)
     found.memory = _peak() - usual
     return found
 
@@ -146,7 +146,7 @@ def _read(number: int, made: Mutant, found: Found) -> np.ndarray | None:
     return chip.pixels
 
 
-def _judge(number: int, made: Mutant, pixels: np.ndarray, found: Found) -> None:
+def _check(number: int, made: Mutant, pixels: np.ndarray, found: Found) -> None:
     """Check that the pixels are those of the file, and that its checksums match."""
     same = bool(np.array_equal(pixels, made.base.pixels))
     found.unchanged += same
@@ -161,11 +161,11 @@ def _judge(number: int, made: Mutant, pixels: np.ndarray, found: Found) -> None:
         if not np.array_equal(oracle, pixels) and not _is_permuted(oracle, pixels):
             found.failures.append(f"mutant {number} ({made.how}): other pixels than rasterio's")
         elif read_header(made.data).compression == "DEFLATE" and not _checksums_hold(made.data):
-            found.failures.append(f"mutant {number} ({made.how}): embedded against its checksum")
+            found.failures.append(f"mutant {number} ({made.how}): embedded despite a wrong checksum")
 
 
 def _is_permuted(oracle: np.ndarray, pixels: np.ndarray) -> bool:
-    """Whether the bands are the same in another order, by their names."""
+    """Whether the bands differ only in order, as they do if the file names them."""
     return {band.tobytes() for band in oracle} >= {band.tobytes() for band in pixels}
 
 
@@ -203,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read mutants and print the outcomes as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--mutants", type=int, default=200_000)
-    parser.add_argument("--first", type=int, default=0, help="number of the first")
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutant")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--batch", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

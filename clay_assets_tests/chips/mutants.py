@@ -1,7 +1,4 @@
-"""Damages GeoTIFFs: the same mutant for the same number, on any machine.
-
-Does not belong here: judging how they are read (`fuzz`).
-"""
+"""Damages GeoTIFFs, reproducibly by number on any machine. `fuzz` checks how they are read."""
 
 import functools
 import struct
@@ -27,7 +24,7 @@ SMALL = 256
 EDGES = [0, 1, 2, 7, 255, 256, 257, 4096, 65_535, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1]
 """Numbers at the limits of integer types."""
 
-# Tags, by the TIFF and the GeoTIFF specification, and their values that a reader may know.
+# Tags of the TIFF and GeoTIFF specifications, and values of them that a reader may know.
 COMPRESSION, SAMPLE_FORMAT, BITS_PER_SAMPLE, PREDICTOR, PLANAR = 259, 339, 258, 317, 284
 SIZES = (256, 257, 278, 322, 323)
 CODECS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32809, 32946, 34661, 34676, 34712, 34887, 34892, 34925, 50000, 50001)
@@ -45,8 +42,8 @@ class Base:
 
     Attributes:
         data: The file.
-        spec: The model that it is for.
-        pixels: (bands, rows, columns) that it holds.
+        spec: The model that reads it.
+        pixels: Its pixels, (bands, rows, columns).
         deflated: Whether each of its blocks has a checksum.
     """
 
@@ -77,7 +74,7 @@ class Mutant:
 
 @functools.cache
 def bases() -> tuple[Base, ...]:
-    """Chips in every layout, sample type and kind of place, some of them as large as those of Clay v0."""
+    """Chips in every layout, sample type and kind of location; some have the size of Clay v0's."""
     small = chip_pixels(size=SMALL, bands=len(V15.bands))
     found = []
     for layout, options in LAYOUTS.items():
@@ -99,7 +96,7 @@ def bases() -> tuple[Base, ...]:
         found.append(Base(data, V15, small.astype(np.float32), deflated=True))
     found.append(Base(_cloud_optimised(chip_bytes(small)), V15, small.astype(np.float32), deflated=True))
     whole = chip_pixels()
-    for layout in ("as the bucket has them", "tiles with a predictor", "BigTIFF"):
+    for layout in ("bucket layout", "tiles with a predictor", "BigTIFF"):
         found.append(Base(chip_bytes(whole, layout=layout), V0, whole, deflated=True))
     return tuple(found)
 
@@ -197,7 +194,7 @@ def _overwritten(random: Random, data: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class _Entries:
-    """A directory's entries by position, to be changed."""
+    """Positions of a directory's entries, for changing them."""
 
     dialect: Dialect
     positions: list[int]
@@ -233,7 +230,7 @@ class _Entries:
         struct.pack_into(self.dialect.order + letter, changed, place, value % (1 << 8 * size))
 
     def short(self, changed: bytearray, position: int, value: int) -> None:
-        """Set the value of an entry as one integer of the type that it has."""
+        """Set the value of an entry as one integer of its type."""
         kind = struct.unpack_from(f"{self.dialect.order}H", changed, position + 2)[0]
         place = position + 4 + self.number_size
         letter = {3: "H", 4: "I", 16: "Q"}.get(kind, "H")

@@ -18,7 +18,7 @@ CROSSING = {
     "01WCR": ("EPSG:32601", (370_000, 7_504_000)),
     "60WXA": ("EPSG:32660", (625_000, 7_504_000)),
 }
-"""Tiles, and the upper left corner of a chip of each that 180 degrees cuts."""
+"""CRS and upper left corner of a chip that the antimeridian cuts, by tile."""
 
 
 def footprint(crs: str, origin: tuple[float, float], tile: str) -> shapely.Geometry:
@@ -56,8 +56,8 @@ def test_a_footprint_across_the_antimeridian_is_cut_into_its_two_sides(tile: str
     assert (west.bounds[2], east.bounds[0]) == (180, -180)
     assert shapely.is_ccw([west.exterior, east.exterior]).all()
     together = shapely.union(west, shapely.transform(east, lambda degrees: degrees + np.array([360, 0])))
-    wanted = unwrapped(crs, origin)
-    assert together.symmetric_difference(wanted).area < 1e-9 * wanted.area
+    expected = unwrapped(crs, origin)
+    assert together.symmetric_difference(expected).area < 1e-9 * expected.area
     assert overhang(tile, np.array([cut])) == pytest.approx(overhang(tile, np.array([whole])), abs=1e-3)
 
 
@@ -88,7 +88,7 @@ def test_bounds_across_the_antimeridian_have_west_greater_than_east(
     assert bounds_of(np.array([shapely.box(*box) for box in boxes])) == bounds
 
 
-def test_bounds_of_chips_that_cross_are_as_narrow_as_the_chips() -> None:
+def test_bounds_of_crossing_chips_are_as_narrow_as_the_chips() -> None:
     crossing = [footprint(*CROSSING[tile], tile) for tile in ("01WCR", "60WXA")]
     west, south, east, north = bounds_of(np.array(crossing))
     assert 179.5 < west < 180

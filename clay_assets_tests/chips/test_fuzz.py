@@ -7,7 +7,7 @@ import socket
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,13 @@ class Canary:
 
     Attributes:
         folder: Holds `chip.tif`, a good chip; `grid.gsb`; `chip.vrt`.
-        url: Of a listener on loopback.
-        asked: Connections to it.
+        url: URL of a listener on loopback.
     """
 
     folder: Path
     url: str
     _inotify: int
     _listener: socket.socket
-    asked: int = field(default=0)
 
     def take_touched(self) -> list[str]:
         """Names of the files that were opened, and "network" for each connection, since the last call."""
@@ -86,7 +84,7 @@ def canary(tmp_path: Path) -> Iterator[Canary]:
 
 @contextmanager
 def _watched(folder: Path) -> Iterator[int]:
-    """Descriptor of Linux's inotify that reports the files opened in a folder."""
+    """An inotify descriptor (Linux) that reports the files opened in a folder."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "inotify_init1"):
         pytest.skip("no inotify on this system")
@@ -191,7 +189,7 @@ def disguised(canary: Canary) -> dict[str, bytes]:
 
 def test_disguised_files_open_no_other_file_and_no_connection(canary: Canary) -> None:
     files = disguised(canary)
-    canary.take_touched()  # of making them
+    canary.take_touched()  # accesses while the files are made
     touched, refused = {}, set()
     for kind, data in files.items():
         try:

@@ -49,29 +49,27 @@ def read_or_refuse(data: bytes) -> np.ndarray | None:
         return None
 
 
-@pytest.mark.parametrize(
-    "layout", ["as the bucket has them", "tiles with a predictor", "BigTIFF", "big-endian"]
-)
-def test_a_truncated_file_is_refused_wherever_it_was_cut(layout: str) -> None:
+@pytest.mark.parametrize("layout", ["bucket layout", "tiles with a predictor", "BigTIFF", "big-endian"])
+def test_a_file_truncated_at_any_byte_is_refused(layout: str) -> None:
     data = chip_bytes(layout=layout)
     cuts = {*range(0, 32), *range(32, len(data), len(data) // 40), *range(len(data) - 32, len(data))}
     for cut in cuts:
         with pytest.raises(ChipRejected) as refusal:
             read_chip(data[:cut], chip_name())
-        # The metadata come last: without them the TIFF is complete, but not a chip.
+        # The metadata come last; without them the TIFF is complete, but not a chip.
         assert refusal.value.reason in ("format", "corrupt", "date", "crs")
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_flipped_bits_are_refused_or_do_not_matter(seed: int) -> None:
-    chance = np.random.default_rng(seed)
+def test_flipped_bits_are_refused_or_leave_the_pixels_unchanged(seed: int) -> None:
+    rng = np.random.default_rng(seed)
     files = [chip_bytes(layout=layout) for layout in DEFLATED]
     for _ in range(60):
-        data = bytearray(files[chance.integers(len(files))])
-        # Half of the damage in the last twentieth, where the directory is.
-        start = chance.choice([0, len(data) * 19 // 20])
-        for _ in range(chance.choice([1, 1, 3, 8])):
-            data[chance.integers(start, len(data))] ^= 1 << int(chance.integers(8))
+        data = bytearray(files[rng.integers(len(files))])
+        # Half of the damage is in the last twentieth, where the directory is.
+        start = rng.choice([0, len(data) * 19 // 20])
+        for _ in range(rng.choice([1, 1, 3, 8])):
+            data[rng.integers(start, len(data))] ^= 1 << int(rng.integers(8))
         pixels = read_or_refuse(bytes(data))
         if pixels is not None:
             assert np.array_equal(pixels, read_with_rasterio(bytes(data)))
@@ -81,7 +79,7 @@ def test_flipped_bits_are_refused_or_do_not_matter(seed: int) -> None:
 def test_a_flipped_bit_that_still_inflates_is_caught_by_its_checksum(layout: str) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (13, 512, 512), np.uint8)
     data = bytearray(chip_bytes(noise, layout=layout, predictor=1, zlevel=1))
-    # Noise is stored as it is, or as literals: a flipped bit is another pixel, not another structure.
+    # Noise is stored uncompressed or as literals: a flipped bit changes a pixel, not the structure.
     data[len(data) // 3] ^= 4
     with pytest.raises(ChipRejected, match=r"damage in block [0-9,]+ of [0-9,]+, expected .* checksum"):
         read_chip(bytes(data), chip_name())
@@ -99,11 +97,11 @@ def test_a_block_cut_before_its_checksum_is_refused_if_gdal_decodes_it() -> None
 
 
 def test_damage_that_gdal_reads_as_pixels_is_refused() -> None:
-    """If GDAL accepts none of it any more, `deflate` may become simpler."""
-    chance, taken = np.random.default_rng(0), 0
+    """If a later GDAL refuses all of it, `deflate` can be simplified."""
+    rng, taken = np.random.default_rng(0), 0
     for _ in range(60):
         data = bytearray(good_chip())
-        data[chance.integers(2000, directory_offset(good_chip()))] ^= 1 << int(chance.integers(8))
+        data[rng.integers(2000, directory_offset(good_chip()))] ^= 1 << int(rng.integers(8))
         pixels = read_or_refuse(bytes(data))
         assert pixels is None or np.array_equal(pixels, chip_pixels())
         try:
@@ -139,11 +137,11 @@ def test_cyclic_directories_are_not_followed() -> None:
     assert np.array_equal(read_chip(with_cyclic_directories(good_chip()), chip_name()).pixels, chip_pixels())
 
 
-def test_a_vrt_named_as_a_chip_opens_no_other_file(tmp_path: Path) -> None:
+def test_a_vrt_named_like_a_chip_opens_no_other_file(tmp_path: Path) -> None:
     other = tmp_path / "other.tif"
     other.write_bytes(good_chip())
     vrt = VRT.replace(b"/etc/hostname", bytes(other))
-    with MemoryFile(vrt) as file, file.open() as dataset:  # any driver: it would have been read
+    with MemoryFile(vrt) as file, file.open() as dataset:  # GDAL reads it if every driver is allowed
         assert dataset.driver == "VRT"
     with pytest.raises(ChipRejected, match="begins with b'<VRTDataset '") as refusal:
         read_chip(vrt, chip_name())
@@ -163,7 +161,7 @@ HOSTILE = {
     "a million rows a strip": lambda: with_tag(good_chip(), ROWS_PER_STRIP, 1 << 20),
     "4 billion strips": lambda: with_tag(good_chip(), STRIP_OFFSETS, 100, count=2**32 - 1),
     "a list of strips beyond the end": lambda: with_tag(good_chip(), STRIP_OFFSETS, len(good_chip()) - 8),
-    "strips that are no strips": lambda: with_tag(good_chip(), STRIP_OFFSETS, 8),
+    "strips of other data": lambda: with_tag(good_chip(), STRIP_OFFSETS, 8),
     "a strip that inflates to 512 MB": lambda: with_bomb(good_chip(), 512 << 20),
 }
 

@@ -32,17 +32,17 @@ def masked_share(data: bytes) -> float:
         return float((masks == 0).any(axis=0).mean())
 
 
-@pytest.mark.parametrize("layout", ["as the bucket has them", "bands apart in strips", "LZW"])
+@pytest.mark.parametrize("layout", ["bucket layout", "bands apart in strips", "LZW"])
 @pytest.mark.parametrize(
     ("dtype", "nodata"), [("float32", 0), ("uint16", 7), ("int16", -999), ("float32", 0.1)]
 )
-def test_the_share_of_declared_no_data_is_what_rasterio_masks(layout: str, dtype: str, nodata: float) -> None:
+def test_the_share_of_declared_no_data_equals_rasterios_mask(layout: str, dtype: str, nodata: float) -> None:
     pixels = chip_pixels(dtype)
     pixels[3, 10:40, 5:300] = pixels[7, 30:90] = nodata
     data = chip_bytes(pixels, layout=layout, nodata=nodata)
     chip = read_chip(data, chip_name())
     assert chip.nodata == masked_share(data) > 0.1
-    assert np.array_equal(chip.pixels, pixels.astype(np.float32))  # embedded as they are
+    assert np.array_equal(chip.pixels, pixels.astype(np.float32))  # embedded unchanged
 
 
 def test_undeclared_fill_is_counted_where_all_optical_bands_have_it() -> None:
@@ -73,7 +73,7 @@ def test_the_share_of_fill_is_checked_before_the_range(value: float) -> None:
     assert refusal.value.reason == "range"
 
 
-def test_the_limit_on_no_data_is_a_setting() -> None:
+def test_the_limit_of_no_data_is_configurable() -> None:
     half = chip_bytes(filled_pixels(0, rows=256))
     assert read_chip(half, chip_name(), max_nodata=0.5).nodata == 0.5
     for limit in (0.499, MAX_NODATA):
@@ -84,7 +84,7 @@ def test_the_limit_on_no_data_is_a_setting() -> None:
 
 def test_bands_have_their_own_limits_in_any_order() -> None:
     pixels = chip_pixels()
-    pixels[SWAPPED.index("vv"), 5, 5] = 999_999  # a power, but no reflectance and no height
+    pixels[SWAPPED.index("vv"), 5, 5] = 999_999  # valid as power, not as reflectance or height
     assert read_chip(chip_bytes(pixels, bands=SWAPPED), chip_name()).pixels.max() == 999_999
     pixels[SWAPPED.index("dem"), 5, 5] = 10_001
     with pytest.raises(
@@ -122,9 +122,9 @@ def test_real_chips_and_training_statistics_are_well_within_the_limits() -> None
 def test_pixels_at_the_limits_give_finite_vectors(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "clay.ckpt", lightning_checkpoint("tiny"))
     chip = read_chip(good_chip(), chip_name())
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     low, high = np.array([LIMITS[band] for band in BANDS], np.float32).T[:, :, None, None]
-    pixels = np.where(chance.random((13, 512, 512)) < 0.5, low, high)
+    pixels = np.where(rng.random((13, 512, 512)) < 0.5, low, high)
     pixels[:, :, 256:] = high
     for precision in ("fp32", "bf16"):
         embedder = load_encoder(path, "cpu", precision)
@@ -134,7 +134,7 @@ def test_pixels_at_the_limits_give_finite_vectors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_extremes_are_those_of_each_band_in_every_layout(layout: str) -> None:
+def test_extremes_are_per_band_in_every_layout(layout: str) -> None:
     pixels = np.random.default_rng(2).random((13, 512, 512), dtype=np.float32)
     read = read_chip(chip_bytes(pixels, layout=layout, zlevel=1), chip_name()).pixels
     low, high = extremes(read)

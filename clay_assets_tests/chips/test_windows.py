@@ -1,4 +1,4 @@
-"""Chips for Clay v1.5: sizes, bands by name or position, the windows' places, the time of acquisition."""
+"""Chips for Clay v1.5: sizes, bands by name or position, locations of windows, acquisition time."""
 
 import datetime
 from itertools import product
@@ -26,13 +26,13 @@ def corners(row: int, column: int) -> list[tuple[float, float]]:
     return [to_degrees.transform(*corner) for corner in box.exterior.coords]
 
 
-def test_a_chip_of_512_pixels_has_four_windows_row_by_row_each_in_its_own_place() -> None:
+def test_a_chip_of_512_pixels_has_four_windows_row_by_row_with_their_own_locations() -> None:
     chip = read_chip(chip_bytes(), chip_name(), spec=V15)
 
     assert len(chip.windows) == 4
     for place, (row, column) in zip(chip.windows, product((0, 1), (0, 1)), strict=True):
-        wanted = corners(row, column)
-        assert np.allclose(shapely.get_coordinates(shapely.from_wkb(place.footprint)), wanted, atol=1e-9)
+        expected = corners(row, column)
+        assert np.allclose(shapely.get_coordinates(shapely.from_wkb(place.footprint)), expected, atol=1e-9)
         to_degrees = pyproj.Transformer.from_crs("EPSG:32627", "OGC:CRS84", always_xy=True)
         centre = to_degrees.transform(WEST + 2_560 * (column + 0.5), NORTH - 2_560 * (row + 0.5))
         assert place.lonlat == pytest.approx(centre, abs=1e-9)
@@ -41,17 +41,17 @@ def test_a_chip_of_512_pixels_has_four_windows_row_by_row_each_in_its_own_place(
 @pytest.mark.parametrize(
     ("count", "names"),
     [(10, ()), (10, V15.bands), (10, NIR_FIRST), (13, ()), (13, BANDS), (13, SWAPPED[::-1])],
-    ids=["10", "10 named", "10 named otherwise", "13", "13 named", "13 named otherwise"],
+    ids=["10", "10 named", "10 in another order", "13", "13 named", "13 in another order"],
 )
-def test_bands_are_taken_by_name_or_position_from_files_of_ten_and_of_thirteen(
+def test_bands_are_taken_by_name_or_position_from_files_of_10_and_13_bands(
     count: int, names: tuple[str, ...]
 ) -> None:
     pixels = chip_pixels(size=256, bands=count)
 
     chip = read_chip(chip_bytes(pixels, bands=names), chip_name(), spec=V15)
 
-    wanted = pixels[[names.index(band) for band in V15.bands]] if names else pixels[:10]
-    assert np.array_equal(chip.pixels, wanted)
+    expected = pixels[[names.index(band) for band in V15.bands]] if names else pixels[:10]
+    assert np.array_equal(chip.pixels, expected)
     assert len(chip.windows) == 1
 
 

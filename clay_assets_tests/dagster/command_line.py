@@ -1,4 +1,4 @@
-"""Runs of the code location as wired by settings: by the command line, or in this process."""
+"""Materializes the assets as the settings configure them, by the command line or in this process."""
 
 import os
 import subprocess
@@ -17,11 +17,11 @@ OURS = ("CLAY_", "AWS_", "DAGSTER_")
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that has ended.
+    """A finished command.
 
     Attributes:
-        status: Its exit status.
-        output: What it printed, both streams.
+        status: Exit status.
+        output: Its stdout and stderr.
     """
 
     status: int

@@ -1,4 +1,4 @@
-"""A project: chips in folders, the assets over some tiles, and a Dagster instance; runs in this process."""
+"""A test project: chips in folders, the assets over some tiles, a Dagster instance, runs in this process."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from clay_model import Dimensions, Level
 from clay_model.spec import SIZES
 
 TILES = ("27WXM", "27WXN", "27WXP", "27WXQ", "28WDS", "28WDT")
-"""Neighbours in the order of a manifest."""
+"""Adjacent tiles in the order of a manifest."""
 
 TILE = "27WXN"
 ASSETS = ("chip_inventory", "chip_embeddings", "embeddings_geoparquet")
@@ -30,7 +30,7 @@ RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_p
 
 
 def given_store(store: Store) -> ObjectStore:
-    """A resource that returns this very store, which a test instruments."""
+    """A resource that returns the given store, for tests that instrument it."""
 
     class GivenStore(ObjectStore):
         def store(self) -> Store:
@@ -40,7 +40,7 @@ def given_store(store: Store) -> ObjectStore:
 
 
 def given_encoder(settings: EncoderSettings) -> ClayEncoder:
-    """A resource that returns these very settings, such as a `MeanEncoder`."""
+    """A resource that returns the given settings, such as a `MeanEncoder`."""
 
     class MeanEncoderResource(ClayEncoder):
         def settings(self) -> EncoderSettings:
@@ -50,7 +50,7 @@ def given_encoder(settings: EncoderSettings) -> ClayEncoder:
 
 
 class AlreadyEmbedded(EncoderSettings):
-    """Settings that match the made-up results, so that nothing is to embed."""
+    """Settings that match the made-up results, so that nothing remains to be embedded."""
 
     def local_checkpoint(self) -> LocalCheckpoint:
         """The checkpoint of the made-up results."""
@@ -134,12 +134,12 @@ class Project:
         """Materialize assets over a range of tiles, as a run of a backfill does.
 
         Args:
-            config: Of the op.
+            config: Config of the op.
             selection: Names of assets; all if omitted.
-            first: Tile; the first of the manifest if omitted.
-            last: Tile; the last of the manifest if omitted.
-            version: Of the published files, as the settings have it.
-            others: A user's assets.
+            first: First tile; the manifest's first if omitted.
+            last: Last tile; the manifest's last if omitted.
+            version: Version of the published files in the settings.
+            others: Further assets, such as a user's.
         """
         return dg.materialize(
             [*self.assets(version=version), *others],
@@ -220,7 +220,7 @@ def message_of(result: dg.ExecuteInProcessResult) -> str:
 
 
 def failure_of(result: dg.ExecuteInProcessResult) -> Any:  # noqa: ANN401 - internal to Dagster
-    """The `dg.Failure` of a run, as it is recorded."""
+    """The `dg.Failure` that a run recorded."""
     (event,) = [event for event in result.all_events if event.is_step_failure]
     data = event.step_failure_data.user_failure_data
     assert data is not None

@@ -49,11 +49,11 @@ def test_inventory_metadata_counts_chips_and_other_objects(project: Project) -> 
     project.scene.chips.write(f"{TILE}/notes.txt", b"five!")
 
     assert project.run().success
-    said = project.metadata("chip_inventory")
+    metadata = project.metadata("chip_inventory")
 
-    assert values(said, "chips", "other objects", "dagster/row_count") == [2, 1, 2]
-    assert said["bytes"].value == len(chip_of_value(1)) + len(BROKEN)
-    assert said["dagster/uri"].value == str(project.root / "work" / "chip_inventory" / f"{TILE}.parquet")
+    assert values(metadata, "chips", "other objects", "dagster/row_count") == [2, 1, 2]
+    assert metadata["bytes"].value == len(chip_of_value(1)) + len(BROKEN)
+    assert metadata["dagster/uri"].value == str(project.root / "work" / "chip_inventory" / f"{TILE}.parquet")
 
 
 def test_embeddings_metadata_has_counts_rates_and_reasons_of_skips(project: Project) -> None:
@@ -62,25 +62,30 @@ def test_embeddings_metadata_has_counts_rates_and_reasons_of_skips(project: Proj
     project.encoder = project.scene.encoder(embedder=embedder, allow_untrained=True)
 
     assert project.run().success
-    said = project.metadata("chip_embeddings")
+    metadata = project.metadata("chip_embeddings")
 
     numbers = ("chips", "embedded", "skipped", "chips encoded in this run", "dagster/row_count")
-    assert values(said, *numbers) == [3, 2, 1, 2, 3]
-    assert values(said, "windows", "no-data share") == [2, 0]
-    assert said["bytes read"].value == len(chip_of_value(1)) + len(BROKEN) + len(chip_of_value(3))
-    assert float(str(said["chips per second"].value)) > 0
-    assert float(str(said["seconds"].value)) > 0
-    assert values(said, "device", "level", "precision", "model") == ["cpu", "mean", "fp32", "clay-v0-tiny"]
-    assert said["untrained weights"].value is True
-    assert len(str(said["checkpoint SHA-256"].value)) == 64
-    skipped = said["skipped chips"]
+    assert values(metadata, *numbers) == [3, 2, 1, 2, 3]
+    assert values(metadata, "windows", "no-data share") == [2, 0]
+    assert metadata["bytes read"].value == len(chip_of_value(1)) + len(BROKEN) + len(chip_of_value(3))
+    assert float(str(metadata["chips per second"].value)) > 0
+    assert float(str(metadata["seconds"].value)) > 0
+    assert values(metadata, "device", "level", "precision", "model") == [
+        "cpu",
+        "mean",
+        "fp32",
+        "clay-v0-tiny",
+    ]
+    assert metadata["untrained weights"].value is True
+    assert len(str(metadata["checkpoint SHA-256"].value)) == 64
+    skipped = metadata["skipped chips"]
     assert isinstance(skipped, dg.TableMetadataValue)
     assert [record.data["reason"] for record in skipped.records] == ["format"]
     assert str(skipped.records[0].data["source_url"]).endswith(chip_name(2))
-    assert isinstance(said["picture"], dg.MarkdownMetadataValue)
-    assert len(str(said["picture"].value)) < 30_000
-    assert isinstance(said["map"], dg.UrlMetadataValue)
-    schema = said["dagster/column_schema"].value
+    assert isinstance(metadata["picture"], dg.MarkdownMetadataValue)
+    assert len(str(metadata["picture"].value)) < 30_000
+    assert isinstance(metadata["map"], dg.UrlMetadataValue)
+    schema = metadata["dagster/column_schema"].value
     assert isinstance(schema, dg.TableSchema)
     assert [column.name for column in schema.columns][:3] == ["source_url", "etag", "size"]
 
@@ -89,16 +94,16 @@ def test_file_metadata_previews_the_first_rows(project: Project) -> None:
     project.put(TILE, chips=[1, BROKEN, 3])
 
     assert project.run().success
-    said = project.metadata("embeddings_geoparquet")
+    metadata = project.metadata("embeddings_geoparquet")
 
     (published,) = (project.root / "output").iterdir()
-    assert values(said, "rows", "dagster/row_count", "bytes") == [2, 2, published.stat().st_size]
-    assert values(said, "first acquisition", "last acquisition") == ["2020-06-15", "2020-06-15"]
-    assert values(said, "dagster/uri", "written in this run") == [str(published), True]
-    preview = said["preview"]
+    assert values(metadata, "rows", "dagster/row_count", "bytes") == [2, 2, published.stat().st_size]
+    assert values(metadata, "first acquisition", "last acquisition") == ["2020-06-15", "2020-06-15"]
+    assert values(metadata, "dagster/uri", "written in this run") == [str(published), True]
+    preview = metadata["preview"]
     assert isinstance(preview, dg.TableMetadataValue)
     assert [str(record.data["source_url"])[-8:] for record in preview.records] == ["0001.tif", "0003.tif"]
-    schema = said["dagster/column_schema"].value
+    schema = metadata["dagster/column_schema"].value
     assert isinstance(schema, dg.TableSchema)
     assert [column.name for column in schema.columns] == ["source_url", "date", "embeddings", "geometry"]
 
@@ -170,7 +175,7 @@ def test_each_asset_can_be_materialized_alone(six: Project) -> None:
     assert six.published() == list(SIX)
 
 
-def test_a_tile_is_published_alone_only_once_its_chips_are_accounted_for(six: Project) -> None:
+def test_publishing_alone_requires_results_of_every_chip(six: Project) -> None:
     assert six.run(selection=ASSETS[:2]).success
     six.put("27WXN", chips=[1, 2, 3])
     assert six.run(selection=ASSETS[:1]).success
@@ -198,26 +203,26 @@ def test_a_tile_is_recorded_and_published_while_the_next_one_is_embedded(six: Pr
     finished = {"27WXM", "27WXN"}
 
     def hold(target: StoredObject) -> None:
-        """Chips of the third tile come slowly, until the second one is recorded; the last waits for it."""
+        """Delay the third tile's chips until the second tile is recorded; the last chip waits for that."""
         if "/27WXP/" in target.url:
             number = number_of(target)
             recorded.wait(60 if number == 8 else 0.5 * number)
             if number == 8:
                 seen.append(({name: six.materialized(name) for name in ASSETS}, six.published()))
 
-    def look() -> None:
+    def observe() -> None:
         while not recorded.wait(0.05):
             if six.materialized("embeddings_geoparquet") == finished:
                 recorded.set()
 
     six.scene.chips.before = hold
-    looking = threading.Thread(target=look, daemon=True)
-    looking.start()
+    observer = threading.Thread(target=observe, daemon=True)
+    observer.start()
     try:
         result = six.run()
     finally:
         recorded.set()
-        looking.join()
+        observer.join()
 
     assert result.success
     assert seen == [(dict.fromkeys(ASSETS, finished), list(SIX[:2]))]
@@ -234,13 +239,13 @@ class Denying(ChipStore):
         self._listing, self._reading = listing, reading
 
     def list(self, prefix: str = "") -> list[StoredObject]:
-        """As any store, unless denied."""
+        """As `Store`, unless denied."""
         if prefix.startswith(self._listing):
             raise AccessDenied(f"{prefix}: denied")
         return super().list(prefix)
 
     def read(self, target: StoredObject | str) -> bytes:
-        """As any store, unless broken."""
+        """As `Store`, unless broken."""
         assert isinstance(target, StoredObject)
         if f"/{self._reading}/" in target.url:
             raise TransferFailed(f"{target.url} broke")
@@ -286,7 +291,7 @@ def test_an_empty_tile_is_recorded_with_no_chips_and_a_warning(six: Project) -> 
         assert six.metadata(name, "27WXP")["chips"].value == 0
         assert six.metadata(name, "27WXP")["dagster/partition_row_count"].value == 0
     checks = six.checks(result)
-    # All chips here are of 27WXN's square, also those that are put into another tile's folder.
+    # All chips are in 27WXN's square, even those in another tile's folder.
     assert {name for name, check in checks.items() if not check.passed} == {
         "tile_has_chips",
         "geometry_inside_the_tile",
@@ -313,14 +318,14 @@ def test_a_store_in_which_no_tile_has_a_folder_fails_at_once(
     assert project.statuses("chip_inventory") == dict.fromkeys(TILES, "FAILED")
 
 
-def test_a_store_that_refuses_stops_the_run_before_all_tiles_are_listed(
+def test_a_store_that_denies_listing_stops_the_run_before_all_tiles_are_listed(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    asked: list[str] = []
+    listed: list[str] = []
 
     class Refusing(ChipStore):
         def list(self, prefix: str = "") -> list[StoredObject]:
-            asked.append(prefix)
+            listed.append(prefix)
             time.sleep(0.05)
             raise StoreDenied(f"s3://chips/{prefix}: denied")
 
@@ -330,10 +335,10 @@ def test_a_store_that_refuses_stops_the_run_before_all_tiles_are_listed(
     result = project.run()
 
     assert message_of(result).startswith(f"stopped at tile {MANY_TILES[0]}, because every other tile would")
-    assert len(asked) < len(MANY_TILES)
+    assert len(listed) < len(MANY_TILES)
 
 
-def test_transfers_that_break_stop_the_run_only_if_the_store_cannot_be_listed(six: Project) -> None:
+def test_failed_transfers_stop_the_run_only_if_the_store_cannot_be_listed(six: Project) -> None:
     class Breaking(Denying):
         def list(self, prefix: str = "") -> list[StoredObject]:
             if self.reads:  # from the first chip on

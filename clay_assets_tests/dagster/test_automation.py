@@ -23,15 +23,15 @@ from clay_assets_tests.tile_scene import TILES, MadeUp, finish, put_chips
 MONDAY = datetime.datetime(2026, 10, 5, 5, 0, tzinfo=datetime.UTC)
 
 
-def clock_at(moment: datetime.datetime) -> type[datetime.datetime]:
+def datetime_at(moment: datetime.datetime) -> type[datetime.datetime]:
     """A `datetime` whose `now` is this moment."""
 
-    class Stopped(datetime.datetime):
+    class Fixed(datetime.datetime):
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> Self:
             return cls.fromtimestamp(moment.timestamp(), tz)
 
-    return Stopped
+    return Fixed
 
 
 class Location:
@@ -56,7 +56,7 @@ class Location:
         self.build()
 
     def build(self) -> None:
-        """Wire the code location, with the resources as they are now."""
+        """Wire the code location, with the current resources."""
         self.defs = build_defs(resource_overrides=self.resources, settings=self.settings)
 
     def schedule_tick(self, moment: datetime.datetime = MONDAY) -> Sequence[dg.RunRequest] | str:
@@ -71,14 +71,14 @@ class Location:
         return data.run_requests or data.skip_message or ""
 
     def sensor_tick(self, moment: datetime.datetime = MONDAY) -> Sequence[dg.RunRequest] | str:
-        """The same of the sensor."""
+        """The same for the sensor."""
         with (
             pytest.MonkeyPatch.context() as patch,
             dg.build_sensor_context(
                 instance=self.instance, resources=self.resources, definitions=self.defs, cursor=self.cursor
             ) as context,
         ):
-            patch.setattr("clay_assets.dagster.automation.datetime", clock_at(moment))
+            patch.setattr("clay_assets.dagster.automation.datetime", datetime_at(moment))
             data = self.defs.resolve_sensor_def("new_imagery").evaluate_tick(context)
         self.cursor = data.cursor
         return data.run_requests or data.skip_message or ""
@@ -106,7 +106,7 @@ def tiles_of(requests: Sequence[dg.RunRequest] | str) -> list[list[str]]:
     return tiles
 
 
-def seen(*states: State) -> list[TileState]:
+def tile_states(*states: State) -> list[TileState]:
     """Adjacent tiles in these states."""
     return [
         TileState(f"T{index:02}", state, 1, 1, 1, 1, chips_digest="x") for index, state in enumerate(states)
@@ -119,25 +119,25 @@ def planned(states: Sequence[TileState], in_runs: Sequence[str] = (), tiles_per_
 
 
 def test_adjacent_tiles_make_a_range_and_gaps_are_not_bridged() -> None:
-    states = seen("new", "changed", "current", "new", "empty", "unusable", "stale", "changed")
+    states = tile_states("new", "changed", "current", "new", "empty", "unusable", "stale", "changed")
     assert planned(states) == ["T00 T01", "T03", "T07"]
 
 
 def test_ranges_are_split_at_the_number_of_tiles_of_a_run() -> None:
-    states = seen("new", "new", "new", "new", "new")
+    states = tile_states("new", "new", "new", "new", "new")
     assert planned(states, tiles_per_run=2) == ["T00 T01", "T02 T03", "T04"]
     assert planned(states, tiles_per_run=0) == ["T00 T01 T02 T03 T04"]
 
 
 def test_unpublished_tiles_share_a_run_with_tiles_to_embed() -> None:
-    states = seen("unpublished", "new", "unpublished", "current", "unpublished")
+    states = tile_states("unpublished", "new", "unpublished", "current", "unpublished")
     assert planned(states) == ["T00 T01 T02", "T04"]
     (first, _) = plan_runs(states, (), 64)
     assert first.request("").tags["clay/why"] == "2 unpublished, 1 new"
 
 
 def test_tiles_in_unfinished_runs_are_left_out() -> None:
-    assert planned(seen("new", "new", "new"), in_runs=["T01"]) == ["T00", "T02"]
+    assert planned(tile_states("new", "new", "new"), in_runs=["T01"]) == ["T00", "T02"]
 
 
 def test_a_tick_requests_exactly_the_tiles_with_new_imagery(location: Location) -> None:
@@ -159,7 +159,7 @@ def test_a_tick_requests_exactly_the_tiles_with_new_imagery(location: Location) 
 
 
 def keys(requests: Sequence[dg.RunRequest] | str) -> list[str | None]:
-    """The run keys of what was requested."""
+    """Run keys of the requests."""
     return [request.run_key for request in requests_of(requests)]
 
 
@@ -214,8 +214,8 @@ def test_a_tick_reports_a_manifest_that_has_changed_since_the_code_location_was_
         f"{manifest} has 2 new tiles and lacks 1 since this code location was loaded: reload it"
         " (Deployment → Reload); a range of an earlier run then covers the tiles inserted in between, too"
     )
-    for said in (location.sensor_tick(), location.schedule_tick()):
-        assert said == f"checked 6 tiles under {location.folder / 'chips'}: 6 empty; {outdated}"
+    for reason in (location.sensor_tick(), location.schedule_tick()):
+        assert reason == f"checked 6 tiles under {location.folder / 'chips'}: 6 empty; {outdated}"
 
     manifest.write_text("Reykjavik")
     assert "the manifest can no longer be read: " in str(location.sensor_tick())
@@ -295,7 +295,7 @@ def test_a_requested_run_publishes_embedded_tiles_and_the_next_tick_requests_not
     )
 
 
-def test_requested_runs_are_of_all_three_assets(location: Location) -> None:
+def test_requested_runs_select_all_three_assets(location: Location) -> None:
     put_chips(location.stores, TILES[0], [1])
     requests = location.schedule_tick()
     assert not isinstance(requests, str)
@@ -325,7 +325,7 @@ def split(location: Location, monkeypatch: pytest.MonkeyPatch) -> Location:
     return location
 
 
-def test_the_schedule_surveys_a_large_manifest_in_several_ticks_of_a_morning(split: Location) -> None:
+def test_the_schedule_surveys_a_large_manifest_in_several_ticks(split: Location) -> None:
     schedule = split.defs.resolve_schedule_def("new_imagery_daily")
     assert schedule.cron_schedule == ["0,2,4 5 * * *"]
     assert str(schedule.description).startswith("Every day at 05:00 UTC, in 3 ticks 2 minutes apart: ")
@@ -340,7 +340,7 @@ def test_the_schedule_surveys_a_large_manifest_in_several_ticks_of_a_morning(spl
     assert str(split.schedule_tick()).startswith(found)
 
 
-def test_the_sensor_surveys_a_large_manifest_in_turn_and_repeats_a_tick_that_failed(split: Location) -> None:
+def test_the_sensor_surveys_a_large_manifest_part_by_part_and_repeats_a_failed_tick(split: Location) -> None:
     assert tiles_of(split.sensor_tick()) == [[TILES[1]]]
     (split.folder / "chips").rename(split.folder / "lost")
     with pytest.raises(StorageError):
@@ -355,7 +355,7 @@ def test_the_sensor_surveys_a_large_manifest_in_turn_and_repeats_a_tick_that_fai
     ("ticks", "crons"),
     [(1, ["0 5 * * *"]), (31, [f"{','.join(map(str, range(0, 60, 2)))} 5 * * *", "0 6 * * *"])],
 )
-def test_each_tick_of_a_day_has_a_minute(ticks: int, crons: list[str]) -> None:
+def test_each_tick_of_a_day_has_its_own_minute(ticks: int, crons: list[str]) -> None:
     assert daily_crons(ticks) == crons
 
 

@@ -46,12 +46,12 @@ class CountingStore(Store):
         self.reads: Counter[str] = Counter()
 
     def open(self, target: StoredObject | str) -> BinaryIO:
-        """As any store."""
+        """As `Store`."""
         self._count(target)
         return super().open(target)
 
     def read(self, target: StoredObject | str) -> bytes:
-        """As any store."""
+        """As `Store`."""
         self._count(target)
         return super().read(target)
 
@@ -70,7 +70,7 @@ def project(tmp_path: Path, instance: dg.DagsterInstance) -> Project:
     return project
 
 
-def two_alike(count: int) -> Vectors:
+def two_equal_vectors(count: int) -> Vectors:
     vectors = clay_like(count)
     vectors[7] = vectors[3]
     return vectors
@@ -124,7 +124,7 @@ def test_good_tiles_pass_every_check_with_their_numbers(project: Project) -> Non
 def test_a_bad_tile_is_named_with_its_fault_and_still_published(project: Project) -> None:
     finish(project.scene.stores, TILES[0], chips=20)
     put_chips(project.scene.stores, TILES[1], range(1, 21))
-    MadeUp(vectors=two_alike).store(project.scene.stores, TILES[1])
+    MadeUp(vectors=two_equal_vectors).store(project.scene.stores, TILES[1])
 
     result = project.run(first=TILES[0], last=TILES[1])
 
@@ -215,7 +215,7 @@ def test_checks_launched_on_their_own_cover_the_whole_manifest_and_read_everythi
         assert f"tile {TILES[4]} has no inventory" in rows[0]["reason"]
 
 
-def test_a_version_of_two_checkpoints_is_an_error_that_names_the_odd_tile(project: Project) -> None:
+def test_a_version_of_two_checkpoints_is_an_error_that_names_the_differing_tile(project: Project) -> None:
     other = replace(FINGERPRINT, checkpoint_sha256="d" * 64)
     for tile in TILES[:3]:
         finish(project.scene.stores, tile, MadeUp(fingerprint=other if tile == TILES[1] else FINGERPRINT))
@@ -241,7 +241,7 @@ def test_checks_launched_over_a_range_cover_the_range(project: Project) -> None:
     assert {plain(check)["tiles checked"] for check in checks.values()} == {2}
 
 
-def test_tiles_that_were_not_made_are_named_and_not_judged(project: Project) -> None:
+def test_missing_tiles_are_named_and_not_checked(project: Project) -> None:
     for tile in TILES[:2]:
         put_chips(project.scene.stores, tile, [1, 2])
         MadeUp().store(project.scene.stores, tile)
@@ -258,7 +258,7 @@ def test_tiles_that_were_not_made_are_named_and_not_judged(project: Project) -> 
         assert plain(check)["tiles checked"] == 2 - len(missing or ())
 
 
-def test_the_version_that_a_run_asks_for_is_checked(project: Project) -> None:
+def test_the_version_in_the_run_config_is_checked(project: Project) -> None:
     finish(project.scene.stores, TILES[0])
     publish_tile(project.scene.work, project.scene.output, TILES[0], version=7, target=target_of())
     project.scene.output.write(f"{TILES[0]}_20200615_20200615_v007.gpq", b"damaged")
@@ -269,12 +269,12 @@ def test_the_version_that_a_run_asks_for_is_checked(project: Project) -> None:
     assert (usual.passed, seventh.passed) == (True, False)
 
 
-def test_every_check_has_its_description_and_at_most_five_bad_tiles_in_one_line(
+def test_a_check_names_at_most_five_bad_tiles_in_its_description(
     project: Project,
 ) -> None:
     for tile in TILES:
         put_chips(project.scene.stores, tile, range(1, 21))
-        MadeUp(vectors=two_alike).store(project.scene.stores, tile)
+        MadeUp(vectors=two_equal_vectors).store(project.scene.stores, tile)
 
     found = project.check()["no_two_rows_alike"]
 

@@ -1,4 +1,4 @@
-"""`embeddings_collection`: in a run of its own and downstream of the tiles, on real folders."""
+"""`embeddings_collection`: in its own run and in the run of the tiles, on real folders."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def items_of(project: Project) -> dict[str, int]:
     return {Path(href).stem: read(project, href)["properties"]["table:row_count"] for href in links}
 
 
-def test_asset_writes_the_collection_and_counts_what_it_holds(tmp_path: Path) -> None:
+def test_the_asset_writes_the_collection_and_counts_its_contents(tmp_path: Path) -> None:
     write_collection(tmp_path / "embeddings")
 
     asset = build_embeddings_collection(1)
@@ -70,14 +70,14 @@ def test_an_item_is_written_with_each_tile_and_a_later_run_makes_one_collection_
 
     done = dg.materialize([build_embeddings_collection(1)], instance=two.instance, resources=two.resources)
 
-    said = done.asset_materializations_for_node(COLLECTION)[0].metadata
-    assert (said["tiles"].value, said["dagster/row_count"].value) == (2, 5)
-    assert said["Items added"].value == 0, "each was written with its tile"
+    metadata = done.asset_materializations_for_node(COLLECTION)[0].metadata
+    assert (metadata["tiles"].value, metadata["dagster/row_count"].value) == (2, 5)
+    assert metadata["Items added"].value == 0, "each was written with its tile"
     assert items_of(two) == dict(zip(NAMES, (2, 3), strict=True))
     assert faults(read(two, "collection.json"), "collection.json") == []
 
 
-def test_in_the_tiles_own_run_the_collection_is_made_of_them_and_the_tiles_are_recorded_at_the_end(
+def test_a_run_of_tiles_and_collection_records_the_tiles_at_its_end(
     two: Project,
 ) -> None:
     result = two.run(others=[build_embeddings_collection(1)])
@@ -95,7 +95,7 @@ def test_in_the_tiles_own_run_the_collection_is_made_of_them_and_the_tiles_are_r
     assert two.metadata("chip_embeddings")["embedded"].value == 3
 
 
-def test_a_tile_that_fails_leaves_the_collection_unmade_and_the_other_tile_recorded(two: Project) -> None:
+def test_a_failed_tile_skips_the_collection_and_the_other_tile_is_recorded(two: Project) -> None:
     two.put(TILES[1], chips=[BROKEN] * 3)
 
     result = two.run(others=[build_embeddings_collection(1)])

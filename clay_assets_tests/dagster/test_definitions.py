@@ -11,7 +11,6 @@ from dagster._serdes import serialize_value
 from clay_assets.dagster import ObjectStore, build_defs
 from clay_assets.dagster.assets import KEYS
 from clay_assets.settings import Settings
-from clay_assets.tiles.manifest import ManifestError
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -152,20 +151,6 @@ def test_secrets_of_the_environment_are_not_sent_to_the_ui(
 
     assert "CLAY_CHIPS_URI" in sent, "the snapshot has no resource config"
     assert "secret-AWS" not in sent
-
-
-def test_manifest_with_a_bad_line_is_refused_with_its_number(tmp_path: Path) -> None:
-    manifest = tmp_path / "mine.txt"
-    manifest.write_text("27WXN\nReykjavik\n")
-    with pytest.raises(
-        ManifestError, match=r"mine.txt has 1 lines that are not tiles.*\n.*line 2: 'Reykjavik'"
-    ):
-        build_defs(settings=Settings.from_environment({"CLAY_TILES": str(manifest)}))
-
-
-def test_missing_manifest_explains_how_to_write_one(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="clay tiles"):
-        build_defs(settings=Settings.from_environment({"CLAY_TILES": str(tmp_path / "none.txt")}))
 
 
 def test_dg_check_defs_needs_no_flags() -> None:

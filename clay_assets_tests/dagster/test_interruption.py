@@ -20,7 +20,7 @@ DATE = "2020-06-15"
 TILES = [f"33U{column}{row}" for column in "UV" for row in "QRSTU"]
 CHIPS = 2
 ENOUGH = 3
-"""Tiles that are published when the run is stopped."""
+"""Published tiles after which the run is stopped."""
 
 
 def _make_project(home: Path, checkpoint: Path) -> dict[str, str]:
@@ -64,7 +64,7 @@ def _start(home: Path, environment: dict[str, str], log: Path, select: str) -> "
 
 
 def _results(home: Path) -> dict[str, tuple[int, int]]:
-    """Each complete results file with its time and its rows."""
+    """Modification time and row count of each complete results file."""
     folder = home / "data" / "work" / "chip_embeddings"
     found = {}
     for path in folder.glob("*/[!.]*.parquet") if folder.is_dir() else ():
@@ -73,7 +73,7 @@ def _results(home: Path) -> dict[str, tuple[int, int]]:
 
 
 def _published(home: Path) -> set[str]:
-    """Tiles that have their file."""
+    """Tiles with a published file."""
     return {path.name.split("_")[0] for path in (home / "data" / "embeddings").glob("[!.]*.gpq")}
 
 

@@ -33,12 +33,12 @@ def failing(errors: Mapping[str, BaseException]) -> Work:
 
 
 def assets(work: Work = nothing, code_version: str = "1", chips: str = "as listed") -> list[Any]:
-    """Two assets over the tiles, made by one op; the second one's work may fail.
+    """Two assets over the tiles, made by one op; the work of the second may fail.
 
     Args:
-        work: Of each tile.
-        code_version: Of the second asset.
-        chips: Data version of the first: what was listed.
+        work: Work of each tile.
+        code_version: Code version of the second asset.
+        chips: Data version of the first asset, which stands for its listing.
     """
     tiles = dg.StaticPartitionsDefinition(TILES)
     specs = [
@@ -86,7 +86,7 @@ def downstream() -> dg.AssetsDefinition:
     return index
 
 
-class Book:
+class Recorder:
     """An instance, runs on it, and its records of each tile."""
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
@@ -106,7 +106,7 @@ class Book:
         )
 
     def statuses(self, key: dg.AssetKey) -> dict[str, str]:
-        """As the UI shows them."""
+        """Status of each tile, as the UI shows it."""
         found = self.instance.get_status_by_partition(key, TILES, dg.StaticPartitionsDefinition(TILES))
         assert found is not None
         return {tile: status.value for tile, status in found.items() if status is not None}
@@ -129,55 +129,55 @@ class Book:
 
 
 @pytest.fixture
-def book(instance: dg.DagsterInstance) -> Book:
-    return Book(instance)
+def recorder(instance: dg.DagsterInstance) -> Recorder:
+    return Recorder(instance)
 
 
 def own_metadata(tiles: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """One materialization a tile, with that tile's metadata."""
+    """One materialization per tile, with its own metadata."""
     return {tile: [{"place": TILES.index(tile), "skipped": None}] for tile in tiles}
 
 
-def test_a_tile_is_recorded_before_the_next_one_starts(book: Book) -> None:
+def test_a_tile_is_recorded_before_the_next_one_starts(recorder: Recorder) -> None:
     seen = []
 
-    def look(_tile: str) -> None:
-        seen.append((book.events(LISTED), book.events(EMBEDDED)))
+    def observe(_tile: str) -> None:
+        seen.append((recorder.events(LISTED), recorder.events(EMBEDDED)))
 
-    result = book.run(assets(look))
+    result = recorder.run(assets(observe))
 
     assert result.success
     assert seen == [(own_metadata(TILES[:done]),) * 2 for done in range(len(TILES))]
 
 
-def test_a_run_that_succeeds_gives_each_tile_one_materialization_of_its_own(book: Book) -> None:
-    result = book.run(assets())
+def test_a_successful_run_records_one_materialization_per_tile(recorder: Recorder) -> None:
+    result = recorder.run(assets())
 
     assert result.success
     for key in (LISTED, EMBEDDED):
-        assert book.events(key) == own_metadata(TILES)
-        assert book.statuses(key) == dict.fromkeys(TILES, "MATERIALIZED")
+        assert recorder.events(key) == own_metadata(TILES)
+        assert recorder.statuses(key) == dict.fromkeys(TILES, "MATERIALIZED")
 
 
-def test_a_single_tile_is_recorded_like_a_range(book: Book) -> None:
-    result = dg.materialize(assets(), instance=book.instance, partition_key="27WXN")
+def test_a_single_tile_is_recorded_like_a_range(recorder: Recorder) -> None:
+    result = dg.materialize(assets(), instance=recorder.instance, partition_key="27WXN")
 
     assert result.success
-    assert book.events(EMBEDDED) == own_metadata(["27WXN"])
-    assert book.statuses(EMBEDDED) == {"27WXN": "MATERIALIZED"}
+    assert recorder.events(EMBEDDED) == own_metadata(["27WXN"])
+    assert recorder.statuses(EMBEDDED) == {"27WXN": "MATERIALIZED"}
 
 
 def test_a_run_that_raises_records_the_finished_tiles_and_the_finished_assets_of_the_others(
-    book: Book,
+    recorder: Recorder,
 ) -> None:
-    result = book.run(assets(failing({"27WXP": TransferFailed("broke"), "27WXQ": ValueError("odd")})))
+    result = recorder.run(assets(failing({"27WXP": TransferFailed("broke"), "27WXQ": ValueError("odd")})))
 
     others = [tile for tile in TILES if tile not in ("27WXP", "27WXQ")]
     assert not result.success
-    assert book.events(LISTED) == own_metadata(TILES)
-    assert book.statuses(LISTED) == dict.fromkeys(TILES, "MATERIALIZED")
-    assert book.events(EMBEDDED) == own_metadata(others)
-    assert book.statuses(EMBEDDED) == dict.fromkeys(others, "MATERIALIZED") | dict.fromkeys(
+    assert recorder.events(LISTED) == own_metadata(TILES)
+    assert recorder.statuses(LISTED) == dict.fromkeys(TILES, "MATERIALIZED")
+    assert recorder.events(EMBEDDED) == own_metadata(others)
+    assert recorder.statuses(EMBEDDED) == dict.fromkeys(others, "MATERIALIZED") | dict.fromkeys(
         ("27WXP", "27WXQ"), "FAILED"
     )
     assert message_of(result) == (
@@ -192,48 +192,50 @@ def test_a_run_that_raises_records_the_finished_tiles_and_the_finished_assets_of
     assert failure_of(result).metadata["finished"].value == 4
 
 
-def test_a_failed_tile_that_succeeds_later_is_materialized(book: Book) -> None:
-    book.run(assets(failing({"27WXP": TransferFailed("broke")})))
+def test_a_failed_tile_that_succeeds_later_is_materialized(recorder: Recorder) -> None:
+    recorder.run(assets(failing({"27WXP": TransferFailed("broke")})))
 
-    book.run(assets(), first="27WXP", last="27WXP")
+    recorder.run(assets(), first="27WXP", last="27WXP")
 
-    assert book.events(EMBEDDED) == own_metadata(TILES)
-    assert book.statuses(EMBEDDED) == dict.fromkeys(TILES, "MATERIALIZED")
+    assert recorder.events(EMBEDDED) == own_metadata(TILES)
+    assert recorder.statuses(EMBEDDED) == dict.fromkeys(TILES, "MATERIALIZED")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, DagsterExecutionInterruptedError])
 @pytest.mark.parametrize("others", [[], [downstream()]], ids=["alone", "with an asset downstream"])
 def test_an_interrupted_run_records_the_finished_tiles(
-    book: Book, error: type[BaseException], others: list[dg.AssetsDefinition]
+    recorder: Recorder, error: type[BaseException], others: list[dg.AssetsDefinition]
 ) -> None:
-    result = book.run([*assets(failing({"27WXQ": error()})), *others])
+    result = recorder.run([*assets(failing({"27WXQ": error()})), *others])
 
     assert not result.success
-    assert book.events(EMBEDDED) == own_metadata(TILES[:3])
-    done = {tile for tile, status in book.statuses(EMBEDDED).items() if status == "MATERIALIZED"}
+    assert recorder.events(EMBEDDED) == own_metadata(TILES[:3])
+    done = {tile for tile, status in recorder.statuses(EMBEDDED).items() if status == "MATERIALIZED"}
     assert done == set(TILES[:3])
 
 
-def test_an_asset_downstream_in_the_same_run_is_materialized_and_ours_are_recorded_once(book: Book) -> None:
-    result = book.run([*assets(), downstream()])
+def test_an_asset_downstream_in_the_same_run_is_materialized_and_ours_are_recorded_once(
+    recorder: Recorder,
+) -> None:
+    result = recorder.run([*assets(), downstream()])
 
     assert result.success
     for key in (LISTED, EMBEDDED):
-        assert book.events(key) == own_metadata(TILES)
-    assert book.statuses(dg.AssetKey("index")) == dict.fromkeys(TILES, "MATERIALIZED")
+        assert recorder.events(key) == own_metadata(TILES)
+    assert recorder.statuses(dg.AssetKey("index")) == dict.fromkeys(TILES, "MATERIALIZED")
 
 
-def test_an_asset_downstream_is_skipped_in_a_run_that_fails_and_ours_are_recorded(book: Book) -> None:
-    result = book.run([*assets(failing({"27WXP": TransferFailed("broke")})), downstream()])
+def test_an_asset_downstream_is_skipped_in_a_run_that_fails_and_ours_are_recorded(recorder: Recorder) -> None:
+    result = recorder.run([*assets(failing({"27WXP": TransferFailed("broke")})), downstream()])
 
     assert not result.success
-    assert book.events(LISTED) == own_metadata(TILES)
-    assert book.events(EMBEDDED) == own_metadata([tile for tile in TILES if tile != "27WXP"])
-    assert book.events(dg.AssetKey("index")) == {}
+    assert recorder.events(LISTED) == own_metadata(TILES)
+    assert recorder.events(EMBEDDED) == own_metadata([tile for tile in TILES if tile != "27WXP"])
+    assert recorder.events(dg.AssetKey("index")) == {}
 
 
-def test_a_range_that_selects_no_tile_fails(book: Book) -> None:
-    result = book.run(assets(), first="27WXP", last="27WXM")
+def test_a_range_that_selects_no_tile_fails(recorder: Recorder) -> None:
+    result = recorder.run(assets(), first="27WXP", last="27WXM")
 
     assert not result.success
     assert message_of(result).startswith("the run selects no tiles: its partition range starts after its end")
@@ -242,32 +244,32 @@ def test_a_range_that_selects_no_tile_fails(book: Book) -> None:
 @pytest.mark.parametrize("others", [[], [downstream()]], ids=["recorded live", "recorded at the end"])
 @pytest.mark.parametrize("error", [None, TransferFailed("broke")], ids=["none failed", "one failed"])
 def test_tiles_show_as_stale_when_the_code_version_changes(
-    book: Book, error: Exception | None, others: list[dg.AssetsDefinition]
+    recorder: Recorder, error: Exception | None, others: list[dg.AssetsDefinition]
 ) -> None:
-    book.run([*assets(failing({"28WDT": error} if error else {})), *others])
+    recorder.run([*assets(failing({"28WDT": error} if error else {})), *others])
     finished = [tile for tile in TILES if error is None or tile != "28WDT"]
 
-    same, other = book.stale("1"), book.stale("2")
+    same, other = recorder.stale("1"), recorder.stale("2")
 
     assert {same[tile] for tile in finished} == {StaleStatus.FRESH}
     assert {other[tile] for tile in finished} == {StaleStatus.STALE}
 
 
-def test_a_tile_shows_as_stale_when_other_chips_are_listed_and_not_when_the_same_are(book: Book) -> None:
-    book.run(assets())
+def test_a_tile_shows_as_stale_only_when_its_listing_changed(recorder: Recorder) -> None:
+    recorder.run(assets())
 
-    book.run(assets(chips="as listed"), first="27WXM", last="27WXN", selection=["listed"])
-    assert book.stale() == dict.fromkeys(TILES, StaleStatus.FRESH)
+    recorder.run(assets(chips="as listed"), first="27WXM", last="27WXN", selection=["listed"])
+    assert recorder.stale() == dict.fromkeys(TILES, StaleStatus.FRESH)
 
-    book.run(assets(chips="another chip"), first="27WXN", last="27WXN", selection=["listed"])
-    assert book.stale() == dict.fromkeys(TILES, StaleStatus.FRESH) | {"27WXN": StaleStatus.STALE}
+    recorder.run(assets(chips="another chip"), first="27WXN", last="27WXN", selection=["listed"])
+    assert recorder.stale() == dict.fromkeys(TILES, StaleStatus.FRESH) | {"27WXN": StaleStatus.STALE}
 
-    book.run(assets(chips="another chip"), first="27WXN", last="27WXN", selection=["embedded"])
-    assert book.stale() == dict.fromkeys(TILES, StaleStatus.FRESH)
+    recorder.run(assets(chips="another chip"), first="27WXN", last="27WXN", selection=["embedded"])
+    assert recorder.stale() == dict.fromkeys(TILES, StaleStatus.FRESH)
 
 
-def test_a_traceback_is_logged_for_bugs_only(book: Book, capfd: pytest.CaptureFixture[str]) -> None:
-    book.run(assets(failing({"27WXN": TransferFailed("broke"), "27WXP": ZeroDivisionError("a bug")})))
+def test_a_traceback_is_logged_only_for_bugs(recorder: Recorder, capfd: pytest.CaptureFixture[str]) -> None:
+    recorder.run(assets(failing({"27WXN": TransferFailed("broke"), "27WXP": ZeroDivisionError("a bug")})))
 
     log = capfd.readouterr().err
     ours = log[log.index("tile 27WXN failed") : log.index("tile 27WXP failed")]

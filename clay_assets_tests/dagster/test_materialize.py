@@ -30,7 +30,7 @@ Here = Callable[[Mapping[str, str]], dg.ExecuteInProcessResult]
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
-    """Materializes the tile in this process, in `tmp_path` and with these settings alone."""
+    """Materializes the tile in this process, in `tmp_path` and with only these settings."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(OURS)]:
         monkeypatch.delenv(name)
@@ -71,7 +71,7 @@ def inside_chip(number: int) -> bytes:
 
 
 def metadata_of(result: dg.ExecuteInProcessResult) -> dict[str, Mapping[str, dg.MetadataValue]]:
-    """Of each asset's one materialization."""
+    """Metadata of each asset's only materialization."""
     made = [
         event.step_materialization_data.materialization
         for event in result.all_events
@@ -86,7 +86,7 @@ def real_chips() -> dict[str, bytes]:
     return {f"{chip.name}/{chip.date}/{chip.file_name}": as_geotiff(chip) for chip in REAL_CHIPS}
 
 
-def test_the_command_line_gives_real_chips_on_s3_the_reference_vectors(
+def test_the_command_line_embeds_real_chips_on_s3_with_the_reference_vectors(
     tmp_path: Path, bucket: S3Bucket, small_checkpoint: Path
 ) -> None:
     for key, data in real_chips().items():
@@ -114,10 +114,10 @@ def test_the_command_line_gives_real_chips_on_s3_the_reference_vectors(
         output.fetch_to(item, path)
         assert validate(path, name=path.name) == []
         files[path.name[:5]] = pq.read_table(path)
-    for chip, wanted in zip(REAL_CHIPS, expected()["real_small_mean"], strict=True):
+    for chip, reference in zip(REAL_CHIPS, expected()["real_small_mean"], strict=True):
         assert files[chip.name].schema.equals(published_schema((768,)))
         (vector,) = files[chip.name]["embeddings"].combine_chunks().to_numpy_ndarray()
-        assert np.linalg.norm(vector - wanted) <= 1e-5 * np.linalg.norm(wanted)
+        assert np.linalg.norm(vector - reference) <= 1e-5 * np.linalg.norm(reference)
     frame = geopandas.read_parquet(path)
     assert frame.crs == "OGC:CRS84"
     assert list(frame.columns) == ["source_url", "date", "embeddings", "geometry"]
@@ -153,13 +153,16 @@ def test_a_tile_of_clay_v15_has_a_row_for_each_window_and_passes_every_check(
     result = here({"CLAY_CHECKPOINT": str(v15_checkpoint), "CLAY_PRECISION": "fp32", "CLAY_VERSION": "2"})
 
     assert result.success
-    said = metadata_of(result)
+    metadata = metadata_of(result)
     names = ("chips", "embedded", "windows", "skipped", "model", "level", "dagster/row_count")
-    assert [said["chip_embeddings"][name].value for name in names] == [
+    assert [metadata["chip_embeddings"][name].value for name in names] == [
         *(2, 2, 8, 0),
         *("clay-v1.5-small", "cls", 8),
     ]
-    assert (said["embeddings_geoparquet"]["rows"].value, said["embeddings_collection"]["tiles"].value) == (
+    assert (
+        metadata["embeddings_geoparquet"]["rows"].value,
+        metadata["embeddings_collection"]["tiles"].value,
+    ) == (
         8,
         1,
     )
@@ -208,7 +211,7 @@ def test_a_second_run_embeds_nothing_and_does_not_rewrite_the_file(
         pytest.param({"CLAY_DEVICE": "cuda:99"}, "(CLAY_DEVICE, CLAY_PRECISION)", id="no such device here"),
     ],
 )
-def test_a_wrong_setting_fails_the_run_and_says_which(
+def test_a_wrong_setting_fails_the_run_and_is_named(
     settings: dict[str, str],
     phrase: str,
     tmp_path: Path,
@@ -223,7 +226,7 @@ def test_a_wrong_setting_fails_the_run_and_says_which(
     assert phrase in capfd.readouterr().err
 
 
-def test_a_tile_without_usable_chips_fails_and_says_why(
+def test_a_tile_without_usable_chips_fails_with_the_reasons(
     tmp_path: Path, tiny_checkpoint: Path, here: Here, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write_chips(tmp_path / "data" / "chips", {chip_key(1): b"text"})
@@ -234,7 +237,7 @@ def test_a_tile_without_usable_chips_fails_and_says_why(
     assert not list(tmp_path.rglob("*.gpq"))
 
 
-def test_credentials_that_the_server_refuses_are_explained_and_not_shown(
+def test_refused_credentials_are_explained_and_not_shown(
     bucket: S3Bucket, tiny_checkpoint: Path, here: Here, capfd: pytest.CaptureFixture[str]
 ) -> None:
     settings = {
@@ -253,7 +256,7 @@ def test_credentials_that_the_server_refuses_are_explained_and_not_shown(
     assert "AKIAUNKNOWNKEY000000" not in log
 
 
-def test_a_bucket_that_does_not_exist_is_named(
+def test_a_missing_bucket_is_named(
     bucket: S3Bucket, tiny_checkpoint: Path, here: Here, capfd: pytest.CaptureFixture[str]
 ) -> None:
     settings = {

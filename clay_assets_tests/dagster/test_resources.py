@@ -18,7 +18,7 @@ from clay_assets_tests.s3_server import S3Bucket, client
 
 
 def test_every_field_of_dagster_aws_reaches_the_client_under_its_name() -> None:
-    """A field that dagster-aws adds is not dropped silently."""
+    """Fails if dagster-aws has a field that is not passed on."""
     theirs = set(S3Resource.model_fields)
 
     assert set(ObjectStore.model_fields) == theirs | {"uri", "request_payer"}

@@ -48,7 +48,7 @@ def read(path: Path) -> Pixels:
 
 
 def place(tile: str) -> Pixels:
-    """(13, 224, 224) as the file of real pixels has them."""
+    """The real pixels of a place, (13, 224, 224)."""
     with np.load(REAL_PIXELS) as arrays:
         return np.concatenate(
             [arrays[f"{tile}_{part}"] for part in ("optical", "sar", "dem")], dtype="float32"
@@ -56,7 +56,7 @@ def place(tile: str) -> Pixels:
 
 
 @each_scene
-def test_chips_together_show_the_place_as_gdal_enlarges_it(chips: Path, scene: Scene, tmp_path: Path) -> None:
+def test_the_mosaic_of_the_chips_equals_gdals_enlargement(chips: Path, scene: Scene, tmp_path: Path) -> None:
     shown = place(scene.tile)[:, :168]
     pixels = [read(path) for path in paths_of(chips, scene)]
     mosaic = np.concatenate([np.concatenate(pixels[n : n + 4], axis=2) for n in (0, 4, 8)], axis=1)
@@ -80,7 +80,7 @@ def test_a_chip_at_true_scale_is_the_real_chip_of_the_golden_tests(tmp_path: Pat
 
 
 @each_scene
-def test_chips_are_laid_out_as_the_bucket_has_them(chips: Path, scene: Scene) -> None:
+def test_chips_have_the_names_and_layout_of_the_bucket(chips: Path, scene: Scene) -> None:
     day = f"{scene.date:%Y%m%d}"
     expected = [f"claytile_{scene.tile}_{day}_v02_{number:04}.tif" for number in range(1, 13)]
     assert [path.name for path in paths_of(chips, scene)] == expected
@@ -94,7 +94,7 @@ def test_chips_are_laid_out_as_the_bucket_has_them(chips: Path, scene: Scene) ->
 
 
 @each_scene
-def test_the_pipeline_reads_the_chips_as_rasterio_does(chips: Path, scene: Scene) -> None:
+def test_the_pipeline_and_rasterio_read_the_same_pixels(chips: Path, scene: Scene) -> None:
     for path in paths_of(chips, scene):
         chip = read_chip(path.read_bytes(), path.name)
         np.testing.assert_array_equal(chip.pixels, read(path))
@@ -205,8 +205,8 @@ def test_show_summarizes_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     file = Path("embeddings", "27WXN_20200615_20210703_v001.gpq")
     file.parent.mkdir()
-    said = PROVENANCE | {"weights": "untrained: random numbers"}
-    write_geoparquet(file, [rows(6)], (768,), said)
+    provenance = PROVENANCE | {"weights": "untrained: random numbers"}
+    write_geoparquet(file, [rows(6)], (768,), provenance)
     text = "\n".join(show(file.parent))
     assert max(map(len, text.splitlines())) <= 100
     for words in ("6 rows", "UNTRAINED", "dg dev", "CLAY_CHECKPOINT=s3://", "duckdb"):

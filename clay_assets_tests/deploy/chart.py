@@ -39,12 +39,12 @@ def dagster_yaml(values: Mapping[str, Any], release: str, namespace: str) -> dic
     """The instance's settings.
 
     Args:
-        values: Of values.yaml.
+        values: Content of values.yaml.
         release: Name of the Helm release.
-        namespace: Of Kubernetes.
+        namespace: Kubernetes namespace.
 
     Raises:
-        KeyError: If a value is not one of those that the chart reads.
+        KeyError: If the chart does not read a value.
     """
     daemon = values["dagsterDaemon"]
     for name in ("runCoordinator", "runMonitoring", "runRetries"):
@@ -106,10 +106,10 @@ def postgres(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def threads(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Threads of the daemon for ticks."""
+    """The daemon's threads for ticks."""
     return renamed(values, {"useThreads": "use_threads", "numWorkers": "num_workers"})
 
 
 def renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The same values by Dagster's names instead of the chart's."""
+    """The values under Dagster's names instead of the chart's."""
     return {names[name]: value for name, value in values.items()}

@@ -42,16 +42,16 @@ def job_server(answers: dict[str, Any], accepted: dict[str, Any] | None = None) 
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._say(200, server.answers.get(self.path, {}))
+            self._respond(200, server.answers.get(self.path, {}))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.jobs.append(body)
-            self._say(200, accepted or body)
+            self._respond(200, accepted or body)
 
         def log_message(self, *_: object) -> None: ...
 
-        def _say(self, status: int, body: object) -> None:
+        def _respond(self, status: int, body: object) -> None:
             data = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

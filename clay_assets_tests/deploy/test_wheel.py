@@ -1,4 +1,4 @@
-"""The wheel: a user's environment has it and no checkout."""
+"""The wheel, installed into an environment without the checkout."""
 
 import os
 import shutil

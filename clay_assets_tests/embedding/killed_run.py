@@ -1,4 +1,4 @@
-"""A run in a process of its own, slow enough to be killed: `python -m …killed_run ROOT LEVEL PAUSE CHIPS`.
+"""A run in its own process, slow enough to be killed: `python -m …killed_run ROOT LEVEL PAUSE CHIPS`.
 
 The scene's stores are below ROOT; each batch of two chips takes PAUSE seconds; a piece holds CHIPS chips.
 """

@@ -1,4 +1,4 @@
-"""Tiles to embed: real chips in a real folder, a work store, and a network that computes almost nothing."""
+"""Tiles to embed: chips in a folder, a work store, and an encoder that computes only means."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ from clay_assets_tests.embedding.streaming import MeanEmbedder, chip_of_value, n
 from clay_assets_tests.geotiffs import chip_name
 from clay_model import Embedder
 
-PATIENCE = 60
+TIMEOUT = 60
 """Seconds after which a test counts as deadlocked."""
 
 
@@ -54,7 +54,7 @@ class MeanEncoder(EncoderSettings):
         return len(self.requests)
 
     def embedders(self, wanted: Fingerprint) -> Sequence[Embedder]:
-        """One network, at the precision wanted."""
+        """One network at the precision of the fingerprint."""
         self.requests.append(wanted)
         self.embedder.precision = next(name for name in PRECISIONS if name == wanted.precision)
         return [self.embedder]
@@ -70,7 +70,7 @@ class ChipStore(Store):
         self._lock = threading.Lock()
 
     def read(self, target: StoredObject | str) -> bytes:
-        """As any store."""
+        """As `Store`."""
         assert isinstance(target, StoredObject)
         self.before(target)
         with self._lock:
@@ -78,7 +78,7 @@ class ChipStore(Store):
         return super().read(target)
 
     def take_reads(self) -> list[int]:
-        """Numbers of the chips read since this was last called."""
+        """Numbers of the chips read since the last call."""
         with self._lock:
             reads, self.reads = sorted(self.reads), []
         return reads
@@ -134,7 +134,7 @@ class Scene:
         self.chips.before = fail
 
     def put(self, tile: str, chips: Mapping[int, int | bytes]) -> None:
-        """Store chips, by number with their pixels' value, and list them."""
+        """Store chips (number → pixel value or bytes), and list them."""
         for number, content in chips.items():
             data = content if isinstance(content, bytes) else chip_of_value(content)
             self.chips.write(f"{tile}/2020-06-15/{chip_name(number, tile=tile)}", data)
@@ -183,7 +183,7 @@ class Scene:
             with self.run(plan, encoder=encoder) as run:
                 return embed_planned(plan, run, self.work)
 
-        return within(PATIENCE, work)
+        return within(TIMEOUT, work)
 
     def output_files(self) -> list[str]:
         """Names of the published files."""
@@ -215,7 +215,7 @@ def process(
     version: int = 1,
     check: bool = False,
 ) -> dict[str, TileOutcome]:
-    """Process tiles to the end, in a thread of their own; the outcomes recorded, in their order."""
+    """Process tiles in a thread; returns the recorded outcomes in order."""
     outcomes: dict[str, TileOutcome] = {}
 
     def keep(outcome: TileOutcome) -> None:
@@ -233,12 +233,12 @@ def process(
         retry_skipped=retry_skipped,
         check=check,
     )
-    within(PATIENCE, lambda: process_tiles(tiles, job, keep, Progress()))
+    within(TIMEOUT, lambda: process_tiles(tiles, job, keep, Progress()))
     return outcomes
 
 
 def errors(outcomes: Mapping[str, TileOutcome]) -> dict[str, str]:
-    """Names of the errors by tile; "" where there is none."""
+    """Names of the errors by tile; "" without an error."""
     return {tile: type(outcome.error).__name__ if outcome.error else "" for tile, outcome in outcomes.items()}
 
 

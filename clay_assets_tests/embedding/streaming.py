@@ -27,7 +27,7 @@ TILES = [f"27W{column}{row}" for column in "XYZ" for row in "ABCDEFGHJKLMNPQRSTU
 """Codes of 60 tiles."""
 
 BROKEN = b"Not Found\n"
-"""A file that is refused at once: thousands of these take no time."""
+"""A file that is refused at once, so that thousands of them take no time."""
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class MeanEmbedder(Embedder):
         """Make one.
 
         Args:
-            spec: The model that it stands for.
+            spec: The model that it imitates.
             most: Windows that fit its memory; None: any number.
             pause: Seconds that a batch takes.
             error: Raised by every batch.
@@ -96,7 +96,7 @@ class MeanEmbedder(Embedder):
 
     @property
     def spec(self) -> ModelSpec:
-        """The model that it stands for."""
+        """The model that it imitates."""
         return self._spec
 
     @property
@@ -105,11 +105,11 @@ class MeanEmbedder(Embedder):
         return Dimensions(dim=4, depth=1, heads=1, mlp_ratio=1)
 
     def context(self, lonlat: ArrayLike, dates: Sequence[datetime.date]) -> tuple[Tensor, Tensor]:
-        """As the model that it stands for."""
+        """As the model that it imitates."""
         return (EncoderV15 if self._spec is V15 else EncoderV0).context(lonlat, dates)
 
     def encode(self, pixels: Tensor, places: Tensor, dates: Tensor, level: Level) -> Tensor:
-        """The same at every place, in the level's shape."""
+        """The same vector at every patch, in the level's shape."""
         if self._most is not None and len(pixels) > self._most:
             raise torch.cuda.OutOfMemoryError(f"no memory for {len(pixels)} windows")
         if self._error is not None:
@@ -127,7 +127,7 @@ def within(seconds: float, work: Callable[[], T]) -> T:
 
     Raises:
         TimeoutError: If it takes longer.
-        BaseException: Whatever it raised.
+        BaseException: Any error of the function.
     """
     results: list[T] = []
     errors: list[BaseException] = []

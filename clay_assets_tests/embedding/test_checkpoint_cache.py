@@ -15,7 +15,7 @@ from clay_assets.embedding.checkpoint_cache import (
     publish_facts,
 )
 from clay_assets.storage import BucketMissing, Store, StoredObject
-from clay_assets_tests.checkpoints import lightning_checkpoint_v15, nameplate, write_checkpoint
+from clay_assets_tests.checkpoints import checkpoint_stub, lightning_checkpoint_v15, write_checkpoint
 from clay_assets_tests.s3_server import S3Bucket
 from clay_model import CheckpointError
 
@@ -31,7 +31,7 @@ def saved(content: object) -> bytes:
 
 
 def weights(value: float) -> bytes:
-    content = nameplate(32)
+    content = checkpoint_stub(32)
     return saved(content | {"state_dict": {name: w + value for name, w in content["state_dict"].items()}})
 
 
@@ -46,7 +46,7 @@ class CountingStore(Store):
     downloads = 0
 
     def fetch_to(self, target: StoredObject | str, path: str | Path) -> StoredObject:  # type: ignore[override]
-        """As any store."""
+        """As `Store`."""
         self.downloads += 1
         return super().fetch_to(target, path)
 
@@ -117,7 +117,7 @@ def test_local_checkpoint_is_hashed_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["", "no JSON", "[]", "{}", '{"sha256": "0", "source": "of an earlier version"}']
 )
-def test_damaged_record_is_written_again(tmp_path: Path, content: str) -> None:
+def test_damaged_record_is_rewritten(tmp_path: Path, content: str) -> None:
     file = tmp_path / "clay.ckpt"
     file.write_bytes(WEIGHTS)
     fetch_checkpoint(Store(file), tmp_path / "cache")
@@ -145,7 +145,7 @@ def test_local_checkpoint_works_without_a_writable_cache(
 
 
 @pytest.mark.parametrize("where", ["file", "folder", "s3"])
-def test_missing_checkpoint_says_what_to_set(where: str, bucket: S3Bucket, tmp_path: Path) -> None:
+def test_missing_checkpoint_names_the_setting(where: str, bucket: S3Bucket, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     places = {
         "file": Store(tmp_path / "none.ckpt"),
@@ -161,7 +161,7 @@ def test_missing_checkpoint_says_what_to_set(where: str, bucket: S3Bucket, tmp_p
         known_facts(places[where], tmp_path / "cache", Store(tmp_path / "work"))
 
 
-def test_missing_bucket_is_an_error_of_its_own(bucket: S3Bucket, tmp_path: Path) -> None:
+def test_missing_bucket_has_its_own_error(bucket: S3Bucket, tmp_path: Path) -> None:
     with pytest.raises(BucketMissing):
         fetch_checkpoint(Store("s3://no-such-bucket/clay.ckpt", bucket.options), tmp_path)
 
@@ -188,7 +188,8 @@ def test_a_checkpoint_is_described_by_its_weights(tmp_path: Path) -> None:
         return fetch_checkpoint(Store(path), tmp_path / "cache").facts
 
     described = [
-        facts(content) for content in (nameplate(512, untrained=True), lightning_checkpoint_v15("small"))
+        facts(content)
+        for content in (checkpoint_stub(512, untrained=True), lightning_checkpoint_v15("small"))
     ]
 
     assert [(found.model, found.untrained) for found in described] == [
@@ -205,7 +206,7 @@ def test_a_file_that_is_not_a_checkpoint_is_refused_and_not_cached(tmp_path: Pat
             fetch_checkpoint(Store(tmp_path / "clay.ckpt"), tmp_path / "cache")
 
 
-def test_cache_is_in_the_user_s_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_is_in_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "clay-assets"
 

@@ -22,7 +22,7 @@ from clay_assets.results.pieces import PieceLimits, find_pieces, pieces_prefix
 from clay_assets.state.survey import survey
 from clay_assets.storage import AccessDenied, Store, StoredObject
 from clay_assets.tiles.inventory import read_inventory
-from clay_assets_tests.embedding.scene import PATIENCE, MeanEncoder, Scene
+from clay_assets_tests.embedding.scene import TIMEOUT, MeanEncoder, Scene
 from clay_assets_tests.embedding.streaming import BROKEN, number_of, within
 
 TILE = "27WXN"
@@ -39,7 +39,7 @@ def process(
         with Progress() as progress:
             process_tiles([TILE], job, outcomes.append, progress)
 
-    within(PATIENCE, work)
+    within(TIMEOUT, work)
     return outcomes[0]
 
 
@@ -59,7 +59,7 @@ def leave_pieces(scene: Scene, upto: int, *, chips: int = 2, retry_skipped: bool
         nonlocal upto
         upto -= 1
         if upto == 0:
-            shutil.copytree(scene.root / "work", kept)  # as the disk is at this moment
+            shutil.copytree(scene.root / "work", kept)  # a copy of the disk at this moment
             raise Killed
 
     plan = scene.plan(retry_skipped=retry_skipped)
@@ -83,7 +83,7 @@ def test_a_killed_run_loses_at_most_one_piece_and_the_next_publishes_the_same_by
     command = [sys.executable, "-m", "clay_assets_tests.embedding.killed_run"]
     command += [str(tmp_path), level, "0.3", "4"]
     with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as run:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while len(pieces_of(scene)) < 2 and time.monotonic() < deadline:
             time.sleep(0.02)
         run.send_signal(signal.SIGKILL)
@@ -205,7 +205,7 @@ def test_a_piece_takes_precedence_over_an_earlier_skip_of_the_same_chip(scene: S
         (lambda data: data.replace(b'"level": "mean"', b'"level": "wean"'), "another fingerprint"),
         (lambda data: data.replace(b"clay:making", b"clay:mating"), "is not used"),
     ],
-    ids=["cut short", "empty", "of another fingerprint", "not ours"],
+    ids=["cut short", "empty", "of another fingerprint", "of another program"],
 )
 def test_an_unusable_piece_is_ignored_with_a_warning(
     scene: Scene, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes], message: str

@@ -14,7 +14,7 @@ from clay_assets.publishing.publish import ResultsMissing, publish_tile
 from clay_assets.results import ResultsHeader, TileSummary, results_key
 from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.storage import BucketMissing, Store, StoredObject, TransferFailed
-from clay_assets_tests.embedding.scene import PATIENCE, Scene
+from clay_assets_tests.embedding.scene import TIMEOUT, Scene
 from clay_assets_tests.embedding.streaming import BROKEN, MeanEmbedder, chip_of_value, number_of, within
 from clay_assets_tests.geotiffs import chip_name
 from clay_assets_tests.s3_server import S3Bucket
@@ -54,7 +54,7 @@ def test_every_chip_of_a_new_tile_is_embedded_or_skipped_with_its_reason(scene: 
 def test_bytes_of_an_oversized_file_are_not_counted_as_read(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: BROKEN})
     with (scene.root / "chips" / "27WXN" / "2020-06-15" / chip_name(2)).open("r+b") as file:
-        file.truncate((64 << 20) + 1)  # sparse: it takes no room
+        file.truncate((64 << 20) + 1)  # sparse: it takes no disk space
     scene.take_inventory("27WXN")
 
     summary = scene.embed().summary
@@ -64,7 +64,7 @@ def test_bytes_of_an_oversized_file_are_not_counted_as_read(scene: Scene) -> Non
     assert summary.bytes_read == len(chip_of_value(10))
 
 
-def test_a_current_tile_is_left_alone_and_loads_no_network(scene: Scene) -> None:
+def test_a_current_tile_is_not_rewritten_and_loads_no_network(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: BROKEN})
     first = scene.embed()
     stored = scene.work.stat(key_of(scene))
@@ -171,7 +171,7 @@ def test_results_of_every_level_are_continued(scene: Scene, level: str) -> None:
 
 
 @pytest.mark.parametrize("error", [TransferFailed, KeyboardInterrupt])
-def test_finished_chips_of_a_broken_run_are_not_embedded_again(
+def test_finished_chips_of_a_failed_run_are_not_embedded_again(
     scene: Scene, error: type[BaseException]
 ) -> None:
     scene.put("27WXN", {number: 10 * number for number in range(1, 9)} | {2: BROKEN})
@@ -215,7 +215,7 @@ def test_a_finished_tile_is_kept_if_the_run_is_interrupted_while_it_is_stored(sc
 
 
 @pytest.mark.parametrize("error", [TransferFailed, KeyboardInterrupt])
-def test_complete_results_stay_when_a_forced_run_breaks(
+def test_complete_results_stay_when_a_forced_run_fails(
     scene: Scene, error: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
     scene.put("27WXN", {number: 10 * number for number in range(1, 6)})
@@ -232,7 +232,7 @@ def test_complete_results_stay_when_a_forced_run_breaks(
     assert "earlier results stay, as they are valid for 5 of its chips" in caplog.text
 
 
-def test_outdated_results_are_replaced_by_those_of_a_broken_run(scene: Scene) -> None:
+def test_outdated_results_are_replaced_by_those_of_a_failed_run(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: 20, 3: 30})
     scene.embed()
     scene.put("27WXN", {1: 11, 2: 22, 3: 33})
@@ -302,7 +302,7 @@ def test_results_that_another_run_replaced_fail_only_their_tile(scene: Scene) ->
         scene.put(tile, dict.fromkeys(range(2, 100), BROKEN))  # more than the stream may hold
     plans = [scene.plan("27WXN"), scene.plan("27WXP")]
     scene.put("27WXN", {100: BROKEN})
-    scene.embed("27WXN")  # the other run, of one chip more
+    scene.embed("27WXN")  # the other run, with one more chip
 
     def work() -> ResultsHeader:
         with scene.run(*plans) as run:
@@ -310,7 +310,7 @@ def test_results_that_another_run_replaced_fail_only_their_tile(scene: Scene) ->
                 embed_planned(plans[0], run, scene.work)
             return embed_planned(plans[1], run, scene.work)
 
-    assert within(PATIENCE, work).summary.chips == 99
+    assert within(TIMEOUT, work).summary.chips == 99
 
 
 def test_results_that_another_run_finished_are_used(scene: Scene) -> None:
@@ -321,10 +321,10 @@ def test_results_that_another_run_finished_are_used(scene: Scene) -> None:
     finished = scene.embed("27WXN")  # the other run
 
     with scene.run(plan) as run:
-        assert within(PATIENCE, lambda: embed_planned(plan, run, scene.work)) == finished
+        assert within(TIMEOUT, lambda: embed_planned(plan, run, scene.work)) == finished
 
 
-def test_damaged_results_are_made_again(scene: Scene) -> None:
+def test_damaged_results_are_recreated(scene: Scene) -> None:
     scene.put("27WXN", {1: 10})
     scene.embed()
     scene.work.write(key_of(scene), b"no Parquet")
@@ -334,7 +334,7 @@ def test_damaged_results_are_made_again(scene: Scene) -> None:
     assert scene.values() == {1: 10.0}
 
 
-def test_results_with_damaged_pages_are_made_again_and_block_no_other_tile(scene: Scene) -> None:
+def test_results_with_damaged_pages_are_recreated_and_block_no_other_tile(scene: Scene) -> None:
     for tile in ("27WXN", "27WXP"):
         scene.put(tile, {1: 10, 2: 20})
         scene.embed(tile)
@@ -370,7 +370,7 @@ def test_a_missing_bucket_of_results_is_a_systemic_error(bucket: S3Bucket, scene
     assert caught.value.systemic
 
 
-def test_a_tile_s_chips_are_fetched_while_the_one_before_is_stored(scene: Scene) -> None:
+def test_a_tiles_chips_are_fetched_while_the_previous_tile_is_stored(scene: Scene) -> None:
     for tile in ("27WXN", "27WXP"):
         scene.put(tile, {1: 10, 2: 20})
     plans = [scene.plan("27WXN"), scene.plan("27WXP")]
@@ -383,7 +383,7 @@ def test_a_tile_s_chips_are_fetched_while_the_one_before_is_stored(scene: Scene)
     class SlowStore(Store):
         def put(self, target: str, path: Any) -> None:  # noqa: ANN401
             if "27WXN" in target:
-                assert next_tile.wait(PATIENCE)
+                assert next_tile.wait(TIMEOUT)
             super().put(target, path)
 
     scene.chips.before = note
@@ -393,7 +393,7 @@ def test_a_tile_s_chips_are_fetched_while_the_one_before_is_stored(scene: Scene)
         with scene.run(*plans) as run:
             return [embed_planned(plan, run, work_store).summary.embedded for plan in plans]
 
-    assert within(PATIENCE, work) == [2, 2]
+    assert within(TIMEOUT, work) == [2, 2]
 
 
 def test_a_run_summarises_its_batches_in_one_line(scene: Scene) -> None:
@@ -425,7 +425,7 @@ def test_a_run_explains_why_auto_chose_fp32(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["the consumer keeps up", "the consumer is late"])
-def test_seconds_of_a_run_s_tiles_add_up_to_its_wall_time(scene: Scene, late: bool) -> None:
+def test_seconds_of_the_tiles_of_a_run_add_up_to_its_wall_time(scene: Scene, late: bool) -> None:
     tiles = ("27WXN", "27WXP", "27WXQ")
     for tile in tiles:
         scene.put(tile, dict.fromkeys(range(4), 10))
@@ -440,14 +440,14 @@ def test_seconds_of_a_run_s_tiles_add_up_to_its_wall_time(scene: Scene, late: bo
             summaries = [embed_planned(plan, run, scene.work).summary for plan in plans]
             return summaries, time.perf_counter() - started
 
-    summaries, wall = within(PATIENCE, work)
+    summaries, wall = within(TIMEOUT, work)
 
     seconds = sum(summary.seconds for summary in summaries)
     assert sum(summary.encoded for summary in summaries) == 12
     assert 6 * 0.15 <= seconds <= wall  # at least what the batches take
 
 
-def test_seconds_of_a_tile_leave_out_the_time_before_it_was_added(scene: Scene) -> None:
+def test_seconds_of_a_tile_exclude_the_time_before_it_was_added(scene: Scene) -> None:
     for tile in ("27WXN", "27WXP"):
         scene.put(tile, {1: 10, 2: 20})
     encoder = scene.encoder()
@@ -460,15 +460,15 @@ def test_seconds_of_a_tile_leave_out_the_time_before_it_was_added(scene: Scene) 
                 run.add(plan)
                 seconds = embed_planned(plan, run, scene.work).summary.seconds
                 most = time.perf_counter() - added
-                time.sleep(0.1)  # other tiles are current, say
+                time.sleep(0.1)  # as while other tiles are planned
         return seconds, most
 
-    seconds, most = within(PATIENCE, work)
+    seconds, most = within(TIMEOUT, work)
 
     assert 0 < seconds <= most
 
 
-def test_results_have_each_vector_beside_its_chip(scene: Scene) -> None:
+def test_results_pair_each_vector_with_its_chip(scene: Scene) -> None:
     values = {
         number: int(value) for number, value in enumerate(np.random.default_rng(0).integers(0, 250, 30))
     }

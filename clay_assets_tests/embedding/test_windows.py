@@ -32,7 +32,7 @@ WEST, NORTH = 600_000, 7_700_040
 
 @pytest.fixture(scope="session")
 def quick_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clay v1.5 with 64 numbers and two layers."""
+    """A checkpoint of Clay v1.5 with two layers and vectors of 64 numbers."""
     path = tmp_path_factory.mktemp("checkpoints") / "clay-v1.5-custom.ckpt"
     return write_checkpoint(path, lightning_checkpoint_v15("custom"))
 
@@ -93,9 +93,11 @@ def test_chips_become_rows_by_date_number_and_window_each_with_its_own_place_and
     table = pq.read_table(file)
     names = [url.rpartition("/")[2] for url in table["source_url"].to_pylist()]
     assert names == [chip_name(2)] * 4 + [later]
-    wanted = np.concatenate([expected(quick_checkpoint, chips[name], name) for name in (chip_name(2), later)])
-    np.testing.assert_allclose(vectors_of(outcome.published.url), wanted, rtol=1e-5, atol=1e-6)
-    assert min(np.linalg.norm(wanted[a] - wanted[b]) for a in range(5) for b in range(a)) > 0.01
+    reference = np.concatenate(
+        [expected(quick_checkpoint, chips[name], name) for name in (chip_name(2), later)]
+    )
+    np.testing.assert_allclose(vectors_of(outcome.published.url), reference, rtol=1e-5, atol=1e-6)
+    assert min(np.linalg.norm(reference[a] - reference[b]) for a in range(5) for b in range(a)) > 0.01
     to_degrees = pyproj.Transformer.from_crs("EPSG:32627", "OGC:CRS84", always_xy=True)
     footprints = shapely.from_wkb(table["geometry"].to_pylist())
     for footprint, (row, column) in zip(footprints, [*product((0, 1), (0, 1)), (0, 0)], strict=True):
@@ -127,8 +129,8 @@ def test_each_level_gives_the_vectors_of_the_model(
     assert outcome.published is not None, outcome.error
     got = vectors_of(outcome.published.url)
     assert got.shape == (1, *shape)
-    wanted = expected(quick_checkpoint, data, chip_name(1), level)
-    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    reference = expected(quick_checkpoint, data, chip_name(1), level)
+    np.testing.assert_allclose(got, reference, rtol=1e-4, atol=1e-5)
 
 
 def test_the_hour_changes_the_vector_and_a_time_of_another_day_is_skipped(
@@ -154,7 +156,7 @@ def test_the_hour_changes_the_vector_and_a_time_of_another_day_is_skipped(
     assert np.linalg.norm(overpass - same_hour) < 0.02 * np.linalg.norm(overpass - evening)
 
 
-def test_chips_are_accounted_for_one_by_one_and_windows_are_counted(scene: Scene) -> None:
+def test_chips_are_accounted_for_and_windows_are_counted(scene: Scene) -> None:
     one_window = chip_bytes(np.full((10, 256, 256), 50, np.uint8))
     put(scene, {chip_name(1): quartered(10), chip_name(2): BROKEN, chip_name(3): one_window})
     encoder = scene.encoder(embedder=MeanEmbedder(spec=V15))
@@ -191,7 +193,7 @@ def test_a_changed_chip_is_embedded_with_all_its_windows_and_the_others_keep_the
 
 
 @pytest.mark.parametrize("batch_size", ["1", "3", "8"])
-def test_a_broken_run_keeps_all_windows_of_finished_chips_only(scene: Scene, batch_size: str) -> None:
+def test_a_failed_run_keeps_only_finished_chips_with_all_their_windows(scene: Scene, batch_size: str) -> None:
     put(scene, {chip_name(number): quartered(10 * number) for number in range(1, 6)})
     encoder = scene.encoder(embedder=MeanEmbedder(spec=V15), batch_size=batch_size)
 
@@ -241,8 +243,8 @@ def test_each_window_is_encoded_with_its_own_place(scene: Scene) -> None:
     ((places, _),) = embedder.contexts
     windows = read_chip(quartered(10), chip_name(1), spec=V15).windows
     longitude, latitude = np.radians([window.lonlat for window in windows]).T
-    wanted = np.stack([np.sin(latitude), np.cos(latitude), np.sin(longitude), np.cos(longitude)], axis=1)
-    np.testing.assert_allclose(places.numpy(), wanted, atol=1e-6)
+    reference = np.stack([np.sin(latitude), np.cos(latitude), np.sin(longitude), np.cos(longitude)], axis=1)
+    np.testing.assert_allclose(places.numpy(), reference, atol=1e-6)
 
 
 def test_both_models_share_one_work_store_and_one_output(

@@ -86,7 +86,7 @@ def test_bbox_column_is_the_footprints_bounds_and_lets_readers_skip(floats: Expo
 
     np.testing.assert_array_equal(boxes, shapely.bounds(frame.geometry.to_numpy()))
     inside = squares("27WXN")[0].buffer(-0.01).bounds
-    # A filter by boxes keeps a box that overlaps where the turned square in it does not.
+    # A filter by boxes also keeps a row whose box overlaps although its rotated square does not.
     assert 1 <= len(geopandas.read_parquet(path, bbox=inside)) < CHIPS
     group = pq.read_metadata(path).row_group(0)
     chunks = {group.column(index).path_in_schema: group.column(index) for index in range(group.num_columns)}
@@ -116,10 +116,10 @@ def test_bytes_are_within_half_a_step_of_the_numbers(folder: Path, integers: Exp
     path = next(Path(integers.url).rglob("*.parquet"))
     stored = pq.read_table(path, partitioning=None)["embeddings"].combine_chunks().to_numpy_ndarray()
     assert stored.dtype == np.uint8
-    said = json.loads(pq.read_metadata(path).metadata[b"clay:quantization"])
+    quantization = json.loads(pq.read_metadata(path).metadata[b"clay:quantization"])
     # One map for all files, applied as another reader would from the footer.
     np.testing.assert_allclose(
-        stored * np.array(said["scale"]) + said["offset"],
+        stored * np.array(quantization["scale"]) + quantization["offset"],
         [
             copy[frame["source_url"].tolist().index(url)]
             for url in pq.read_table(path)["source_url"].to_pylist()
@@ -140,9 +140,9 @@ def test_recall_equals_that_of_numpy(folder: Path, integers: Exported) -> None:
         return [set(row) for row in np.argsort(-cosine, axis=1)[:, :10].tolist()]
 
     assert integers.recall is not None
-    for said, mean in ((integers.recall.raw, 0.0), (integers.recall.centred, vectors.mean(axis=0))):
+    for reported, mean in ((integers.recall.raw, 0.0), (integers.recall.centred, vectors.mean(axis=0))):
         pairs = zip(nearest(exact, mean), nearest(copy, mean), strict=True)
-        assert said == pytest.approx(np.mean([len(a & b) / 10 for a, b in pairs]), abs=0.003)
+        assert reported == pytest.approx(np.mean([len(a & b) / 10 for a, b in pairs]), abs=0.003)
     assert (integers.recall.queries, integers.recall.among) == (4 * CHIPS, 4 * CHIPS)
     assert json.loads((Path(integers.url) / "_report.json").read_text())["recall"] == vars(integers.recall)
 
@@ -180,11 +180,11 @@ def test_item_of_the_copy_has_its_quantization(integers: Exported) -> None:
     item = json.loads((Path(integers.url) / "_item.json").read_text())
 
     assert faults(item, "stac-embeddings-v0.0.1.json") == []
-    said = json.loads(
+    quantization = json.loads(
         pq.read_metadata(next(Path(integers.url).rglob("*.parquet"))).metadata[b"clay:quantization"]
     )
-    assert item["properties"]["emb:quantization"]["scale"] == said["scale"]
-    assert item["properties"]["emb:quantization"]["offset"] == said["offset"]
+    assert item["properties"]["emb:quantization"]["scale"] == quantization["scale"]
+    assert item["properties"]["emb:quantization"]["offset"] == quantization["offset"]
 
 
 @pytest.mark.parametrize(
@@ -241,9 +241,9 @@ def test_command_prints_counts_and_recall(
 ) -> None:
     assert main(["export", str(tmp_path / "copy"), "--where", str(folder), "--dtype", "uint8"]) == 0
 
-    told = capsys.readouterr().out
-    assert f"{4 * CHIPS} rows in 2 files" in told
-    assert "recall@10 against float32: 0.9" in told
+    output = capsys.readouterr().out
+    assert f"{4 * CHIPS} rows in 2 files" in output
+    assert "recall@10 against float32: 0.9" in output
     assert main(["export", str(folder / "copy"), "--where", str(folder)]) == 2
     assert "a folder of its own" in capsys.readouterr().err
 
@@ -257,11 +257,11 @@ def test_geoparquet_io_finds_no_fault(floats: Exported) -> None:
     for path in Path(floats.url).rglob("*.parquet"):
         command = [str(GPIO), "check", "all", "--strict", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        told = done.stdout + done.stderr
-        findings = [line for line in told.splitlines() if line.strip().startswith(("✗", "⚠"))]
+        output = done.stdout + done.stderr
+        findings = [line for line in output.splitlines() if line.strip().startswith(("✗", "⚠"))]
         # Its check against the specification loads an extension of DuckDB from the network; without one, the
         # schema of `test_geo_metadata_of_footer_and_dataset_passes_the_schema` stands in.
-        offline = "could not install the DuckDB 'spatial' extension" in told
-        assert [line for line in findings if not (offline and "could not run" in line)] == [], told
-        assert "✓ Data appears to be spatially ordered" in told
-        assert "✓ Found bbox column 'bbox' with proper metadata covering" in told
+        offline = "could not install the DuckDB 'spatial' extension" in output
+        assert [line for line in findings if not (offline and "could not run" in line)] == [], output
+        assert "✓ Data appears to be spatially ordered" in output
+        assert "✓ Found bbox column 'bbox' with proper metadata covering" in output

@@ -1,4 +1,4 @@
-"""Chips and the vectors that the published Clay v0 code computes for them; `README.md` tells their origin."""
+"""Chips, and the vectors that the published Clay v0 code computes for them; see `README.md`."""
 
 import datetime
 import json
@@ -24,7 +24,7 @@ class GoldenChip:
 
     Attributes:
         name: Name of a recipe chip's pixels, or MGRS tile of a real chip.
-        file_name: As in the bucket.
+        file_name: File name in the bucket.
         date: Acquisition date.
         epsg: Code of its UTM zone.
         left: Easting of the left edge, metres.
@@ -32,7 +32,7 @@ class GoldenChip:
         place: Latitude and longitude as the network's input.
         timestep: Year, month and day as the network's input.
         footprint: WKT polygon in OGC:CRS84.
-        real: Whether its pixels are an image of the Earth or the recipe's.
+        real: Whether its pixels are real; otherwise the recipe generates them.
     """
 
     name: str

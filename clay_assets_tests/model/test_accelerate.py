@@ -67,12 +67,12 @@ def both_paths(encoder: Encoder, precision: Precision) -> tuple[Embedder, Embedd
     return fast, Embedder(copy.deepcopy(encoder), CPU, precision, fast=False)
 
 
-def largest_distance(got: Tensor, wanted: Tensor) -> float:
+def largest_distance(got: Tensor, expected: Tensor) -> float:
     """Largest relative L2 distance of any one vector (last axis)."""
-    assert got.shape == wanted.shape
+    assert got.shape == expected.shape
     assert torch.isfinite(got).all()
-    wanted = wanted.double()
-    distance = (got.double() - wanted).norm(dim=-1) / wanted.norm(dim=-1)
+    expected = expected.double()
+    distance = (got.double() - expected).norm(dim=-1) / expected.norm(dim=-1)
     return float(distance.max())
 
 
@@ -167,10 +167,10 @@ def test_strided_pixels_give_the_same_vectors(precision: Precision, spec: ModelS
     pixels, places, dates = chips(spec, 2)
     interleaved = pixels.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # as many GeoTIFFs decode
     every_other = torch.stack((pixels, pixels + 1), dim=1).flatten(0, 1)[::2]
-    wanted = fast.encode(pixels, places, dates, "mean")
+    expected = fast.encode(pixels, places, dates, "mean")
     for strided in (interleaved, every_other):
         assert not strided.is_contiguous()
-        assert torch.equal(fast.encode(strided, places, dates, "mean"), wanted)
+        assert torch.equal(fast.encode(strided, places, dates, "mean"), expected)
 
 
 @MODELS
@@ -201,7 +201,7 @@ def test_large_scores_lose_no_more_precision_than_in_the_original(gain: float) -
     distance_bf16 = largest_distance(fast.encode(*inputs, "group"), exact)
     original_bf16 = largest_distance(plain.encode(*inputs, "group"), exact)
     print(f"\nx {gain:g}: fp32 {distance:.1e}, bf16 {distance_bf16:.1e} (the original's {original_bf16:.1e})")
-    # Which of two nearly equal largest scores wins is decided by rounding once the softmax saturates.
+    # Once the softmax saturates, rounding decides which of two nearly equal largest scores wins.
     assert distance < 1e-3
     assert distance_bf16 < 1.5 * original_bf16
 
@@ -219,7 +219,7 @@ def test_headwise_attention_is_no_worse_than_the_softmax_of_bf16_scores(spread: 
 
 
 @pytest.mark.parametrize("offset", [-3000.0, -90.0, -60.0, 0.0, 60.0, 90.0, 3000.0])
-def test_scores_that_share_an_offset_weigh_all_keys_alike(offset: float) -> None:
+def test_scores_that_share_an_offset_weigh_all_keys_equally(offset: float) -> None:
     qkv = torch.zeros(1, TOKENS, 3, 2, HEAD_DIM)
     qkv[:, :, 0] = 1.0
     qkv[:, :, 1] = offset * HEAD_DIM**0.5 / HEAD_DIM  # so each score is `offset`
@@ -230,11 +230,11 @@ def test_scores_that_share_an_offset_weigh_all_keys_alike(offset: float) -> None
 
 def test_only_the_head_that_leaves_the_range_is_computed_again() -> None:
     qkv = qkv_with_scores_of(1.0).view(1, TOKENS, 3, 3, HEAD_DIM)
-    wanted = headwise_attention(qkv.flatten(2), 3).unflatten(2, (3, HEAD_DIM))
+    expected = headwise_attention(qkv.flatten(2), 3).unflatten(2, (3, HEAD_DIM))
     large = qkv.clone()
     large[:, :, :2, 1] *= 64
     mixed = headwise_attention(large.flatten(2), 3).unflatten(2, (3, HEAD_DIM))
-    assert torch.equal(mixed[:, :, ::2], wanted[:, :, ::2])
+    assert torch.equal(mixed[:, :, ::2], expected[:, :, ::2])
     exact = plain_attention(large.float().flatten(2), 3).unflatten(2, (3, HEAD_DIM))
     assert torch.isfinite(mixed).all()
     assert (mixed[:, :, 1] - exact[:, :, 1]).norm() < 0.2 * exact[:, :, 1].norm()
@@ -259,12 +259,12 @@ def test_packed_linear_takes_strided_rows(dtype: torch.dtype) -> None:
 def test_two_embedders_in_two_threads_do_not_disturb_each_other() -> None:
     embedders = [both_paths(random_encoder(V0, shallow(V0), seed), "bf16")[0] for seed in (0, 1)]
     inputs = chips(V0, 1)
-    wanted = [embedder.encode(*inputs, "group") for embedder in embedders]
+    expected = [embedder.encode(*inputs, "group") for embedder in embedders]
     with ThreadPoolExecutor(4) as pool:
         jobs = [(which, pool.submit(embedders[which].encode, *inputs, "group")) for which in (0, 1, 0, 1) * 3]
         for which, job in jobs:
-            assert torch.equal(job.result(), wanted[which])
-    assert not torch.equal(wanted[0], wanted[1])
+            assert torch.equal(job.result(), expected[which])
+    assert not torch.equal(expected[0], expected[1])
 
 
 def test_batch_size_follows_the_free_memory_of_a_gpu() -> None:

@@ -1,4 +1,4 @@
-"""Files that are no readable archive: refused with what they are."""
+"""Files that are not a readable archive are refused, and the error identifies them."""
 
 import io
 import json
@@ -65,13 +65,13 @@ def old_format() -> bytes:
         "old PyTorch format",
     ],
 )
-def test_file_that_is_no_archive_is_named(path: Path, data: bytes, message: str) -> None:
+def test_file_that_is_not_an_archive_is_identified(path: Path, data: bytes, message: str) -> None:
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=f"model.ckpt {message}.*; expected a Lightning checkpoint"):
         read_checkpoint(path)
 
 
-def test_half_a_download_is_named(path: Path, whole: bytes) -> None:
+def test_partial_download_is_identified(path: Path, whole: bytes) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError, match="is a truncated zip archive, perhaps an interrupted download"):
         read_checkpoint(path)
@@ -87,7 +87,7 @@ def test_half_a_download_is_named(path: Path, whole: bytes) -> None:
     ],
     ids=["nothing", "another archive", "pickle cut short", "no tensors"],
 )
-def test_archive_that_is_no_checkpoint_is_refused(
+def test_archive_that_is_not_a_checkpoint_is_refused(
     path: Path, whole: bytes, damage: Callable[[Parts], Parts]
 ) -> None:
     with zipfile.ZipFile(io.BytesIO(whole)) as archive:
@@ -103,17 +103,17 @@ def test_archive_that_is_no_checkpoint_is_refused(
 def test_damage_of_any_kind_is_a_checkpoint_error(path: Path) -> None:
     buffer = io.BytesIO()
     torch.save({"state_dict": {"a": torch.ones(2), "b": torch.ones(3)}, "hyper_parameters": {}}, buffer)
-    whole, chance = buffer.getvalue(), random.Random(0)  # noqa: S311 - no secret
+    whole, rng = buffer.getvalue(), random.Random(0)  # noqa: S311 - no secret
     for _ in range(300):
         damaged = bytearray(whole)
-        for _ in range(chance.randint(1, 20)):
-            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        for _ in range(rng.randint(1, 20)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
         path.write_bytes(damaged)
         with pytest.raises(CheckpointError):
             read_checkpoint(path)
 
 
-def test_archive_packed_again_with_compression_is_refused(path: Path, whole: bytes) -> None:
+def test_compressed_archive_is_refused(path: Path, whole: bytes) -> None:
     with (
         zipfile.ZipFile(io.BytesIO(whole)) as plain,
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed,
@@ -124,6 +124,6 @@ def test_archive_packed_again_with_compression_is_refused(path: Path, whole: byt
         read_checkpoint(path)
 
 
-def test_missing_file_is_no_checkpoint_error(path: Path) -> None:
+def test_missing_file_raises_file_not_found(path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*model.ckpt: expected a Lightning"):
         read_checkpoint(path)

@@ -29,7 +29,7 @@ PREFIX = "model.encoder."
 QKV = f"{PREFIX}transformer.layers.0.0.to_qkv.weight"
 OUT = f"{PREFIX}transformer.layers.0.0.to_out.0.weight"
 CUSTOM = {V0: Dimensions(16, 1, 1, 2), V15: Dimensions(64, 2, 2, 2)}
-"""Dimensions of the checkpoints that most tests read; no named size, but quick."""
+"""Dimensions of the checkpoints that most tests read; an unnamed size, but quick."""
 
 STATES = {V0: encoder_state, V15: encoder_state_v15}
 CONTENTS: dict[ModelSpec, Callable[..., dict[str, Any]]] = {
@@ -72,7 +72,7 @@ def assert_holds(encoder: Encoder, state: State) -> None:
     assert not [name for name, tensor in kept.items() if not torch.equal(ours[name], tensor)]
 
 
-# What can be read
+# Accepted checkpoints
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,13 @@ def test_encoder_alone_is_enough(path: Path, spec: ModelSpec) -> None:
     assert_holds(checkpoint.encoder, state)
 
 
-def test_checkpoint_that_says_it_is_untrained_is_known_as_such(path: Path, spec: ModelSpec) -> None:
+def test_checkpoint_marked_as_untrained_is_recognised(path: Path, spec: ModelSpec) -> None:
     write_checkpoint(path, CONTENTS[spec]("custom", untrained=True))
     assert load_encoder(path, "cpu").untrained
 
 
 @pytest.mark.parametrize("settings", [None, {}, {"lr": 1e-4}], ids=["left out", "empty", "without size"])
-def test_size_comes_from_shapes_where_hyper_parameters_do_not_say(
+def test_size_is_inferred_from_shapes_without_hyper_parameters(
     path: Path, spec: ModelSpec, settings: dict[str, float] | None
 ) -> None:
     content = {"state_dict": STATES[spec]("custom")}
@@ -119,7 +119,7 @@ def test_size_comes_from_shapes_where_hyper_parameters_do_not_say(
     assert checkpoint.encoder.dimensions == CUSTOM[spec]
 
 
-def test_size_from_shapes_has_its_name(path: Path) -> None:
+def test_inferred_size_has_its_name(path: Path) -> None:
     checkpoint = read_checkpoint(write_checkpoint(path, {"state_dict": encoder_state("tiny")}))
     assert checkpoint.model_size == "tiny"
 
@@ -170,17 +170,17 @@ def test_shapes_are_those_of_the_published_encoder() -> None:
     assert {PREFIX + name: shape for name, shape in shapes.items()} == published
 
 
-# What is dropped, and not read
+# Weights that are not read
 
 
 @ONLY_V15
 @pytest.mark.parametrize("prefix", ["model.decoder.", "model.teacher.", "model.proj.", "model.mrl."])
-def test_what_embeddings_do_not_need_is_dropped_by_name(path: Path, content: Content, prefix: str) -> None:
+def test_unneeded_weights_are_dropped_by_prefix(path: Path, content: Content, prefix: str) -> None:
     content["state_dict"][f"{prefix}anything"] = torch.zeros(3)
     assert_holds(read_checkpoint(write_checkpoint(path, content)).encoder, encoder_state_v15("custom"))
 
 
-def test_numbers_of_decoder_and_teacher_may_be_garbage(path: Path) -> None:
+def test_decoder_and_teacher_may_hold_garbage(path: Path) -> None:
     content = lightning_checkpoint_v15("custom", others=64)
     for part in ("model.decoder.enc_to_dec.weight", "model.teacher.blocks.0.attn.qkv.weight"):
         content["state_dict"][part].fill_(torch.nan)
@@ -204,7 +204,7 @@ print(peak() - before)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux keeps the peak, others do not")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux records the peak")
 def test_decoder_teacher_projection_and_optimizer_are_not_read(tmp_path: Path) -> None:
     side = 4096  # of matrices of 64 MiB
     content = lightning_checkpoint("custom")
@@ -220,7 +220,7 @@ def test_decoder_teacher_projection_and_optimizer_are_not_read(tmp_path: Path) -
     assert int(done.stdout) * 1024 < 4 * side**2 / 8
 
 
-# What is another checkpoint
+# Other content
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_decoder_teacher_projection_and_optimizer_are_not_read(tmp_path: Path) -
     ],
     ids=["tensor", "list", "empty", "other keys", "no mapping", "no weights", "other network"],
 )
-def test_other_content_is_named(path: Path, wrong: object, message: str) -> None:
+def test_other_content_is_identified(path: Path, wrong: object, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint(write_checkpoint(path, wrong))
 
@@ -400,9 +400,7 @@ def test_everything_that_differs_is_listed_in_one_error(
     ids=["sparse", "without numbers", "complex", "overflown", "nothing"],
 )
 @ONLY_V0
-def test_weight_that_cannot_be_one_is_refused(
-    path: Path, content: Content, tensor: Tensor | None, message: str
-) -> None:
+def test_invalid_weight_is_refused(path: Path, content: Content, tensor: Tensor | None, message: str) -> None:
     content["state_dict"][OUT] = tensor
     with pytest.raises(CheckpointError, match=f"(?s){message}"):
         read_checkpoint(write_checkpoint(path, content))

@@ -16,12 +16,12 @@ ALL_CUDA = [torch.device("cuda", index) for index in range(CUDA_DEVICES)]
     [("cpu", [CPU]), ("cpu,cpu", [CPU, CPU]), ("cpu, cpu", [CPU, CPU]), ("auto", ALL_CUDA or [CPU])],
     ids=["cpu", "two copies", "with a space", "auto"],
 )
-def test_setting_stands_for_its_devices(name: str, devices: list[torch.device]) -> None:
+def test_setting_selects_its_devices(name: str, devices: list[torch.device]) -> None:
     assert resolve_devices(name) == devices
 
 
 @pytest.mark.skipif(not CUDA_DEVICES, reason="needs a CUDA device")
-def test_cuda_stands_for_every_cuda_device_and_a_number_for_one() -> None:
+def test_cuda_selects_every_cuda_device_and_a_number_selects_one() -> None:
     assert resolve_devices("cuda") == ALL_CUDA
     assert resolve_devices("cuda:0,cpu") == [torch.device("cuda", 0), CPU]
 
@@ -33,17 +33,17 @@ def test_unknown_device_is_refused_with_the_known_ones(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [f"cuda:{CUDA_DEVICES}", f"cpu,cuda:{CUDA_DEVICES}", "cuda:99"])
-def test_device_that_this_host_lacks_is_refused_with_what_there_is(name: str) -> None:
+def test_missing_device_is_refused_with_the_available_ones(name: str) -> None:
     with pytest.raises(ValueError, match=rf"'{name}', but PyTorch \S+ sees {CUDA_DEVICES} CUDA devices"):
         resolve_devices(name)
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
-def test_precision_asked_for_is_given(name: str) -> None:
+def test_explicit_precision_is_used(name: str) -> None:
     assert resolve_precision(name, CPU) == name
 
 
-def test_auto_precision_is_bf16_where_it_is_native() -> None:
+def test_auto_precision_is_bf16_if_that_is_native() -> None:
     assert resolve_precision("auto", CPU) == ("bf16" if multiplies_bf16(CPU) else "fp32")
 
 
@@ -56,7 +56,7 @@ def test_unknown_precision_is_refused_with_the_known_ones(name: str) -> None:
 @pytest.mark.skipif(
     platform.system() != "Linux" or platform.machine() != "x86_64", reason="the flags are Linux's, of x86"
 )
-@pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="PyTorch is too old to say")
-def test_bf16_is_native_where_the_processor_says_so() -> None:
+@pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="needs a newer PyTorch")
+def test_bf16_is_native_if_the_processor_has_the_flag() -> None:
     flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
     assert multiplies_bf16(CPU) == (not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split()))

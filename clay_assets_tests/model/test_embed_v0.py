@@ -59,7 +59,9 @@ def test_chip_has_the_same_vector_alone_as_in_a_batch(
 
 
 @pytest.mark.parametrize("band", range(13))
-def test_every_band_counts(tiny_encoder: Embedder, pixels: Pixels, means: Pixels, band: int) -> None:
+def test_every_band_changes_the_vector(
+    tiny_encoder: Embedder, pixels: Pixels, means: Pixels, band: int
+) -> None:
     changed = pixels[:1].copy()
     changed[:, band] *= 1.5
     vector = tiny_encoder.embed(changed, lonlat=LONLAT[:1], dates=DATES[:1])
@@ -71,7 +73,7 @@ def test_every_band_counts(tiny_encoder: Embedder, pixels: Pixels, means: Pixels
     [((18.39, 69.37), DATES[0]), ((-18.39, -69.37), DATES[0]), (LONLAT[0], datetime.date(2021, 6, 15))],
     ids=["longitude", "latitude", "date"],
 )
-def test_place_and_date_count(
+def test_place_and_date_change_the_vector(
     tiny_encoder: Embedder, pixels: Pixels, means: Pixels, lonlat: tuple[float, float], date: datetime.date
 ) -> None:
     vector = tiny_encoder.embed(pixels[:1], lonlat=[lonlat], dates=[date])
@@ -95,7 +97,7 @@ def as_given(kind: str, pixels: Pixels) -> NDArray[np.generic] | Tensor:
 
 @pytest.mark.parametrize("kind", ["tensor", "float64", "big-endian", "flipped twice", "bands last"])
 @pytest.mark.filterwarnings("error")
-def test_pixels_may_come_in_another_container(
+def test_pixels_are_accepted_in_other_containers(
     tiny_encoder: Embedder, pixels: Pixels, means: Pixels, kind: str
 ) -> None:
     vectors = tiny_encoder.embed(as_given(kind, pixels), lonlat=LONLAT, dates=DATES)
@@ -103,13 +105,13 @@ def test_pixels_may_come_in_another_container(
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float16"])
-def test_pixels_of_another_type_count_as_the_same_numbers_in_float32(
+def test_pixels_of_another_type_give_the_vectors_of_float32(
     tiny_encoder: Embedder, pixels: Pixels, dtype: str
 ) -> None:
     given = pixels[:1].clip(0, 255).astype(dtype)
     got = tiny_encoder.embed(given, lonlat=LONLAT[:1], dates=DATES[:1])
-    wanted = tiny_encoder.embed(given.astype(np.float32), lonlat=LONLAT[:1], dates=DATES[:1])
-    assert np.array_equal(got, wanted)
+    expected = tiny_encoder.embed(given.astype(np.float32), lonlat=LONLAT[:1], dates=DATES[:1])
+    assert np.array_equal(got, expected)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -120,7 +122,7 @@ def test_arguments_are_not_changed(tiny_checkpoint: Path, pixels: Pixels, precis
     assert np.array_equal(places, LONLAT[:1])
 
 
-def test_vectors_are_the_callers_to_change(tiny_encoder: Embedder, pixels: Pixels, means: Pixels) -> None:
+def test_returned_vectors_can_be_modified(tiny_encoder: Embedder, pixels: Pixels, means: Pixels) -> None:
     vectors = tiny_encoder.embed(pixels, lonlat=LONLAT, dates=DATES)
     vectors[:] = 0
     assert distance(tiny_encoder.embed(pixels, lonlat=LONLAT, dates=DATES), means) < 1e-6
@@ -175,7 +177,7 @@ def test_pixels_that_float32_cannot_hold_are_refused(tiny_encoder: Embedder, pix
     ],
     ids=["complex array", "complex tensor", "objects", "text"],
 )
-def test_pixels_that_are_no_real_numbers_are_refused(
+def test_pixels_that_are_not_real_numbers_are_refused(
     tiny_encoder: Embedder, wrong: NDArray[np.generic] | Tensor, dtype: str
 ) -> None:
     with pytest.raises(TypeError, match=f"pixels are {dtype}, expected real numbers"):
@@ -209,7 +211,7 @@ def test_unknown_level_is_refused_with_the_known_ones(tiny_encoder: Embedder, pi
         tiny_encoder.embed(pixels, lonlat=LONLAT, dates=DATES, level="median")  # type: ignore[arg-type]
 
 
-def test_encoder_says_what_it_is(tiny_checkpoint: Path) -> None:
+def test_encoder_describes_itself(tiny_checkpoint: Path) -> None:
     encoder = load_encoder(tiny_checkpoint, device="cpu", precision="bf16")
     assert encoder.model_size == "tiny"
     assert encoder.precision == "bf16"

@@ -25,7 +25,7 @@ def tokens(v15_encoder: Embedder, pixels: Pixels) -> Pixels:
     return v15_encoder.embed(pixels, lonlat=LONLAT, dates=TIMES)
 
 
-def test_encoder_says_what_it_is(v15_encoder: Embedder) -> None:
+def test_encoder_describes_itself(v15_encoder: Embedder) -> None:
     assert v15_encoder.spec is V15
     assert v15_encoder.model_name == "clay-v1.5-small"
     assert v15_encoder.dimensions == V15.sizes["small"]
@@ -49,7 +49,9 @@ def test_patches_of_a_window_of_any_size_average_to_its_mean(v15_encoder: Embedd
 
 
 @pytest.mark.parametrize("band", range(10))
-def test_every_band_counts(v15_encoder: Embedder, pixels: Pixels, tokens: Pixels, band: int) -> None:
+def test_every_band_changes_the_vector(
+    v15_encoder: Embedder, pixels: Pixels, tokens: Pixels, band: int
+) -> None:
     changed = pixels[:1].copy()
     changed[:, band] *= 1.5
     assert distance(v15_encoder.embed(changed, lonlat=LONLAT[:1], dates=TIMES[:1]), tokens[:1]) > 1e-4
@@ -65,7 +67,7 @@ def test_every_band_counts(v15_encoder: Embedder, pixels: Pixels, tokens: Pixels
     ],
     ids=["longitude", "latitude", "hour", "week"],
 )
-def test_place_and_time_count(
+def test_place_and_time_change_the_vector(
     v15_encoder: Embedder,
     pixels: Pixels,
     tokens: Pixels,
@@ -75,17 +77,17 @@ def test_place_and_time_count(
     assert distance(v15_encoder.embed(pixels[:1], lonlat=[lonlat], dates=[time]), tokens[:1]) > 1e-4
 
 
-def test_date_alone_counts_as_the_overpass_of_that_date(v15_encoder: Embedder, pixels: Pixels) -> None:
+def test_date_without_time_means_the_overpass_of_that_date(v15_encoder: Embedder, pixels: Pixels) -> None:
     date = datetime.date(2020, 6, 15)
     passed = overpass(date, LONLAT[0][0])
     assert passed.hour == 11  # and not midnight
-    got, wanted = (
+    got, expected = (
         v15_encoder.embed(pixels[:1], lonlat=LONLAT[:1], dates=[moment]) for moment in (date, passed)
     )
-    assert np.array_equal(got, wanted)
+    assert np.array_equal(got, expected)
 
 
-def test_context_is_what_encode_takes(v15_encoder: Embedder, pixels: Pixels, tokens: Pixels) -> None:
+def test_context_gives_the_inputs_of_encode(v15_encoder: Embedder, pixels: Pixels, tokens: Pixels) -> None:
     places, times = v15_encoder.context(LONLAT, TIMES)
     assert np.array_equal(v15_encoder.encode(torch.tensor(pixels), places, times, "cls").numpy(), tokens)
 

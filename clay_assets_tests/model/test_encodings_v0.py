@@ -18,12 +18,12 @@ GOLDEN = pytest.mark.parametrize("chip", RECIPE_CHIPS + REAL_CHIPS, ids=lambda c
 
 
 @GOLDEN
-def test_place_is_the_references(chip: GoldenChip) -> None:
+def test_place_matches_the_reference(chip: GoldenChip) -> None:
     assert encode_places([chip.lonlat])[0].tolist() == pytest.approx(chip.place, abs=1e-6)
 
 
 @GOLDEN
-def test_date_is_the_references(chip: GoldenChip) -> None:
+def test_date_matches_the_reference(chip: GoldenChip) -> None:
     assert encode_dates([chip.date])[0].tolist() == pytest.approx(chip.timestep, abs=1e-6)
 
 
@@ -59,17 +59,17 @@ def test_place_off_the_map_is_refused(lonlat: object, message: str) -> None:
         encode_places(lonlat)  # type: ignore[arg-type]
 
 
-def test_time_of_day_changes_nothing() -> None:
+def test_time_of_day_is_ignored() -> None:
     noon = datetime.datetime(2020, 6, 15, 12, 30, tzinfo=datetime.UTC)
     assert encode_dates([noon]).equal(encode_dates([datetime.date(2020, 6, 15)]))
 
 
-def test_no_dates_are_no_rows() -> None:
+def test_no_dates_give_no_rows() -> None:
     assert encode_dates([]).shape == (0, 3)
 
 
 class NotATime(datetime.datetime):
-    """What pandas' NaT is: a datetime by class, unequal to itself."""
+    """Like pandas' NaT: a subclass of datetime, unequal to itself."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -85,20 +85,20 @@ class NotATime(datetime.datetime):
     ["2020-06-15", 20200615, None, np.datetime64("2020-06-15"), NotATime(2020, 1, 1)],
     ids=["text", "number", "nothing", "NumPy's date", "NaT"],
 )
-def test_what_is_no_date_is_refused(wrong: object) -> None:
+def test_other_types_than_date_are_refused(wrong: object) -> None:
     with pytest.raises(TypeError, match=r"dates\[1\] is .*, expected a datetime.date"):
         encode_dates([datetime.date(2020, 6, 15), wrong])  # type: ignore[list-item]
 
 
 def waves(value: int, frequencies: int, *functions: Callable[[float], float]) -> list[float]:
-    """The description's formula, one number at a time: each function over all frequencies."""
+    """The published formula, one number at a time: each function over all frequencies."""
     return [f(value / 10_000 ** (i / (frequencies - 1))) for f in functions for i in range(frequencies)]
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 15), (15, 0), (3, 11)])
 def test_position_encoding_is_sin_x_cos_x_sin_y_cos_y(row: int, column: int) -> None:
-    wanted = waves(column, 96, math.sin, math.cos) + waves(row, 96, math.sin, math.cos)
-    assert position_encoding(384)[16 * row + column].tolist() == pytest.approx(wanted, abs=1e-6)
+    expected = waves(column, 96, math.sin, math.cos) + waves(row, 96, math.sin, math.cos)
+    assert position_encoding(384)[16 * row + column].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("group", range(6))

@@ -19,10 +19,10 @@ BOUND: dict[Precision, float] = {"fp32": 1e-5, "bf16": 1e-2}
 Vectors = NDArray[np.floating]
 
 
-def assert_close(got: Vectors, wanted: Vectors, bound: float) -> None:
+def assert_close(got: Vectors, reference: Vectors, bound: float) -> None:
     """Check each vector (last axis): its relative L2 distance must be below the bound."""
-    assert got.shape == wanted.shape
-    distance = np.linalg.norm(got - wanted, axis=-1) / np.linalg.norm(wanted, axis=-1)
+    assert got.shape == reference.shape
+    distance = np.linalg.norm(got - reference, axis=-1) / np.linalg.norm(reference, axis=-1)
     assert distance.max() < bound, f"{distance.max():.2e} of {distance.size} vectors, allowed {bound:.0e}"
 
 

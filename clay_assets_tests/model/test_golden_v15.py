@@ -14,7 +14,7 @@ from clay_model.v15.encodings import encode_places, encode_times
 
 Vectors = NDArray[np.floating]
 
-TOLD = [window for window in WINDOWS if window.lonlat is not None]
+LOCATED = [window for window in WINDOWS if window.lonlat is not None]
 
 
 def name_of(window: GoldenWindow) -> str:
@@ -55,8 +55,8 @@ def test_plain_path_has_the_references_class_token(v15_checkpoint: Path, precisi
     assert_close(embed(encoder, WINDOWS[1]), expected()["small"][1:2], BOUND[precision])
 
 
-@pytest.mark.parametrize("window", TOLD, ids=name_of)
-def test_time_and_place_are_the_references(window: GoldenWindow) -> None:
+@pytest.mark.parametrize("window", LOCATED, ids=name_of)
+def test_time_and_place_match_the_reference(window: GoldenWindow) -> None:
     assert window.moment is not None
     assert window.lonlat is not None
     assert encode_times([window.moment])[0].tolist() == pytest.approx(window.time, abs=1e-6)

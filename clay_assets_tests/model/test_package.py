@@ -114,10 +114,10 @@ def test_importing_loading_and_embedding_change_no_global_state(
 
 
 @pytest.mark.parametrize("name", clay_model.__all__)
-def test_public_name_is_there(name: str) -> None:
+def test_public_name_exists(name: str) -> None:
     assert getattr(clay_model, name) is not None
 
 
 def test_other_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'clay_model' has no attribute 'Decoder'"):
-        clay_model.Decoder  # noqa: B018 - asking is the test
+        clay_model.Decoder  # noqa: B018 - the access is the test

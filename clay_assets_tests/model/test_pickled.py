@@ -74,7 +74,7 @@ def state() -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("where", ["hyper_parameters", "callbacks", "optimizer_states"])
 @pytest.mark.parametrize("name", NAMES)
-def test_hostile_object_beside_the_weights_does_nothing(
+def test_hostile_object_next_to_the_weights_does_nothing(
     tmp_path: Path, state: dict[str, torch.Tensor], name: str, where: str
 ) -> None:
     mark = tmp_path / "mark"
@@ -116,7 +116,7 @@ def test_hostile_object_in_any_protocol_does_nothing(tmp_path: Path, name: str, 
     data = pickle.dumps({"trap": traps(mark)[name]}, protocol)
     read_pickle(data, no_tensor)
     assert not mark.exists()
-    pickle.loads(data)  # noqa: S301 - the trap does work
+    pickle.loads(data)  # noqa: S301 - shows that the trap works
     assert mark.exists()
 
 
@@ -130,7 +130,7 @@ def test_instructions_of_the_first_protocols_that_call_do_nothing(tmp_path: Path
     for data in (instance, of_class):
         read_pickle(data, no_tensor)
         assert not mark.exists()
-        pickle.loads(data)  # noqa: S301 - the trap does work
+        pickle.loads(data)  # noqa: S301 - shows that the trap works
         mark.unlink()
 
 
@@ -171,7 +171,7 @@ def test_keys_that_would_take_forever_to_hash_are_not_hashed() -> None:
     nested: tuple[object, ...] = ()
     for _ in range(100):
         nested = (nested, nested)
-    pickled = pickle.dumps(nested, 4)[2:-1]  # with a memo, hence short
+    pickled = pickle.dumps(nested, 4)[2:-1]  # short, because of the memo
     for data in (b"}" + pickled + b"Ns.", b"}(" + pickled + b"Nu.", b"(" + pickled + b"Nd."):
         got = read_pickle(b"\x80\x04" + data, no_tensor)
         assert isinstance(got, dict)
@@ -188,19 +188,19 @@ TENSOR = (
 
 
 class Bait(torch.Tensor):
-    """Fails where the pickle makes it do anything."""
+    """A tensor that fails the test if it is iterated or added to."""
 
     def __iter__(self) -> Never:
-        pytest.fail("iterated")
+        pytest.fail("the tensor was iterated")
 
     def add(self, *_: object, **__: object) -> Never:
-        """Do not add."""
-        pytest.fail("added to")
+        """Fail the test."""
+        pytest.fail("the tensor was added to")
 
 
 @pytest.mark.parametrize("rest", [b"(NN\x90.", b"cos\nsystem\n" + TENSOR + b"R."], ids=["ADDITEMS", "REDUCE"])
 def test_tensor_is_neither_added_to_nor_iterated_over(rest: bytes) -> None:
-    """A tensor of stride 0 has any number of numbers: either would take all memory."""
+    """With stride 0 a tensor can claim any number of elements, so that either would exhaust the memory."""
     data = b"\x80\x04" + TENSOR + rest
     with suppress(TypeError):
         read_pickle(data, lambda *_: torch.ones(1).as_subclass(Bait))
@@ -216,10 +216,10 @@ def test_bytearray_takes_no_more_memory_than_the_pickle_has() -> None:
     assert peak < 1 << 20
 
 
-# What is read
+# Accepted content
 
 
-def test_tensor_of_an_unknown_storage_does_not_keep_the_others_from_being_read() -> None:
+def test_tensors_next_to_one_of_an_unknown_storage_are_read() -> None:
     data = b"\x80\x04" + TENSOR.replace(b"FloatStorage", b"QInt8Storage") + b"."
     got = read_pickle(data, no_tensor)
     assert isinstance(got, Inert)
@@ -240,18 +240,18 @@ PLAIN["twice"] = [SHARED, SHARED]
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_plain_content_is_what_pickle_makes_of_it(protocol: int) -> None:
+def test_plain_content_equals_that_of_pickle(protocol: int) -> None:
     data = pickle.dumps(PLAIN, protocol)
     if protocol == 2:  # where bytes are made by a call
         data = pickle.dumps(PLAIN | {"text": ["", "ä"]}, protocol)
     got = read_pickle(data, no_tensor)
-    assert got == pickle.loads(data)  # noqa: S301 - our own
+    assert got == pickle.loads(data)  # noqa: S301 - made by this test
     assert isinstance(got, dict)
     assert got["twice"][0] is got["twice"][1]
 
 
 class Settings(dict[str, Any]):
-    """A configuration object, such as libraries keep beside the weights."""
+    """A configuration object, such as libraries store with the weights."""
 
 
 def test_object_like_a_dictionary_keeps_its_items_and_its_name() -> None:
@@ -280,7 +280,7 @@ def test_object_like_a_dictionary_keeps_its_items_and_its_name() -> None:
     ],
     ids=["cube", "transposed", "strided", "int64", "number", "bool", "complex", "empty", "parameter"],
 )
-def test_tensor_is_what_pytorch_makes_of_it(tmp_path: Path, tensor: torch.Tensor) -> None:
+def test_tensor_equals_that_of_pytorch(tmp_path: Path, tensor: torch.Tensor) -> None:
     got = read_archive(write_checkpoint(tmp_path / "tensor.ckpt", {"tensor": tensor}))["tensor"]
     assert got.dtype == tensor.dtype
     assert got.stride() == tensor.stride()
@@ -312,7 +312,7 @@ def test_tensor_beyond_its_storage_is_refused(
         read_checkpoint(path)
 
 
-def test_storage_shorter_than_the_pickle_says_is_refused(tmp_path: Path) -> None:
+def test_storage_shorter_than_the_pickle_declares_is_refused(tmp_path: Path) -> None:
     whole = io.BytesIO()
     torch.save({"tensor": torch.arange(10.0)}, whole)
     path = tmp_path / "short.ckpt"

@@ -23,7 +23,7 @@ def test_released_sizes_have_their_documented_flops(spec: ModelSpec, size: str, 
 @pytest.mark.parametrize(
     ("encoder_of", "size"), [(kind, size) for kind in (EncoderV0, EncoderV15) for size in kind.spec.sizes]
 )
-def test_flops_are_those_that_pytorch_counts(encoder_of: type[Encoder], size: str) -> None:
+def test_flops_equal_the_count_of_pytorch(encoder_of: type[Encoder], size: str) -> None:
     spec = encoder_of.spec
     dimensions = spec.sizes[size]
     with torch.device("meta"):
@@ -72,7 +72,7 @@ def test_level_has_its_shape(spec: ModelSpec, level: Level, shape: tuple[int, ..
         (V15, "group", "cls, mean, patch (those of Clay v1.5)"),
     ],
 )
-def test_level_that_the_model_lacks_is_refused_with_those_it_has(
+def test_unknown_level_is_refused_with_the_levels_of_the_model(
     spec: ModelSpec, level: str, known: str
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(f"level is {level!r}, expected one of {known}")):
@@ -87,7 +87,7 @@ def test_level_that_the_model_lacks_is_refused_with_those_it_has(
         ("clay-v1.5-custom", V15, "custom"),
     ],
 )
-def test_name_means_its_model_and_size(name: str, spec: ModelSpec, size: str) -> None:
+def test_name_determines_model_and_size(name: str, spec: ModelSpec, size: str) -> None:
     assert model_of(name) == (spec, size)
     assert spec.model_name(size) == name
 

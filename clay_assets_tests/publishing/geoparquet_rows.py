@@ -1,7 +1,6 @@
-"""Rows to publish, for the tests of the published file: made-up vectors at the real places of a tile's chips.
+"""Rows for the tests of the published file: invented vectors at the locations of a tile's chips.
 
-Here belongs what more than one of those tests needs. The footprints come from pyproj, so they are slightly
-turned against the meridians, as chips in UTM are.
+The footprints come from pyproj: slightly rotated against the meridians, like those of chips in UTM.
 """
 
 from collections.abc import Iterator
@@ -42,7 +41,7 @@ def footprints(count: int) -> np.ndarray:
 
 
 def vectors(count: int, shape: tuple[int, ...]) -> np.ndarray:
-    """(count, product of shape) float32, other numbers in every place."""
+    """(count, product of shape) float32, a different number in every position."""
     width = int(np.prod(shape))
     return np.random.default_rng(count).standard_normal((count, width), dtype=np.float32)
 
@@ -60,7 +59,7 @@ def rows(count: int, shape: tuple[int, ...] = (768,)) -> pa.RecordBatch:
 
 
 def with_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
-    """The batch with one column in another's place."""
+    """The batch with one column replaced."""
     return pa.record_batch({n: column if n == name else batch[n] for n in batch.schema.names})
 
 

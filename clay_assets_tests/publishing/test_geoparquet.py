@@ -64,7 +64,7 @@ def geometry_entry(path: Path) -> dict[str, object]:
     return entry
 
 
-# What readers find
+# Reading
 
 
 @pytest.mark.parametrize("shape", [MEAN, PATCH, GROUP])
@@ -148,7 +148,7 @@ def test_geopandas_reads_the_patch_level_flat(tmp_path: Path) -> None:
 
 
 def test_duckdb_reads_the_same_rows(published: Path) -> None:
-    # DuckDB does not know the ending .gpq: in SQL, too, it takes FROM read_parquet('...').
+    # DuckDB does not recognise the ending .gpq, so SQL also needs FROM read_parquet('...').
     found = duckdb.read_parquet(str(published)).fetchall()
 
     source_urls, dates, embeddings, geometries = zip(*found, strict=True)
@@ -165,12 +165,12 @@ def test_geo_metadata_passes_the_geoparquet_schema(published: Path) -> None:
     geo = json.loads(pq.read_metadata(published).metadata[b"geo"])
 
     assert [error.message for error in validator.iter_errors(geo)] == []
-    # ... and the validator sees the CRS at all:
+    # The validator also checks the CRS:
     geo["columns"]["geometry"]["crs"] = {"type": "GeographicCRS"}
     assert not validator.is_valid(geo)
 
 
-def test_bbox_is_that_of_all_rows_and_of_all_batches(tmp_path: Path) -> None:
+def test_bbox_covers_all_rows_of_all_batches(tmp_path: Path) -> None:
     path = tmp_path / "file.gpq"
     batch = rows(9)
 
@@ -181,7 +181,7 @@ def test_bbox_is_that_of_all_rows_and_of_all_batches(tmp_path: Path) -> None:
 
 
 def across_the_antimeridian() -> pa.Array:
-    """Three chips of UTM zone 1 as they are read: one on each side of 180 degrees, and one on both."""
+    """Three chips of UTM zone 1 as they are read: on each side of 180 degrees, and across it."""
     places = [
         locate(
             read_header(
@@ -194,7 +194,7 @@ def across_the_antimeridian() -> pa.Array:
     return pa.array([place.footprint for place in places], pa.binary())
 
 
-def test_a_chip_across_the_antimeridian_is_published_as_two_polygons_and_its_neighbours_as_they_are(
+def test_only_a_chip_across_the_antimeridian_is_published_as_two_polygons(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "01WCR_20200615_20210703_v001.gpq"
@@ -232,7 +232,7 @@ def test_a_multipolygon_that_the_antimeridian_does_not_cut_is_refused(tmp_path: 
 @pytest.mark.parametrize(
     ("reversed_rings", "claim"), [(slice(0, 0), "counterclockwise"), (slice(2, 3), None), (slice(None), None)]
 )
-def test_orientation_is_claimed_only_where_every_ring_has_it(
+def test_orientation_is_claimed_only_if_every_ring_has_it(
     tmp_path: Path, reversed_rings: slice, claim: str | None
 ) -> None:
     polygons = footprints(4)
@@ -315,7 +315,7 @@ def test_list_child_may_have_another_name(tmp_path: Path) -> None:
     assert pq.read_schema(tmp_path / "file.gpq").equals(published_schema(MEAN))
 
 
-# What the writer refuses
+# Refusals of the writer
 
 
 def vectors_with(value: float | None) -> pa.Array:
@@ -373,7 +373,7 @@ NULL_VECTOR = pa.array(
         ),
     ],
 )
-def test_faulty_row_is_refused_by_its_url(
+def test_faulty_row_is_refused_with_its_url(
     tmp_path: Path, column: str, values: pa.Array, message: str
 ) -> None:
     batch = with_column(rows(4), column, values)
@@ -386,7 +386,7 @@ def test_faulty_row_is_refused_by_its_url(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_row_without_url_is_refused_by_its_place(tmp_path: Path) -> None:
+def test_row_without_url_is_refused_with_its_index(tmp_path: Path) -> None:
     batch = with_column(rows(3), "source_url", pa.array([urls(3)[0], None, urls(3)[2]]))
 
     with pytest.raises(RowsRefusedError, match="a null source_url, the first of them row 1 of its batch"):
@@ -410,7 +410,7 @@ def test_fault_in_a_slice_is_found_in_the_right_row(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "file.gpq")["source_url"].to_pylist() == urls(4)[3:]
 
 
-def test_wrong_width_is_refused_by_the_first_url(tmp_path: Path) -> None:
+def test_wrong_width_is_refused_with_the_first_url(tmp_path: Path) -> None:
     with pytest.raises(RowsRefusedError, match=rf"768 values for {urls(1)[0]}; expected 196608"):
         write_geoparquet(tmp_path / "file.gpq", [rows(2)], PATCH, PROVENANCE)
 
@@ -423,7 +423,7 @@ def test_wrong_types_are_all_named(tmp_path: Path) -> None:
         write_geoparquet(tmp_path / "file.gpq", [batch], MEAN, PROVENANCE)
 
 
-def test_missing_or_further_columns_are_refused(tmp_path: Path) -> None:
+def test_missing_or_additional_columns_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         RowsRefusedError, match=r"got the columns \['source_url', 'date', 'embeddings'\]; expected"
     ):
@@ -431,14 +431,14 @@ def test_missing_or_further_columns_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batches", [[], [rows(0)]])
-def test_no_rows_make_no_file(tmp_path: Path, batches: list[pa.RecordBatch]) -> None:
+def test_no_rows_give_no_file(tmp_path: Path, batches: list[pa.RecordBatch]) -> None:
     with pytest.raises(RowsRefusedError, match=r"got no rows for file\.gpq; expected at least one"):
         write_geoparquet(tmp_path / "file.gpq", batches, MEAN, PROVENANCE)
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_interrupted_write_leaves_the_earlier_file_as_it_was(tmp_path: Path) -> None:
+def test_interrupted_write_leaves_the_earlier_file_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "file.gpq"
     write_geoparquet(path, [rows(2)], MEAN, PROVENANCE)
     before = path.read_bytes()
@@ -462,7 +462,7 @@ def test_schema_needs_a_shape() -> None:
 # Provenance
 
 
-def test_file_says_what_it_was_made_from(published: Path) -> None:
+def test_footer_has_the_provenance(published: Path) -> None:
     pairs = pq.read_metadata(published).metadata
 
     assert pairs[b"clay:checkpoint_sha256"] == b"0" * 64

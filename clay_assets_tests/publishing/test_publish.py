@@ -31,10 +31,10 @@ class Row:
     """A chip and its outcome.
 
     Attributes:
-        date: Of acquisition, YYYY-MM-DD.
-        number: Of the chip.
+        date: Acquisition date, YYYY-MM-DD.
+        number: Number of the chip.
         usable: Whether it was embedded.
-        etag: Of the object.
+        etag: ETag of the object.
     """
 
     date: str
@@ -44,12 +44,12 @@ class Row:
 
     @property
     def chip(self) -> StoredObject:
-        """As a listing shows it."""
+        """The object as a listing has it."""
         name = chip_name(self.number, date=self.date)
         return StoredObject(f"s3://chips/{TILE}/{self.date}/{name}", 9_000_000, self.etag)
 
     def outcome(self, shape: tuple[int, ...]) -> Outcome:
-        """With a vector that only this chip has."""
+        """Its outcome, with a vector that only this chip has."""
         if not self.usable:
             return Skipped(self.chip, "size", "has 256 x 256 pixels, expected 512 x 512")
         day = datetime.date.fromisoformat(self.date)
@@ -61,7 +61,7 @@ class Row:
 SUMMER = (Row("2021-07-01", 1), Row("2020-06-15", 2), Row("2020-06-15", 10), Row("2020-06-15", 1))
 
 
-class Place:
+class Workspace:
     """A work store, and an output store that may be on S3."""
 
     def __init__(self, work: Store, output: Store) -> None:
@@ -76,7 +76,7 @@ class Place:
         fingerprint: Fingerprint = FINGERPRINT,
         claimed: Sequence[Row] = (),
     ) -> None:
-        """Store the inventory, and results that may claim to be of other chips than they are."""
+        """Store the inventory and results, whose header may claim other chips."""
         provenance = Provenance(
             fingerprint, shape, untrained=False, device="cuda:7", software="clay-assets/0 torch/0.1"
         )
@@ -109,29 +109,29 @@ class Place:
 
 
 @pytest.fixture(params=["folder", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Workspace:
     if request.param == "folder":
-        return Place(Store(tmp_path / "work"), Store(tmp_path / "output"))
+        return Workspace(Store(tmp_path / "work"), Store(tmp_path / "output"))
     bucket: S3Bucket = request.getfixturevalue("bucket")
-    return Place(bucket.store("work"), bucket.store("deep/output"))
+    return Workspace(bucket.store("work"), bucket.store("deep/output"))
 
 
-def test_published_file_is_named_after_tile_dates_and_version(place: Place) -> None:
-    place.finish([*SUMMER, Row("2023-12-31", 5, usable=False)])
+def test_published_file_is_named_after_tile_dates_and_version(workspace: Workspace) -> None:
+    workspace.finish([*SUMMER, Row("2023-12-31", 5, usable=False)])
 
-    published = place.publish(version=7)
+    published = workspace.publish(version=7)
 
-    assert place.names() == ["27WXN_20200615_20210701_v007.gpq"]
-    assert published.url == place.output.url("27WXN_20200615_20210701_v007.gpq")
+    assert workspace.names() == ["27WXN_20200615_20210701_v007.gpq"]
+    assert published.url == workspace.output.url("27WXN_20200615_20210701_v007.gpq")
     assert (published.rows, published.written) == (4, True)
     assert (str(published.first), str(published.last)) == ("2020-06-15", "2021-07-01")
-    assert published.bytes == place.output.stat(published.url).size
+    assert published.bytes == workspace.output.stat(published.url).size
 
 
-def test_rows_are_in_the_order_of_date_then_chip_number_with_their_own_vectors(place: Place) -> None:
-    place.finish([*SUMMER, Row("2020-06-15", 3, usable=False)])
+def test_rows_are_sorted_by_date_then_chip_number_with_their_own_vectors(workspace: Workspace) -> None:
+    workspace.finish([*SUMMER, Row("2020-06-15", 3, usable=False)])
 
-    table = place.table(PurePosixPath(place.publish().url).name)
+    table = workspace.table(PurePosixPath(workspace.publish().url).name)
 
     expected = [SUMMER[3], SUMMER[1], SUMMER[2], SUMMER[0]]
     outcomes = [row.outcome((4,)) for row in expected]
@@ -144,10 +144,10 @@ def test_rows_are_in_the_order_of_date_then_chip_number_with_their_own_vectors(p
 
 @pytest.mark.parametrize("shape", [(4,), (16, 16, 4), (6, 16, 16, 4)], ids=["mean", "patch", "group"])
 def test_published_file_is_valid_at_every_level(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    place = Place(Store(tmp_path / "work"), Store(tmp_path / "output"))
-    place.finish(SUMMER, shape=shape)
+    workspace = Workspace(Store(tmp_path / "work"), Store(tmp_path / "output"))
+    workspace.finish(SUMMER, shape=shape)
 
-    published = place.publish()
+    published = workspace.publish()
 
     assert validate(Path(published.url)) == []
     table = pq.read_table(published.url)
@@ -160,11 +160,11 @@ def test_published_file_is_valid_at_every_level(tmp_path: Path, shape: tuple[int
     )
 
 
-def test_file_says_what_it_was_made_from(tmp_path: Path) -> None:
-    place = Place(Store(tmp_path / "work"), Store(tmp_path / "output"))
-    place.finish([*SUMMER, Row("2020-06-15", 3, usable=False)])
+def test_footer_has_the_provenance(tmp_path: Path) -> None:
+    workspace = Workspace(Store(tmp_path / "work"), Store(tmp_path / "output"))
+    workspace.finish([*SUMMER, Row("2020-06-15", 3, usable=False)])
 
-    provenance = read_provenance(Path(place.publish().url))
+    provenance = read_provenance(Path(workspace.publish().url))
 
     assert provenance["model"] == "clay-v0-small"
     assert provenance["checkpoint_sha256"] == "c" * 64
@@ -175,19 +175,19 @@ def test_file_says_what_it_was_made_from(tmp_path: Path) -> None:
     )
     assert (provenance["chips"], provenance["skipped"]) == ("5", "1")
     assert provenance["weights"] == "as the checkpoint has them"
-    # As they were where the vectors were made, which need not be here.
+    # Versions of the machine that made the vectors, which may be another one.
     assert (provenance["software"], provenance["device"]) == ("clay-assets/0 torch/0.1", "cuda:7")
 
 
-def test_published_again_the_same_file_is_left_alone(place: Place) -> None:
-    place.finish(SUMMER)
-    first = place.publish()
-    before = place.output.stat(first.url)
+def test_publishing_again_does_not_rewrite_an_unchanged_file(workspace: Workspace) -> None:
+    workspace.finish(SUMMER)
+    first = workspace.publish()
+    before = workspace.output.stat(first.url)
     time.sleep(0.01)
 
-    again = place.publish()
+    again = workspace.publish()
 
-    assert place.output.stat(first.url) == before
+    assert workspace.output.stat(first.url) == before
     assert again == replace(first, written=False)
 
 
@@ -203,31 +203,31 @@ def test_published_again_the_same_file_is_left_alone(place: Place) -> None:
 def test_changed_inputs_write_the_file_again(
     tmp_path: Path, rows: Sequence[Row], fingerprint: Fingerprint
 ) -> None:
-    place = Place(Store(tmp_path / "work"), Store(tmp_path / "output"))
-    place.finish(SUMMER)
-    first = place.publish()
-    before = place.output.stat(first.url)
+    workspace = Workspace(Store(tmp_path / "work"), Store(tmp_path / "output"))
+    workspace.finish(SUMMER)
+    first = workspace.publish()
+    before = workspace.output.stat(first.url)
 
-    place.finish(rows, fingerprint=fingerprint)
-    again = place.publish(fingerprint=fingerprint)
+    workspace.finish(rows, fingerprint=fingerprint)
+    again = workspace.publish(fingerprint=fingerprint)
 
     assert again.written
     assert again.url == first.url
-    assert place.output.stat(first.url) != before
+    assert workspace.output.stat(first.url) != before
 
 
-def test_earlier_file_is_removed_when_the_dates_change(place: Place) -> None:
-    place.finish(SUMMER)
-    place.publish()
+def test_earlier_file_is_removed_when_the_dates_change(workspace: Workspace) -> None:
+    workspace.finish(SUMMER)
+    workspace.publish()
 
-    place.finish([*SUMMER, Row("2023-06-01", 1)])
-    place.publish()
+    workspace.finish([*SUMMER, Row("2023-06-01", 1)])
+    workspace.publish()
 
-    assert place.names() == ["27WXN_20200615_20230601_v001.gpq"]
-    assert place.table("27WXN_20200615_20230601_v001.gpq").num_rows == 5
+    assert workspace.names() == ["27WXN_20200615_20230601_v001.gpq"]
+    assert workspace.table("27WXN_20200615_20230601_v001.gpq").num_rows == 5
 
 
-def test_other_versions_other_tiles_and_other_files_stay(place: Place) -> None:
+def test_other_versions_other_tiles_and_other_files_stay(workspace: Workspace) -> None:
     others = {
         "27WXN_20200615_20210701_v002.gpq",
         "27WXP_20190615_20190701_v001.gpq",
@@ -235,27 +235,27 @@ def test_other_versions_other_tiles_and_other_files_stay(place: Place) -> None:
         "27WXN_old/27WXN_20190101_20190101_v001.gpq",
     }
     for name in others:
-        place.output.write(name, b"unrelated")
-    place.finish(SUMMER)
+        workspace.output.write(name, b"unrelated")
+    workspace.finish(SUMMER)
 
-    place.publish()
-    place.publish(version=3)
+    workspace.publish()
+    workspace.publish(version=3)
 
-    kept = {file.url.removeprefix(place.output.url("")).lstrip("/") for file in place.output.list()}
+    kept = {file.url.removeprefix(workspace.output.url("")).lstrip("/") for file in workspace.output.list()}
     assert kept == others | {"27WXN_20200615_20210701_v001.gpq", "27WXN_20200615_20210701_v003.gpq"}
     for name in others:
-        assert place.output.read(name) == b"unrelated"
+        assert workspace.output.read(name) == b"unrelated"
 
 
 @pytest.mark.parametrize("content", [b"", b"no Parquet at all"], ids=["empty", "text"])
-def test_damaged_file_under_the_name_is_written_over(place: Place, content: bytes) -> None:
-    place.output.write("27WXN_20200615_20210701_v001.gpq", content)
-    place.finish(SUMMER)
+def test_damaged_file_of_the_same_name_is_overwritten(workspace: Workspace, content: bytes) -> None:
+    workspace.output.write("27WXN_20200615_20210701_v001.gpq", content)
+    workspace.finish(SUMMER)
 
-    published = place.publish()
+    published = workspace.publish()
 
     assert published.written
-    assert place.table("27WXN_20200615_20210701_v001.gpq").num_rows == 4
+    assert workspace.table("27WXN_20200615_20210701_v001.gpq").num_rows == 4
 
 
 def test_old_file_stays_until_the_new_one_is_stored(tmp_path: Path) -> None:
@@ -263,24 +263,24 @@ def test_old_file_stays_until_the_new_one_is_stored(tmp_path: Path) -> None:
         def put(self, target: str, path: object) -> None:  # noqa: ARG002
             raise AccessDenied("read only")
 
-    place = Place(Store(tmp_path / "work"), Store(tmp_path / "output"))
-    place.finish(SUMMER)
-    place.publish()
-    place.finish([*SUMMER, Row("2023-06-01", 1)])
-    place.output = ReadOnly(tmp_path / "output")
+    workspace = Workspace(Store(tmp_path / "work"), Store(tmp_path / "output"))
+    workspace.finish(SUMMER)
+    workspace.publish()
+    workspace.finish([*SUMMER, Row("2023-06-01", 1)])
+    workspace.output = ReadOnly(tmp_path / "output")
 
     with pytest.raises(AccessDenied):
-        place.publish()
+        workspace.publish()
 
-    assert place.names() == ["27WXN_20200615_20210701_v001.gpq"]
+    assert workspace.names() == ["27WXN_20200615_20210701_v001.gpq"]
 
 
-def test_tile_without_results_says_what_to_materialize(place: Place) -> None:
+def test_tile_without_results_names_the_asset_to_materialize(workspace: Workspace) -> None:
     with pytest.raises(
         ResultsMissing,
         match=r"27WXN has no results of .* \(such as \S+27WXN.parquet\): materialize chip_embeddings",
     ):
-        place.publish()
+        workspace.publish()
 
 
 @pytest.mark.parametrize(
@@ -295,48 +295,48 @@ def test_tile_without_results_says_what_to_materialize(place: Place) -> None:
     ],
     ids=["a new chip", "a removed chip", "a changed chip"],
 )
-def test_results_of_other_chips_than_the_inventory_s_are_not_published(
-    place: Place, listed: Sequence[Row], phrase: str
+def test_results_that_differ_from_the_inventory_are_not_published(
+    workspace: Workspace, listed: Sequence[Row], phrase: str
 ) -> None:
-    place.finish(SUMMER)
-    write_inventory(place.work, TILE, [row.chip for row in listed])
+    workspace.finish(SUMMER)
+    write_inventory(workspace.work, TILE, [row.chip for row in listed])
 
     with pytest.raises(ResultsMissing, match=f"{phrase}.*: materialize chip_embeddings again, then publish"):
-        place.publish()
+        workspace.publish()
 
-    assert published_files(place.output, 1) == {}
+    assert published_files(workspace.output, 1) == {}
 
 
-def test_results_that_lack_a_chip_they_claim_are_not_published(place: Place) -> None:
-    place.finish(SUMMER[:3], claimed=SUMMER)
+def test_results_that_lack_a_chip_they_claim_are_not_published(workspace: Workspace) -> None:
+    workspace.finish(SUMMER[:3], claimed=SUMMER)
 
     with pytest.raises(ResultsMissing, match=r"1 chips of its inventory .* with the config `force: true`"):
-        place.publish()
+        workspace.publish()
 
 
-def test_a_tile_without_an_inventory_says_what_to_materialize(place: Place) -> None:
-    place.finish(SUMMER)
-    (inventory,) = place.work.list("chip_inventory/")
-    place.work.delete(inventory)
+def test_tile_without_an_inventory_names_the_asset_to_materialize(workspace: Workspace) -> None:
+    workspace.finish(SUMMER)
+    (inventory,) = workspace.work.list("chip_inventory/")
+    workspace.work.delete(inventory)
 
     with pytest.raises(InventoryMissing, match="materialize chip_inventory first"):
-        place.publish()
+        workspace.publish()
 
 
-def test_tile_of_bad_chips_publishes_nothing(place: Place) -> None:
-    place.finish([Row("2020-06-15", 1, usable=False)])
+def test_tile_of_bad_chips_publishes_nothing(workspace: Workspace) -> None:
+    workspace.finish([Row("2020-06-15", 1, usable=False)])
 
     with pytest.raises(NoUsableChips, match="none of its 1 chips could be embedded"):
-        place.publish()
+        workspace.publish()
 
-    assert not place.output.exists("27WXN_20200615_20210701_v001.gpq")
+    assert not workspace.output.exists("27WXN_20200615_20210701_v001.gpq")
 
 
 def test_preview_shows_the_first_rows(tmp_path: Path) -> None:
-    place = Place(Store(tmp_path / "work"), Store(tmp_path / "output"))
-    place.finish([Row("2020-06-15", number) for number in range(1, 9)])
+    workspace = Workspace(Store(tmp_path / "work"), Store(tmp_path / "output"))
+    workspace.finish([Row("2020-06-15", number) for number in range(1, 9)])
 
-    head = place.publish().head
+    head = workspace.publish().head
 
     assert [row["date"] for row in head] == ["2020-06-15"] * 5
     assert head[4]["source_url"].endswith("_0005.tif")

@@ -76,7 +76,7 @@ def test_open_file_is_read_and_left_open(published: Path) -> None:
         assert not file.closed
 
 
-def test_many_row_groups_are_walked_through(tmp_path: Path) -> None:
+def test_all_row_groups_are_validated(tmp_path: Path) -> None:
     path = tmp_path / "file.gpq"
     write_geoparquet(path, [rows(9, GROUP)], GROUP, {**PROVENANCE, "level": "group"})
 
@@ -92,12 +92,12 @@ def test_validation_holds_only_a_few_row_groups(tmp_path: Path) -> None:
         "print(validate(sys.argv[1]), pyarrow.default_memory_pool().max_memory())"
     )
 
-    # A process of its own, because Arrow counts its peak from the start of the process.
+    # Its own process, because Arrow counts its peak from the start of the process.
     done = subprocess.run([sys.executable, "-c", script, path], check=True, capture_output=True, text=True)
 
     faults, peak = done.stdout.split()
     assert faults == "[]"
-    # 4.2 row groups at the time of writing; 8.3 where pages are buffered ahead, and more with every row.
+    # 4.2 row groups at the time of writing; 8.3 if pages are buffered ahead, growing with the rows.
     assert int(peak) < 6 * ROW_GROUP_BYTES
 
 
@@ -222,7 +222,7 @@ def test_other_compression_is_reported(published: Path) -> None:
     assert validate(published) == ["Columns are compressed with SNAPPY; expected ZSTD."]
 
 
-def test_another_shape_than_asked_for_is_reported(published: Path) -> None:
+def test_another_shape_than_expected_is_reported(published: Path) -> None:
     (fault,) = validate(published, shape=(768,))
 
     assert "shape=[16]" in fault
@@ -254,7 +254,7 @@ def test_plain_parquet_file_gets_every_fault_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, 0.5, 0.99], ids=lambda keep: f"keep {keep}")
-def test_file_cut_short_is_one_sentence(published: Path, keep: float) -> None:
+def test_truncated_file_is_reported_in_one_sentence(published: Path, keep: float) -> None:
     whole = published.read_bytes()
     published.write_bytes(whole[: int(keep * len(whole)) if 0 < keep < 1 else int(keep)])
 
@@ -265,7 +265,7 @@ def test_file_cut_short_is_one_sentence(published: Path, keep: float) -> None:
         read_provenance(published)
 
 
-def test_overwritten_rows_are_one_sentence(published: Path) -> None:
+def test_overwritten_rows_are_reported_in_one_sentence(published: Path) -> None:
     whole = published.read_bytes()
     published.write_bytes(whole[:4] + b"\xff" * (len(whole) // 4) + whole[4 + len(whole) // 4 :])
 

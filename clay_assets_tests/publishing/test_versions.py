@@ -64,7 +64,7 @@ def test_results_of_two_checkpoints_coexist_under_two_versions(scene: Scene) -> 
 
 
 @pytest.mark.parametrize("other", ["checkpoint", "level"])
-def test_publishing_beside_files_of_another_model_is_refused_before_a_chip_is_read(
+def test_publishing_next_to_files_of_another_model_is_refused_before_a_chip_is_read(
     scene: Scene, other: str
 ) -> None:
     encoder = scene.encoder(**({"checkpoint": "other"} if other == "checkpoint" else {"level": "patch"}))  # type: ignore[arg-type]
@@ -83,12 +83,12 @@ def test_a_run_over_all_tiles_of_a_version_replaces_it(scene: Scene) -> None:
     outcomes = process(scene, ["27WXN", "27WXP"], encoder=other)
 
     assert errors(outcomes) == {"27WXN": "", "27WXP": ""}
-    wanted = other.target().preferred.checkpoint_sha256
-    assert {provenance(scene, tile)["checkpoint_sha256"] for tile in ("27WXN", "27WXP")} == {wanted}
+    expected = other.target().preferred.checkpoint_sha256
+    assert {provenance(scene, tile)["checkpoint_sha256"] for tile in ("27WXN", "27WXP")} == {expected}
     assert scene.output_files() == [NAME("27WXN", 1), NAME("27WXP", 1)]
 
 
-def test_vectors_can_be_embedded_beside_a_version_that_they_may_not_be_published_in(scene: Scene) -> None:
+def test_vectors_that_cannot_be_published_in_a_version_can_still_be_embedded(scene: Scene) -> None:
     other = scene.encoder(checkpoint="other")
 
     outcomes = process(scene, ["27WXN"], encoder=other, steps=("inventory", "embed"))
@@ -96,7 +96,7 @@ def test_vectors_can_be_embedded_beside_a_version_that_they_may_not_be_published
     assert errors(outcomes) == {"27WXN": ""}
 
 
-def test_untrained_weights_are_embedded_only_where_they_are_asked_for_and_the_file_says_so(
+def test_untrained_weights_are_embedded_only_if_allowed_and_are_recorded_in_the_file(
     tmp_path: Path,
 ) -> None:
     scene = Scene(tmp_path)
@@ -115,8 +115,8 @@ def test_untrained_weights_are_embedded_only_where_they_are_asked_for_and_the_fi
     assert provenance(scene, "27WXN")["weights"].startswith("untrained: random numbers")
 
 
-def test_a_moved_folder_of_chips_embeds_nothing_again_and_files_name_the_new_place(scene: Scene) -> None:
-    shutil.copytree(scene.root / "chips", scene.root / "archive" / "2020")  # times and all
+def test_a_moved_folder_of_chips_embeds_nothing_again_and_files_name_the_new_location(scene: Scene) -> None:
+    shutil.copytree(scene.root / "chips", scene.root / "archive" / "2020")  # with modification times
     shutil.rmtree(scene.root / "chips")
     moved = TileStores(Store(scene.root / "archive" / "2020"), scene.work, scene.output)
     encoder = scene.encoder()
@@ -132,7 +132,7 @@ def test_a_moved_folder_of_chips_embeds_nothing_again_and_files_name_the_new_pla
 
 
 def set_best_precision(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `auto` mean this precision, as on another machine."""
+    """Make `auto` choose this precision, as on another machine."""
 
     def resolve(choice: str, _: object) -> str:
         return precision if choice == "auto" else choice
@@ -141,7 +141,7 @@ def set_best_precision(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("here", "there"), [("fp32", "bf16"), ("bf16", "fp32")])
-def test_under_auto_a_tile_keeps_its_precision_on_other_hardware_and_a_new_tile_gets_the_best(
+def test_auto_keeps_a_tiles_precision_on_other_hardware_and_uses_the_best_for_a_new_tile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: str, there: str
 ) -> None:
     scene = Scene(tmp_path)

@@ -42,7 +42,7 @@ CUSTOM = replace(FINGERPRINT, model="clay-v0-custom-64x2")
 V15 = replace(FINGERPRINT, model="clay-v1.5-small", level="cls")
 GROUP = embedded_at_level("group")
 TARGET = Target((FINGERPRINT, TINY, CUSTOM, V15, GROUP), FINGERPRINT, max_nodata=MAX_NODATA)
-"""Results of any of these are a tile's."""
+"""Accepts results of any of these fingerprints."""
 
 ACCOUNT, NUMBERS = "every_chip_accounted_for", "vectors_finite_and_of_the_right_width"
 VALID, INSIDE = "file_readable_and_valid", "geometry_inside_the_tile"
@@ -57,12 +57,12 @@ class CountingStore(Store):
         self.read_keys: list[str] = []
 
     def open(self, target: StoredObject | str) -> BinaryIO:
-        """As any store."""
+        """As `Store`."""
         self._note(target)
         return super().open(target)
 
     def read(self, target: StoredObject | str) -> bytes:
-        """As any store."""
+        """As `Store`."""
         self._note(target)
         return super().read(target)
 
@@ -71,7 +71,7 @@ class CountingStore(Store):
         self.read_keys.append(url.removeprefix(f"{self.uri}/"))
 
     def take(self) -> list[str]:
-        """Keys read since this was last called."""
+        """Keys read since the last call."""
         keys, self.read_keys = self.read_keys, []
         return keys
 
@@ -134,7 +134,7 @@ def test_a_good_tile_has_no_faults_and_its_numbers_are_those_of_its_vectors(stor
     assert file.numbers[ONE_MODEL] == {"models": f"clay-v0-small mean {'c' * 24}"}
 
 
-def test_the_numbers_of_many_tiles_are_added_up_or_their_extremes() -> None:
+def test_numbers_of_many_tiles_are_summed_or_reduced_to_extremes() -> None:
     def report(tile: str, norm: float, chips: int) -> Report:
         return Report(
             tile,
@@ -159,13 +159,13 @@ def one_ten_times_as_long(count: int) -> Vectors:
     return clay_like(count) * np.where(np.arange(count) == 4, 10, 1).astype(np.float32)[:, None]
 
 
-def two_alike(count: int) -> Vectors:
+def two_equal_vectors(count: int) -> Vectors:
     vectors = clay_like(count)
     vectors[7] = vectors[3]
     return vectors
 
 
-def all_alike_but_for_rounding(count: int) -> Vectors:
+def equal_but_for_rounding(count: int) -> Vectors:
     return clay_like(1) * (1 + 1e-4 * np.random.default_rng(1).standard_normal((count, 768))).astype(
         np.float32
     )
@@ -180,7 +180,7 @@ def drop_the_last(outcomes: list[Outcome]) -> list[Outcome]:
     return outcomes[:-1]
 
 
-def the_first_in_place_of_the_last(outcomes: list[Outcome]) -> list[Outcome]:
+def the_first_instead_of_the_last(outcomes: list[Outcome]) -> list[Outcome]:
     return [*outcomes[:-1], replace(outcomes[-1], chip=outcomes[0].chip)]
 
 
@@ -188,7 +188,7 @@ def the_first_in_place_of_the_last(outcomes: list[Outcome]) -> list[Outcome]:
     ("made_up", "check", "fault"),
     [
         (MadeUp(alter=drop_the_last), ACCOUNT, "19 embedded . 0 skipped, 20 in the inventory"),
-        (MadeUp(alter=the_first_in_place_of_the_last), ACCOUNT, "20 in the inventory, but .* occur twice"),
+        (MadeUp(alter=the_first_instead_of_the_last), ACCOUNT, "20 in the inventory, but .* occur twice"),
         (MadeUp(vectors=nan_in_the_third), NUMBERS, "1 vectors with NaN .*_0003.tif"),
         (MadeUp(fingerprint=TINY), NUMBERS, r"shape \(768,\), expected \(256,\)"),
         (MadeUp(fingerprint=CUSTOM), NUMBERS, r"shape \(768,\), expected \(64,\)"),
@@ -196,12 +196,18 @@ def the_first_in_place_of_the_last(outcomes: list[Outcome]) -> list[Outcome]:
         (MadeUp(vectors=one_ten_times_as_long), "norms_plausible", "1 norms from .* expected .*median 2"),
         (MadeUp(vectors=lambda n: 0 * clay_like(n)), "norms_plausible", "20 norms from 0 to 0"),
         (MadeUp(vectors=lambda n: 1000 * clay_like(n)), "norms_plausible", "20 norms .* expected .* to 100"),
-        (MadeUp(vectors=two_alike), "no_two_rows_alike", "1 duplicate vectors, such as that of .*_0008.tif"),
-        (MadeUp(vectors=all_alike_but_for_rounding), "not_collapsed", "median cosine 1.0000"),
+        (
+            MadeUp(vectors=two_equal_vectors),
+            "no_two_rows_alike",
+            "1 duplicate vectors, such as that of .*_0008.tif",
+        ),
+        (MadeUp(vectors=equal_but_for_rounding), "not_collapsed", "median cosine 1.0000"),
         (MadeUp(vectors=along_one_line), "not_collapsed", "effective rank 1.0"),
     ],
 )
-def test_a_fault_is_named_by_its_check(stores: TileStores, made_up: MadeUp, check: str, fault: str) -> None:
+def test_a_fault_is_reported_by_its_check(
+    stores: TileStores, made_up: MadeUp, check: str, fault: str
+) -> None:
     put_chips(stores, TILE, range(1, 21))
     made_up.store(stores, TILE)
 
@@ -214,7 +220,7 @@ def test_a_fault_is_named_by_its_check(stores: TileStores, made_up: MadeUp, chec
         ([None, "corrupt", None, None], "3 embedded . 1 skipped, 4 in the inventory, but 2 rows"),
         ([None, None, None, None], "4 embedded . 0 skipped, 4 in the inventory, but 1 rows"),
     ],
-    ids=["beside a vector with a reason", "alone"],
+    ids=["next to a vector with a reason", "alone"],
 )
 def test_a_row_with_neither_a_vector_nor_a_reason_is_not_accounted_for(
     stores: TileStores, reasons: list[str | None], count: str
@@ -243,7 +249,7 @@ def test_chips_that_changed_since_they_were_embedded_are_not_accounted_for(store
     assert "but some are other chips, have changed" in results_of(stores).faults[ACCOUNT]
 
 
-def test_an_outcome_twice_is_neither_hidden_nor_counted_once(stores: TileStores) -> None:
+def test_a_duplicate_outcome_is_reported(stores: TileStores) -> None:
     def double(outcomes: list[Outcome]) -> list[Outcome]:
         first = outcomes[0]
         assert isinstance(first, Embedded)
@@ -257,7 +263,7 @@ def test_an_outcome_twice_is_neither_hidden_nor_counted_once(stores: TileStores)
     assert "no_two_rows_alike" in faults
 
 
-def test_a_skipped_chip_has_no_vector_to_judge(stores: TileStores) -> None:
+def test_a_skipped_chip_has_no_vector_to_check(stores: TileStores) -> None:
     put_chips(stores, TILE, range(1, 4))
     MadeUp(skipped=3).store(stores, TILE)
 
@@ -270,7 +276,7 @@ def test_a_skipped_chip_has_no_vector_to_judge(stores: TileStores) -> None:
 
 
 @pytest.mark.parametrize("column", ["source_url", "embeddings"])
-def test_damaged_results_are_named_and_not_judged(stores: TileStores, column: str) -> None:
+def test_damaged_results_are_reported_and_not_checked(stores: TileStores, column: str) -> None:
     finish(stores, TILE)
     damage_pages(stores.work, TILE, column)
 
@@ -280,9 +286,9 @@ def test_damaged_results_are_named_and_not_judged(stores: TileStores, column: st
     assert report.missing == report.faults[ACCOUNT]
 
 
-def test_a_tile_of_few_chips_is_not_judged_for_variety(stores: TileStores) -> None:
+def test_a_tile_of_few_chips_is_not_checked_for_variety(stores: TileStores) -> None:
     put_chips(stores, TILE, range(1, 16))
-    MadeUp(vectors=all_alike_but_for_rounding).store(stores, TILE)
+    MadeUp(vectors=equal_but_for_rounding).store(stores, TILE)
 
     report = results_of(stores)
 
@@ -290,7 +296,7 @@ def test_a_tile_of_few_chips_is_not_judged_for_variety(stores: TileStores) -> No
     assert report.numbers["not_collapsed"]["tiles with too few chips to compare"] == 1
 
 
-def test_a_tile_at_level_group_is_sampled_and_judged_like_one_at_level_mean(
+def test_a_tile_at_level_group_is_sampled_and_checked_like_one_at_level_mean(
     stores: TileStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spread(count: int) -> Vectors:
@@ -310,7 +316,7 @@ def test_a_tile_at_level_group_is_sampled_and_judged_like_one_at_level_mean(
     assert report.faults == {}
 
 
-def test_missing_results_and_files_are_reported_and_not_judged(stores: TileStores) -> None:
+def test_missing_results_and_files_are_reported_and_not_checked(stores: TileStores) -> None:
     put_chips(stores, TILE, [1])
     write_inventory(stores.work, TILE, list_chips(stores.chips, TILE).chips)
 
@@ -347,14 +353,14 @@ def test_an_unchanged_tile_keeps_its_report_and_a_changed_one_is_read_again(
 
 
 @pytest.mark.parametrize("report", [b"", b"[]", b'{"tile": "27WXM", "unknown": 1}'])
-def test_a_report_that_cannot_be_read_is_made_again(stores: TileStores, report: bytes) -> None:
+def test_an_unreadable_report_is_recreated(stores: TileStores, report: bytes) -> None:
     finish(stores, TILE)
     stores.work.write(f"checks/{TILE}.results.json", report)
 
     assert results_of(stores).numbers[ACCOUNT] == {"chips": 3, "embedded": 3, "skipped": 0}
 
 
-def test_a_report_of_another_version_is_made_again(
+def test_a_report_of_another_version_is_recreated(
     stores: TileStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish(stores, TILE)
@@ -411,7 +417,7 @@ def test_an_invalid_geometry_is_a_fault_of_the_file(
 
 
 def test_a_code_that_names_no_tile_is_a_fault(stores: TileStores) -> None:
-    # X is no column of zone 1; the manifest cannot tell.
+    # Zone 1 has no column X; the manifest does not check that.
     finish(stores, "01WXA")
 
     assert file_of(stores, "01WXA").faults == {
@@ -419,7 +425,7 @@ def test_a_code_that_names_no_tile_is_a_fault(stores: TileStores) -> None:
     }
 
 
-def test_two_files_of_one_version_are_a_fault_also_where_one_has_a_report(stores: TileStores) -> None:
+def test_two_files_of_one_version_are_a_fault_even_if_one_has_a_report(stores: TileStores) -> None:
     finish(stores, TILE)
     assert file_of(stores).faults == {}
     (file,) = stores.output.list()
@@ -437,7 +443,7 @@ def test_a_footprint_of_another_tile_is_outside(stores: TileStores) -> None:
     assert file_of(stores, "27WXN").faults == {INSIDE: "1 of 3 footprints outside, the furthest by 90.2 km"}
 
 
-def test_variety_of_many_chips_is_that_of_some_spread_evenly() -> None:
+def test_variety_of_many_chips_is_measured_on_an_even_sample() -> None:
     vectors = clay_like(1000)
     cosine, rank = variety(vectors)
     picked = vectors[np.linspace(0, 999, 128).round().astype(int)].astype(float)

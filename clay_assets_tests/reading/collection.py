@@ -1,6 +1,6 @@
 """A small collection of published files for the tests of reading, searching and exporting.
 
-Two tiles on two dates, chips of 5,120 m side by side; vectors that differ a little around one common vector,
+Two tiles on two dates, adjacent chips of 5,120 m; vectors that differ a little around one common vector,
 as trained weights give them. Written by the package's own writer.
 """
 
@@ -33,7 +33,7 @@ PROVENANCE = {
     "software": "clay-assets/0.1.0 torch/2.13.0 python/3.11.0",
 }
 CHIPS = 12
-"""Of a tile and date."""
+"""Chips per tile and date."""
 
 WIDTH = 48
 

@@ -44,7 +44,7 @@ def oracle(folder: Path) -> geopandas.GeoDataFrame:
     return geopandas.read_parquet(folder)
 
 
-def test_folder_gives_what_geopandas_reads(folder: Path) -> None:
+def test_folder_gives_the_rows_of_geopandas(folder: Path) -> None:
     frame = read_embeddings(folder)
 
     expected = oracle(folder)
@@ -57,7 +57,7 @@ def test_folder_gives_what_geopandas_reads(folder: Path) -> None:
     assert frame.attrs["clay"] == PROVENANCE
 
 
-def test_bucket_gives_what_the_folder_gives(folder: Path, bucket: S3Bucket) -> None:
+def test_bucket_gives_the_rows_of_the_folder(folder: Path, bucket: S3Bucket) -> None:
     for path in folder.iterdir():
         bucket.store("embeddings").put(path.name, path)
 
@@ -77,7 +77,7 @@ def test_list_of_files_reads_each_once_in_the_order_of_names(folder: Path) -> No
     assert frame["source_url"].tolist() == oracle(folder)["source_url"].tolist()
 
 
-def test_tiles_and_dates_and_bbox_choose_rows_as_a_filter_would(folder: Path) -> None:
+def test_tiles_dates_and_bbox_select_rows_like_a_filter(folder: Path) -> None:
     everything = oracle(folder)
     box = squares("27WXN")[5].buffer(-0.01).bounds
 
@@ -92,9 +92,7 @@ def test_tiles_and_dates_and_bbox_choose_rows_as_a_filter_would(folder: Path) ->
 
 
 @pytest.mark.parametrize("box", [(-30, 60, -10, 80), (-18.75, 64.0, -18.62, 65.05), (100, 0, 101, 1)])
-def test_bbox_takes_the_rows_that_geopandas_takes(
-    folder: Path, box: tuple[float, float, float, float]
-) -> None:
+def test_bbox_selects_the_rows_of_geopandas(folder: Path, box: tuple[float, float, float, float]) -> None:
     everything = oracle(folder)
 
     found = read_embeddings(folder, bbox=box)
@@ -184,7 +182,9 @@ def test_no_match_is_an_empty_frame_with_all_columns(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("other", [{"model": "clay-v1.5"}, {"level": "cls"}, {"checkpoint_sha256": "d" * 64}])
-def test_mixed_kinds_are_refused_by_name(tmp_path: Path, other: dict[str, str]) -> None:
+def test_mixed_models_levels_and_checkpoints_are_refused_with_their_names(
+    tmp_path: Path, other: dict[str, str]
+) -> None:
     write(tmp_path, "27WXM", 0)
     write(tmp_path, "27WXN", 1, provenance=PROVENANCE | other)
 
@@ -205,7 +205,7 @@ def test_other_widths_are_refused_and_other_precisions_are_not(tmp_path: Path) -
         read_embeddings(tmp_path)
 
 
-def test_versions_of_a_tile_are_refused_until_one_is_named(tmp_path: Path) -> None:
+def test_several_versions_of_a_tile_are_refused_unless_one_is_selected(tmp_path: Path) -> None:
     write(tmp_path, "27WXN", 1)
     write(tmp_path, "27WXN", 2, version=2)
 
@@ -216,7 +216,7 @@ def test_versions_of_a_tile_are_refused_until_one_is_named(tmp_path: Path) -> No
     np.testing.assert_array_equal(vectors, clay_like(2 * CHIPS, 2))
 
 
-def test_lists_of_any_length_are_read_as_long_as_they_are_alike(tmp_path: Path) -> None:
+def test_variable_size_lists_are_read_if_their_lengths_are_equal(tmp_path: Path) -> None:
     table = rows("27WXN", 1)
     lists = table["embeddings"].combine_chunks().cast(pa.list_(pa.float32()))
     pq.write_table(table.set_column(2, "embeddings", lists), tmp_path / "pandas.parquet")
@@ -243,7 +243,7 @@ def test_invalid_arguments_are_refused(folder: Path, arguments: dict[str, object
         read_embeddings(folder, **arguments)  # type: ignore[arg-type]
 
 
-def test_folder_without_files_says_what_was_expected(tmp_path: Path) -> None:
+def test_folder_without_files_names_the_expected_ending(tmp_path: Path) -> None:
     with pytest.raises(NothingToRead, match=r"no file that ends in \.gpq"):
         read_embeddings(tmp_path)
     with pytest.raises(NothingToRead, match="empty list"):

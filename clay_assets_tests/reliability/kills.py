@@ -35,7 +35,8 @@ PAUSE = 0.03
 """Seconds per batch, so that runs last long enough to be killed."""
 
 EARLY = 0.5
-"""Kills fall into this share of an undisturbed run's duration: after a few runs, little is left later."""
+"""Kills fall into this share of an undisturbed run's duration: after a few runs, little remains to be done
+later."""
 
 PER_ROUND = 6
 """Kills before a run is allowed to finish; the next round starts from empty stores."""
@@ -61,7 +62,7 @@ def kill_runs(kills: int, seed: int, folder: Path, *, through_dagster: bool = Fa
 
     Args:
         kills: Runs to kill.
-        seed: Of the moments.
+        seed: Seed of the moments.
         folder: An empty folder.
         through_dagster: Run assets, with records in an event log, instead of the pipeline alone.
     """
@@ -75,13 +76,13 @@ def kill_runs(kills: int, seed: int, folder: Path, *, through_dagster: bool = Fa
     if _forked(run, chips, undisturbed) != 0:
         return KillReport(failures=["the undisturbed run failed"])
     duration = time.monotonic() - started
-    chance = random.Random(seed)  # noqa: S311 - no secret
+    rng = random.Random(seed)  # noqa: S311 - no secret
     report = KillReport()
     while report.kills < kills:
         root = folder / f"round-{report.rounds}"
         root.mkdir()
         for _ in range(min(PER_ROUND, kills - report.kills)):
-            report.kills += _forked(run, chips, root, kill_after=chance.uniform(0, EARLY * duration)) is None
+            report.kills += _forked(run, chips, root, kill_after=rng.uniform(0, EARLY * duration)) is None
         failures = []
         if _forked(run, chips, root) != 0:
             failures.append((root / "log").read_text()[-500:])
@@ -141,7 +142,7 @@ def _dagster_run(chips: Store, root: Path) -> None:
     home.mkdir(exist_ok=True)
     with dg.DagsterInstance.local_temp(str(home)) as instance:
         project = Project(root, instance, TILES)
-        project.scene.chips = chips  # type: ignore[assignment] # its reads need no record
+        project.scene.chips = chips  # type: ignore[assignment] # its reads are not recorded
         project.encoder = mean_encoder(root, embedder=WideEmbedder(), pause=PAUSE, batch_size=BATCH)
         if not project.run().success:
             raise SystemExit("the run failed")

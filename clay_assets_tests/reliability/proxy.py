@@ -1,4 +1,4 @@
-"""A proxy before a real S3 server that injects faults, at given rates and reproducibly by a seed."""
+"""A proxy in front of a real S3 server that injects faults at given rates, reproducibly by a seed."""
 
 import hashlib
 import http.client
@@ -21,8 +21,8 @@ Fault = Literal[
 ]
 """Faults of a request.
 
-500, 503: the server answers with that status and does nothing. reset: the connection is reset before a
-response. lost: likewise, after the server carried the request out. stall: no response. cut: the body ends
+500, 503: that status, and the request is not executed. reset: the connection is reset before a response.
+lost: the same, after the server executed the request. stall: no response. cut: the body ends
 before its announced length. short, long: a complete body with fewer or more bytes than the object. etag: that
 of another object. expired: the token has expired. denied: access is denied. echo: the server's refusal
 repeats the request's credentials.
@@ -70,7 +70,7 @@ class Request:
             return "s3:AbortMultipartUpload"
         if self.method == "HEAD" and urlsplit(self.path).path.count("/") == 1:
             return "s3:ListBucket"
-        # PutObject covers all requests of a multipart upload but the abort.
+        # PutObject covers all requests of a multipart upload except the abort.
         return {"GET": "s3:GetObject", "HEAD": "s3:GetObject", "DELETE": "s3:DeleteObject"}.get(
             self.method, "s3:PutObject"
         )
@@ -81,7 +81,7 @@ class Proxy:
     """A running proxy.
 
     Attributes:
-        url: Of the proxy.
+        url: URL of the proxy.
         decide: Chooses the fault of a request; may be replaced at any time.
         requests: All requests so far.
         injected: Count of each fault.
@@ -113,7 +113,7 @@ def at_rates(rates: Mapping[Fault, float], seed: int) -> Decision:
 
     Args:
         rates: Share of the requests that meet each fault, 0 to 1.
-        seed: Of the choice.
+        seed: Seed of the choice.
     """
 
     def decide(request: Request) -> Fault | None:
@@ -130,7 +130,7 @@ def at_rates(rates: Mapping[Fault, float], seed: int) -> Decision:
 
 @contextmanager
 def proxying(endpoint: str) -> Iterator[Proxy]:
-    """Run a proxy before the server at `endpoint`."""
+    """Run a proxy in front of the server at `endpoint`."""
     upstream = urlsplit(endpoint).netloc
 
     class Handler(_Handler):
@@ -142,7 +142,7 @@ def proxying(endpoint: str) -> Iterator[Proxy]:
         request_queue_size = 128
 
         def handle_error(self, *_: object) -> None:
-            pass  # a client that went away
+            pass  # a client that disconnected
 
     with Server(("127.0.0.1", 0), Handler) as server:
         proxy = Proxy(f"http://127.0.0.1:{server.server_port}")

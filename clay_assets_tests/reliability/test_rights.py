@@ -41,7 +41,7 @@ def test_runs_need_exactly_what_the_policies_allow(bucket: S3Bucket, tmp_path: P
         run_tiles(stores, tmp_path, TILE)
         proxy.decide = lambda request: "cut" if "_0041.tif" in request.path else None
         put_chips(S3Bucket(bucket.endpoint, names["CHIPS"]).store(), TILE, 2, first=41)
-        run_tiles(stores, tmp_path, TILE)  # fails, and keeps the finished chips
+        run_tiles(stores, tmp_path, TILE)  # fails, and stores the finished chips
         proxy.decide = lambda _: None
         run_tiles(stores, tmp_path, TILE)
         # A later date makes a file of another name and removes the earlier one.

@@ -41,7 +41,7 @@ def test_faults_of_every_kind_leave_a_tiles_file_bit_identical(bucket: S3Bucket,
     assert outcome.error is None, str(outcome.error)
     assert outcome.results is not None
     assert outcome.results.summary.embedded == CHIPS
-    assert set(proxy.injected) == set(TRANSIENT), "not every kind of fault came up"
+    assert set(proxy.injected) == set(TRANSIENT), "not every kind of fault occurred"
     assert sum(proxy.injected.values()) > CHIPS * RATE * len(TRANSIENT)
     assert published(bucket.store("disturbed/output")) == published(undisturbed.output) != {}
 
@@ -76,7 +76,7 @@ def test_a_chip_that_fails_in_every_attempt_fails_its_tile_with_a_remedy(
         assert proxy.injected[fault] == attempts
         assert "chips/27WXN/2020-06-15/claytile_27WXN_20200615_v02_0003.tif" in str(outcome.error)
         assert re.search(remedy, str(outcome.error)), outcome.error
-        assert published(stores.output) == {}, "a file without the chip"
+        assert published(stores.output) == {}, "a file was published without the chip"
 
         proxy.decide = lambda _: None
         (again,) = run_tiles(stores, tmp_path, TILE)

@@ -66,7 +66,9 @@ def random_vectors(count: int, dim: int = 64) -> NDArray[np.float32]:
         "equator", "27WXN's edge", "Svalbard", "83° north", "79° south", "east of 180°", "west of 180°"
     ],
 )  # fmt: skip
-def test_chips_lie_in_the_picture_as_on_the_ground(epsg: int, west: float, north: float) -> None:
+def test_chips_have_the_same_arrangement_in_the_picture_as_on_the_ground(
+    epsg: int, west: float, north: float
+) -> None:
     shape = [(0, 0), (0, 20), (20, 0), (20, 20), (7, 3), (7, 4), (8, 3), (13, 19)]
     footprints = chips_on_grid(shape, epsg, west, north)
 
@@ -77,7 +79,7 @@ def test_chips_lie_in_the_picture_as_on_the_ground(epsg: int, west: float, north
     assert lit_places(picture, 16) == set(shape)
 
 
-def test_chips_across_the_antimeridian_lie_side_by_side() -> None:
+def test_chips_across_the_antimeridian_are_adjacent() -> None:
     to_utm = pyproj.Transformer.from_crs("OGC:CRS84", 32601, always_xy=True)
     west = float(to_utm.transform(180, 70)[0]) - 2.5 * 5_120
     footprints = chips_on_grid([(0, column) for column in range(5)], 32601, west, 7_770_000)
@@ -105,7 +107,7 @@ def test_one_footprint_far_away_does_not_move_the_others() -> None:
         assert max(picture.size) <= 2 * 32 * 16 + 8
 
 
-def test_the_latest_of_chips_on_one_place_is_seen() -> None:
+def test_the_latest_chip_of_a_location_is_visible() -> None:
     footprints = chips_on_grid([(0, 0), (0, 0)], 32633, 499_980, 5_500_000)
     later = DAY + datetime.timedelta(days=1)
 
@@ -175,8 +177,8 @@ def test_chips_with_equal_vectors_have_equal_colours() -> None:
     assert (colours == colours[0]).all()
 
 
-@pytest.mark.parametrize("layout", ["as the bucket has them", "bands apart in strips"])
-def test_a_thumbnail_shows_red_green_and_blue_where_they_are(layout: str) -> None:
+@pytest.mark.parametrize("layout", ["bucket layout", "bands apart in strips"])
+def test_a_thumbnail_shows_red_green_and_blue_at_their_pixels(layout: str) -> None:
     pixels = np.zeros((13, 512, 512), dtype=np.float32)
     pixels[BANDS.index("B04"), :256, :256] = 3_000
     pixels[BANDS.index("B03"), :256, 256:] = 750

@@ -33,7 +33,7 @@ from clay_assets_tests.publishing.geoparquet_rows import PROVENANCE, rows
 FINGERPRINT = Fingerprint("clay-v0-tiny", "c" * 64, "mean", "bf16", 1)
 KEY = results_key("27WXN", FINGERPRINT)
 WIDE = 2**20
-"""Numbers in an embedding of which four fill a row group."""
+"""Width of an embedding, chosen so that four fill a row group."""
 
 
 def embedded(number: int, width: int = 3) -> Embedded:
@@ -84,7 +84,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "work")
 
 
-def test_results_are_read_as_they_were_stored(store: Store) -> None:
+def test_stored_results_are_read_back_unchanged(store: Store) -> None:
     store_results(store, [embedded(0), skipped(1), embedded(2)])
 
     with opened(store) as results:
@@ -144,15 +144,15 @@ def test_header_counts_the_remaining_chips_of_an_interrupted_run(store: Store) -
 
 def test_rows_are_taken_in_any_order_across_row_groups(store: Store) -> None:
     store_results(store, [embedded(number, WIDE) for number in range(9)], WIDE)
-    wanted = [8, 0, 1, 5, 2, 2, 7, 4]
+    expected = [8, 0, 1, 5, 2, 2, 7, 4]
 
     with opened(store) as results:
-        tables = list(results.take(wanted))
+        tables = list(results.take(expected))
         vectors = [row[0] for table in tables for row in table["embeddings"].combine_chunks().to_numpy(False)]
         nothing = list(results.take([]))
 
-    assert [number for table in tables for number in numbers(table)] == wanted
-    assert vectors == wanted
+    assert [number for table in tables for number in numbers(table)] == expected
+    assert vectors == expected
     assert nothing == []
 
 

@@ -49,7 +49,7 @@ def test_table_has_a_line_for_each_chip_found(folder: Path, capsys: pytest.Captu
     assert [float(line.split()[2]) for line in lines] == pytest.approx(middles, abs=1e-4)
 
 
-def test_place_west_of_greenwich_is_not_an_option_and_where_defaults_to_the_settings(
+def test_negative_longitude_is_not_parsed_as_an_option_and_where_defaults_to_the_settings(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CLAY_OUTPUT_URI", str(folder))

@@ -199,5 +199,5 @@ def test_rows_of_other_tiles_are_not_read_for_an_example(folder: Path, tmp_path:
         found = find_examples(files, facts, to=to, at=at, day=DAYS[0], unlike=[], dim=48)
         assert found.rows["source_url"].to_pylist() == [A]
 
-    with pytest.raises(DamagedFileError):  # a name without a tile may be anywhere
+    with pytest.raises(DamagedFileError):  # a name without a tile may be in any file
         find_examples(files, facts, to=["chip.tif"], at=[], day=None, unlike=[], dim=48)

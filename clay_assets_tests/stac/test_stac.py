@@ -232,10 +232,10 @@ def test_table_of_items_is_read_by_geopandas_and_by_rustac(stores: tuple[Store, 
 def test_mean_is_that_of_all_vectors(stores: tuple[Store, Store]) -> None:
     write_collection(*stores, version=1)
 
-    said = read(stores[1], "v001/mean.json")
+    stored = read(stores[1], "v001/mean.json")
     _, vectors = read_vectors(stores[0].uri)
-    np.testing.assert_allclose(said["mean"], vectors.mean(axis=0, dtype=np.float64), atol=1e-6)
-    assert said["rows"] == len(vectors)
+    np.testing.assert_allclose(stored["mean"], vectors.mean(axis=0, dtype=np.float64), atol=1e-6)
+    assert stored["rows"] == len(vectors)
 
 
 def test_catalog_in_a_bucket_names_its_files_by_full_url(bucket: S3Bucket, tmp_path: Path) -> None:

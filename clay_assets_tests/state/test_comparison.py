@@ -1,4 +1,4 @@
-"""What is to do of a tile, chip by chip: new, changed, gone, and skips that may be read again."""
+"""Comparison of chips and results: new, changed and removed chips, and skips to read again."""
 
 from collections.abc import Sequence
 
@@ -26,11 +26,11 @@ def header(
     reader: int = READER_VERSION,
     max_nodata: float = LIMIT,
 ) -> ResultsHeader:
-    making = Provenance(
+    provenance = Provenance(
         FINGERPRINT, (256,), untrained=False, device="cpu", reader=reader, max_nodata=max_nodata
     )
     summary = TileSummary(len(chips), [], 1.0, len(chips), 9, [0.0, 0.0, 1.0, 1.0])
-    return ResultsHeader(making, chips_digest(TILE, chips), summary, remaining=remaining)
+    return ResultsHeader(provenance, chips_digest(TILE, chips), summary, remaining=remaining)
 
 
 def row(
@@ -62,7 +62,7 @@ def test_results_of_the_same_chips_are_complete_in_any_order() -> None:
     assert is_complete(TILE, chips, header(chips[::-1]), max_nodata=LIMIT)
 
 
-def test_chips_that_moved_to_another_bucket_are_the_same_chips() -> None:
+def test_chips_moved_to_another_bucket_count_as_unchanged() -> None:
     moved = [chip(1, under="/mnt/archive/chips"), chip(2, under="/mnt/archive/chips")]
     rows = [row(chip(1)), row(chip(2))]
     assert is_complete(TILE, moved, header([chip(1), chip(2)]), max_nodata=LIMIT)
@@ -90,11 +90,11 @@ def test_chips_that_moved_to_another_bucket_are_the_same_chips() -> None:
         "less no-data was allowed",
     ],
 )
-def test_results_are_incomplete(made: ResultsHeader) -> None:
+def test_results_that_differ_from_chips_reader_or_limit_are_incomplete(made: ResultsHeader) -> None:
     assert not is_complete(TILE, [chip(1), chip(2)], made, max_nodata=LIMIT)
 
 
-def test_new_changed_and_removed_chips_are_told_apart() -> None:
+def test_new_changed_and_removed_chips_are_distinguished() -> None:
     chips = [chip(1), chip(2, "new state"), chip(3), chip(5), chip(6)]
     rows = [row(chip(number)) for number in (4, 3, 2, 1)]
 
@@ -102,11 +102,11 @@ def test_new_changed_and_removed_chips_are_told_apart() -> None:
 
     assert found.to_embed == [chip(2, "new state"), chip(5), chip(6)]
     assert found.kept == [1, 3]
-    assert found.removed == 2  # the row of the chip that is gone, and of the earlier state
+    assert found.removed == 2  # the rows of the removed chip and of the earlier state
     assert found.why == "2 new, 1 changed, 1 removed"
 
 
-def test_unfinished_results_whose_other_chips_are_gone_are_written_once_more() -> None:
+def test_unfinished_results_are_rewritten_if_their_remaining_chips_were_removed() -> None:
     assert compared([chip(1)], [row(chip(1))]) == Comparison([], [0], 0, "unfinished")
 
 
@@ -128,7 +128,7 @@ def test_a_newer_reader_reads_skipped_chips_again_and_keeps_vectors() -> None:
     assert (found.to_embed, found.kept, found.why) == ([chip(2)], [0, 2], "1 to read again")
 
 
-def test_skipped_chips_are_read_again_when_asked_for() -> None:
+def test_retry_skipped_reads_skipped_chips_again() -> None:
     chips = [chip(1), chip(2)]
 
     found = compared(chips, [row(chip(1)), row(chip(2), "unreadable")], retry_skipped=True)
@@ -139,14 +139,14 @@ def test_skipped_chips_are_read_again_when_asked_for() -> None:
 @pytest.mark.parametrize(
     ("made_with", "max_nodata", "todo"),
     [
-        (0.3, 0.5, [3]),  # 3 was skipped; whether it has more than 0.5 is not known
-        (0.3, 0.1, [2]),  # 2 was embedded with 0.2, and is a skip now; 3 stays one
+        (0.3, 0.5, [3]),  # 3 was skipped; it may have at most 0.5
+        (0.3, 0.1, [2]),  # 2 was embedded with 0.2 and must be skipped; 3 stays skipped
         (0.3, 0.2, []),  # 2 has exactly the limit
         (0.3, 0.3, []),
     ],
     ids=["more is allowed", "less is allowed", "exactly a chip's share", "the same"],
 )
-def test_another_limit_on_no_data_reads_again_what_it_may_decide_otherwise(
+def test_another_limit_of_no_data_reads_only_affected_chips_again(
     made_with: float, max_nodata: float, todo: list[int]
 ) -> None:
     chips = [chip(number) for number in (1, 2, 3, 4)]

@@ -11,8 +11,8 @@ def current(chips: int, seconds: float, model: str = "clay-v0-small", device: st
     return TileState("27WXP", "current", chips, 9 * chips, 0, 0, "listed", "embedded", rate=rate)
 
 
-def test_rate_is_that_of_all_chips_by_all_seconds() -> None:
-    # Of a small tile beside a large one most was embedded before its turn: its own rate says nothing.
+def test_rate_is_all_chips_divided_by_all_seconds() -> None:
+    # Most chips of a small tile are embedded during a large tile before it, so its own rate means nothing.
     states = [NEW, current(900, 449.0), current(50, 0.001), current(50, 50.999)]
 
     assert outlook(states) == [
@@ -31,7 +31,7 @@ def test_rate_is_that_of_the_model_and_device_with_most_chips() -> None:
     assert rates == [state.rate for state in usual]
 
 
-def test_without_an_earlier_run_nothing_is_said_of_the_time() -> None:
+def test_without_an_earlier_run_no_time_is_estimated() -> None:
     assert outlook([NEW])[1:] == ["The rate is unknown until one of these tiles has been embedded."]
     assert outlook([current(5, 1.0)]) == ["Nothing remains to be embedded."]
 

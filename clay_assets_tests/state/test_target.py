@@ -1,4 +1,4 @@
-"""What the settings ask for, and which of a tile's results answer that."""
+"""The target of the settings, and the results of a tile that match it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_an_explicit_precision_is_strict_and_auto_takes_either() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "wanted", "found"),
+    ("made", "requested", "found"),
     [
         (["fp32"], target("auto", best="bf16"), "fp32"),
         (["bf16"], target("auto", best="fp32"), "bf16"),
@@ -51,8 +51,8 @@ def test_an_explicit_precision_is_strict_and_auto_takes_either() -> None:
         "another checkpoint",
     ],
 )
-def test_a_tile_s_results_are_those_that_the_settings_ask_for(
-    tmp_path: Path, made: Sequence[str], wanted: Target, found: str | None
+def test_the_results_that_match_the_settings_are_chosen(
+    tmp_path: Path, made: Sequence[str], requested: Target, found: str | None
 ) -> None:
     stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
     put_chips(stores, "27WXN", [1])
@@ -60,7 +60,7 @@ def test_a_tile_s_results_are_those_that_the_settings_ask_for(
         (fingerprint,) = target(precision).fingerprints
         MadeUp(fingerprint=fingerprint).store(stores, "27WXN")
 
-    results = wanted.results(stores.work, "27WXN")
+    results = requested.results(stores.work, "27WXN")
 
     if results is None:
         assert found is None

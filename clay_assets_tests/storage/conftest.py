@@ -26,14 +26,14 @@ def no_credentials_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 @pytest.fixture(scope="session")
 def rclone() -> Iterator[str]:
-    """URL of rclone's S3 server, which answers a part as if it were the whole and knows no If-Match."""
+    """URL of rclone's S3 server, which treats a requested range as the whole object and ignores If-Match."""
     with servers.rclone() as endpoint:
         yield endpoint
 
 
 @pytest.fixture(scope="session")
 def azurite() -> Iterator[str]:
-    """URL of Microsoft's emulator of Azure's blobs, where it is installed."""
+    """URL of Azurite, Microsoft's emulator of Azure Blob Storage; skips the test if it is not installed."""
     if servers.AZURITE is None:
         pytest.skip("azurite is not installed: npm install --prefix build/azurite azurite")
     with servers.azurite() as endpoint:
@@ -47,7 +47,7 @@ def place(
     """Address and options of an empty store of each kind.
 
     No emulator of Google Cloud Storage that can be installed here speaks its XML interface, which obstore
-    uses. That interface is S3's but for the credentials, so moto's server stands in for it.
+    uses. That interface equals S3's except for the credentials, so moto's server replaces it.
     """
     name = f"test{uuid.uuid4().hex}"
     if request.param == "folder":

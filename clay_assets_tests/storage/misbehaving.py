@@ -50,16 +50,16 @@ def respond(
     body: bytes,
     send: int | None = None,
 ) -> None:
-    """Announces a body, or the part asked for, and sends its first `send` bytes before it hangs up.
+    """Announces a body, or the requested range, and closes the connection after `send` bytes.
 
     Args:
-        request: What to respond to.
-        status: 206 takes its place where a part is asked for.
+        request: The request to respond to.
+        status: Replaced by 206 if a range is requested.
         body: The whole object.
         send: Bytes to send; None: all of them.
     """
-    if status == 200 and (asked := re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", ""))):
-        start, end = int(asked[1]), int(asked[2]) + 1
+    if status == 200 and (requested := re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", ""))):
+        start, end = int(requested[1]), int(requested[2]) + 1
         request.send_response(206)
         request.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(body)}")
         body = body[start:end]
@@ -79,5 +79,5 @@ def with_keys(endpoint: str, max_attempts: int = 5) -> S3Options:
         endpoint_url=endpoint,
         max_attempts=max_attempts,
         aws_access_key_id="key",
-        aws_secret_access_key="secret",  # noqa: S106 - any would do
+        aws_secret_access_key="secret",  # noqa: S106 - any value works
     )

@@ -1,7 +1,4 @@
-"""Servers other than moto's on loopback, each a process of its own: rclone's S3, and Azurite.
-
-Belongs here: starting them, and what a test needs to reach them. Azurite comes by npm and may be absent.
-"""
+"""Runs rclone's S3 server and Azurite as processes on loopback. Azurite (from npm) may be missing."""
 
 import base64
 import hashlib
@@ -24,7 +21,7 @@ ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1
 
 @contextmanager
 def rclone() -> Iterator[str]:
-    """Runs rclone's S3 server on memory for the length of the block; yields its URL."""
+    """Runs rclone's S3 server in memory within the block; yields its URL."""
     port = free_port()
     command = [_rclone(), "serve", "s3", ":memory:", "--addr", f"127.0.0.1:{port}", "--config", "/dev/null"]
     command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--vfs-cache-mode", "off"]
@@ -40,7 +37,7 @@ def _rclone() -> str:
 
 @contextmanager
 def azurite() -> Iterator[str]:
-    """Runs Azurite on memory for the length of the block; yields the URL of its account."""
+    """Runs Azurite in memory within the block; yields the URL of its account."""
     port = free_port()
     command = [str(AZURITE), "--blobPort", str(port), "--inMemoryPersistence", "--silent"]
     command += ["--disableTelemetry", "--skipApiVersionCheck"]
@@ -49,7 +46,7 @@ def azurite() -> Iterator[str]:
 
 
 def azure_environment(endpoint: str) -> dict[str, str]:
-    """Variables that lead Azure's clients to Azurite."""
+    """Variables that point Azure's clients to Azurite."""
     return {
         "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
         "AZURE_STORAGE_ACCOUNT_KEY": ACCOUNT_KEY,
@@ -58,7 +55,7 @@ def azure_environment(endpoint: str) -> dict[str, str]:
 
 
 def create_container(endpoint: str, name: str, public: bool = False) -> None:
-    """Creates a container, by a request signed as Azure's Shared Key scheme asks."""
+    """Creates a container, by a request signed as Azure's Shared Key scheme requires."""
     headers = {
         "x-ms-date": datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT"),
         "x-ms-version": "2021-08-06",

@@ -8,7 +8,7 @@ from clay_assets.storage import (
     Store,
 )
 
-SECRET = "a-secret/that-must-not/be+shown"  # noqa: S105 - only ever parsed
+SECRET = "a-secret/that-must-not/be+shown"  # noqa: S105 - only parsed
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ SECRET = "a-secret/that-must-not/be+shown"  # noqa: S105 - only ever parsed
         (f"s3://my key/{SECRET}@bucket/chips", r"holds credentials"),
     ],
 )
-def test_an_address_that_is_no_store_is_refused_with_the_ones_that_are(uri: str, phrase: str) -> None:
+def test_an_invalid_address_is_refused_with_the_valid_forms(uri: str, phrase: str) -> None:
     with pytest.raises(Misconfigured, match=phrase) as raised:
         Store(uri)
 
@@ -38,7 +38,7 @@ def test_an_address_that_is_no_store_is_refused_with_the_ones_that_are(uri: str,
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
 @pytest.mark.parametrize("end", ["", "/", "//"])
-def test_slashes_at_the_end_of_an_address_mean_nothing(scheme: str, end: str) -> None:
+def test_trailing_slashes_of_an_address_are_ignored(scheme: str, end: str) -> None:
     assert Store(f"{scheme}://chips{end}").uri == f"{scheme}://chips"
     assert Store(f"{scheme}://chips{end}").url("a.tif") == f"{scheme}://chips/a.tif"
 

@@ -27,10 +27,10 @@ from clay_assets.storage.connection import bucket_region
 from clay_assets_tests.s3_server import S3Bucket, checking_credentials, client, free_port
 from clay_assets_tests.storage.misbehaving import misbehaving, respond, with_keys
 
-SECRET = "a-secret/that-must-not/be+shown"  # noqa: S105 - only ever sent to loopback servers
+SECRET = "a-secret/that-must-not/be+shown"  # noqa: S105 - only sent to loopback servers
 
 
-def test_a_listing_goes_on_after_the_first_thousand(bucket: S3Bucket) -> None:
+def test_a_listing_continues_after_the_first_thousand_objects(bucket: S3Bucket) -> None:
     store = bucket.store("chips")
     keys = [f"{n:04}.tif" for n in range(1003)]
     with ThreadPoolExecutor(16) as pool:
@@ -42,7 +42,7 @@ def test_a_listing_goes_on_after_the_first_thousand(bucket: S3Bucket) -> None:
     assert store.read(listed[-1]) == b"1002.tif"
 
 
-def test_a_name_with_an_empty_part_is_refused_and_named_where_it_is_listed(bucket: S3Bucket) -> None:
+def test_a_listed_name_with_an_empty_part_is_refused_and_named(bucket: S3Bucket) -> None:
     client(bucket.endpoint).put_object(Bucket=bucket.name, Key="27WXN//b.tif", Body=b"")
     store = bucket.store()
     attempts: list[Callable[[], object]] = [
@@ -58,7 +58,7 @@ def test_a_name_with_an_empty_part_is_refused_and_named_where_it_is_listed(bucke
     assert store.list("27WXP/") == []
 
 
-def test_folder_markers_of_the_console_are_no_objects(bucket: S3Bucket) -> None:
+def test_folder_markers_of_the_console_are_not_listed(bucket: S3Bucket) -> None:
     for key in ("chips/", "chips/27WXN/", "chips/27WXN/a.tif"):
         client(bucket.endpoint).put_object(Bucket=bucket.name, Key=key, Body=b"")
 
@@ -88,7 +88,7 @@ def test_an_empty_prefix_is_empty_but_a_missing_bucket_is_an_error(bucket: S3Buc
 
 
 def uploads(bucket: S3Bucket) -> list[Any]:
-    """Multipart uploads that were begun and neither completed nor aborted."""
+    """Multipart uploads that are neither completed nor aborted."""
     found: list[Any] = client(bucket.endpoint).list_multipart_uploads(Bucket=bucket.name).get("Uploads", [])
     return found
 
@@ -102,7 +102,7 @@ def test_a_large_file_is_stored_in_parts_and_read_as_one(bucket: S3Bucket, tmp_p
     store.put("large", tmp_path / "large")
 
     (listed,) = store.list()
-    assert (listed.size, listed.etag[-2:]) == (len(content), "-3"), "S3 marks an object of three parts"
+    assert (listed.size, listed.etag[-2:]) == (len(content), "-3"), "the ETag of an object of three parts"
     assert store.read(listed) == content
     assert uploads(bucket) == []
 
@@ -113,7 +113,9 @@ def test_an_upload_in_parts_that_breaks_leaves_the_earlier_object_and_nothing_el
     (tmp_path / "large").write_bytes(bytes(12 << 20))
     store = bucket.store()
     store.write("large", b"an earlier one")
-    monkeypatch.setattr("clay_assets.storage.bucket.PART", 4 << 20)  # less than S3 takes, which it says last
+    monkeypatch.setattr(
+        "clay_assets.storage.bucket.PART", 4 << 20
+    )  # below the minimum of S3, which refuses at the end
 
     with pytest.raises(StorageError, match=r"EntityTooSmall"):
         store.put("large", tmp_path / "large")
@@ -156,7 +158,9 @@ def users(bucket: S3Bucket) -> Iterator[dict[str, S3Options]]:
         yield options
 
 
-def test_good_credentials_pass_where_they_are_checked(bucket: S3Bucket, users: dict[str, S3Options]) -> None:
+def test_valid_credentials_are_accepted_by_a_server_that_checks_them(
+    bucket: S3Bucket, users: dict[str, S3Options]
+) -> None:
     store = Store(bucket.uri("chips"), users["allowed"])
     store.write("a.tif", b"chip")
 
@@ -189,7 +193,7 @@ def test_bad_credentials_are_explained_at_once_and_not_shown(
             assert time.monotonic() - began < 20, "a permanent error was tried again"
             assert raised.value.systemic
             _shows_none_of(raised.value, options.aws_access_key_id, options.aws_secret_access_key)
-        with pytest.raises(AccessDenied):  # a HEAD's answer has no body that would say why
+        with pytest.raises(AccessDenied):  # a response to HEAD has no body with the cause
             store.stat("a")
 
 
@@ -234,7 +238,7 @@ def test_credentials_are_never_in_a_repr() -> None:
 
 
 def test_credentials_in_a_url_or_an_answer_are_redacted() -> None:
-    for secret in (SECRET, SECRET.replace("/", "-")):  # with a slash it is no URL to the SDK, which says so
+    for secret in (SECRET, SECRET.replace("/", "-")):  # with a slash the SDK refuses the URL
         options = S3Options(endpoint_url=f"http://user:{secret}@127.0.0.1:{free_port()}", max_attempts=1)
         store = Store("s3://chips", replace(options, use_unsigned_session=True))
         with pytest.raises((TransferFailed, Misconfigured), match=r"http://\*\*\*@127") as raised:
@@ -300,7 +304,7 @@ def test_settings_that_cannot_work_are_named(options: S3Options, phrase: str) ->
         Store("s3://chips", replace(options, use_unsigned_session=True)).list()
 
 
-def test_the_server_tells_the_region_of_a_bucket(bucket: S3Bucket) -> None:
+def test_the_region_of_a_bucket_is_learned_from_the_server(bucket: S3Bucket) -> None:
     s3 = client(bucket.endpoint)
     there = f"{bucket.name}-there"
     s3.create_bucket(Bucket=there, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})

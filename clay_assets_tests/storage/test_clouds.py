@@ -1,4 +1,4 @@
-"""What differs between the clouds: settings, and codes of refusals."""
+"""Differences between the clouds: settings and error codes."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from clay_assets.storage import (
 from clay_assets_tests.s3_server import free_port
 from clay_assets_tests.storage.servers import azure_environment, create_container
 
-SECRET = "bm90LXRoZS1rZXktb2YtdGhlLWFjY291bnQ="  # noqa: S105 - only ever sent to loopback servers
+SECRET = "bm90LXRoZS1rZXktb2YtdGhlLWFjY291bnQ="  # noqa: S105 - only sent to loopback servers
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_missing_google_bucket_is_named(s3_server: str, monkeypatch: pytest.Mo
         Store("gs://no-such-bucket").list()
 
 
-def test_no_google_server_is_a_failed_transfer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_google_server_is_a_failed_transfer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"127.0.0.1:{free_port()}")
 
     with pytest.raises(TransferFailed, match=r"Connection refused.*STORAGE_EMULATOR_HOST"):

@@ -1,4 +1,4 @@
-"""What every store does, tested on a folder and on each kind of server."""
+"""Behaviour of every store, tested on a folder and on each kind of server."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ from clay_assets.storage import (
 )
 
 
-def test_what_is_written_is_listed_and_read_back(store: Store) -> None:
+def test_a_written_object_is_listed_and_read_back(store: Store) -> None:
     store.write("27WXN/a.tif", b"chip")
 
     (found,) = store.list()
@@ -101,15 +101,13 @@ def test_storing_a_missing_file_raises_file_not_found(store: Store, tmp_path: Pa
 def test_an_object_that_changed_after_the_listing_is_not_read(store: Store, tmp_path: Path) -> None:
     store.write("1.tif", b"before")
     (listed,) = store.list()
-    store.write("1.tif", b"after!")  # of the same size: only the ETag tells
+    store.write("1.tif", b"after!")  # of the same size: only the ETag differs
 
     with pytest.raises(ObjectChanged, match=r"1\.tif.*List it again") as raised:
         store.read(listed)
     with pytest.raises(ObjectChanged):
         store.fetch_to(listed, tmp_path / "copy")
-    with pytest.raises(
-        ObjectChanged
-    ):  # a folder's file shows it when it is opened, a bucket's when it is read
+    with pytest.raises(ObjectChanged):  # detected on opening in a folder, on reading in a bucket
         store.open(listed).read()
 
     assert not raised.value.systemic
@@ -123,7 +121,7 @@ def test_a_missing_object_is_named(store: Store) -> None:
             attempt("ghost.tif")
         assert not raised.value.systemic
     assert not store.exists("ghost.tif")
-    store.delete("ghost.tif")  # no error: it is gone
+    store.delete("ghost.tif")  # deleting it again is no error
 
 
 def test_parquet_columns_are_read_through_an_open_file(store: Store, tmp_path: Path) -> None:

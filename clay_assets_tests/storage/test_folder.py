@@ -87,7 +87,7 @@ def test_links_out_of_the_folder_are_neither_listed_nor_followed(
 
 @pytest.fixture
 def unprivileged_folder() -> Iterator[Path]:
-    """A folder owned by the user of the test, who is not root: no mode keeps root out."""
+    """A folder owned by a user other than root, because root ignores modes."""
     is_root = os.geteuid() == 0
     with tempfile.TemporaryDirectory() as name:
         if is_root:
@@ -132,7 +132,7 @@ def test_the_store_folder_itself_may_be_a_link(tmp_path: Path) -> None:
 
 def test_folders_and_pipes_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "folder.tif").mkdir()
-    os.mkfifo(tmp_path / "pipe.tif")  # opening it would wait for ever
+    os.mkfifo(tmp_path / "pipe.tif")  # opening it would block forever
     store = Store(tmp_path)
 
     assert store.list() == []

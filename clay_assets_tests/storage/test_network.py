@@ -1,4 +1,4 @@
-"""Transfers that break, busy servers, and headers of requests."""
+"""Broken transfers, busy servers, and headers of requests."""
 
 import time
 from dataclasses import replace
@@ -40,7 +40,7 @@ def test_a_transfer_that_always_breaks_fails_after_its_attempts(tmp_path: Path) 
         store = Store("s3://chips", with_keys(endpoint, max_attempts=3))
         with pytest.raises(TransferFailed, match=r"chips/a\.tif.*in every attempt.*Check") as raised:
             store.read(LISTED)
-        assert len(requests) == 2 * 3, "the whole is asked for once more"
+        assert len(requests) == 2 * 3, "the whole object is requested once more"
         with pytest.raises(TransferFailed):
             store.fetch_to(LISTED, tmp_path / "a.tif")
 
@@ -48,7 +48,7 @@ def test_a_transfer_that_always_breaks_fails_after_its_attempts(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_is_busy_for_a_moment_is_asked_again() -> None:
+def test_a_request_to_a_server_that_is_briefly_busy_is_repeated() -> None:
     def busy_at_first(request: BaseHTTPRequestHandler, number: int) -> None:
         respond(request, 503, b"<Error><Code>SlowDown</Code></Error>") if number == 1 else respond(
             request, 200, CONTENT
@@ -75,7 +75,7 @@ def test_a_server_that_stays_busy_is_a_failed_transfer(status: int) -> None:
     assert len(requests) == 2, "the two layers of retries multiply"
 
 
-def test_no_server_is_a_failed_transfer_soon() -> None:
+def test_a_missing_server_is_soon_a_failed_transfer() -> None:
     began = time.monotonic()
     store = Store("s3://chips", with_keys(f"http://127.0.0.1:{free_port()}", max_attempts=2))
 
@@ -106,7 +106,7 @@ def test_a_body_without_end_is_not_read() -> None:
         request.send_header("Transfer-Encoding", "chunked")
         request.end_headers()
         try:
-            for _ in range(1000):  # 1 GB, if it is let
+            for _ in range(1000):  # up to 1 GB
                 request.wfile.write(b"100000\r\n" + bytes(1 << 20) + b"\r\n")
                 sent.append(1)
         except ConnectionError:
@@ -121,12 +121,12 @@ def test_a_body_without_end_is_not_read() -> None:
     assert len(sent) < 50
 
 
-@pytest.mark.parametrize("asked", [None, "when_required", "when_supported"])
-def test_uploads_carry_a_checksum_only_where_the_aws_settings_ask_for_it(
-    asked: str | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("setting", [None, "when_required", "when_supported"])
+def test_uploads_carry_a_checksum_only_if_the_aws_settings_require_it(
+    setting: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if asked:
-        monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", asked)
+    if setting:
+        monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", setting)
     headers = []
 
     def accept(request: BaseHTTPRequestHandler, _: int) -> None:
@@ -138,11 +138,11 @@ def test_uploads_carry_a_checksum_only_where_the_aws_settings_ask_for_it(
         Store("s3://chips", with_keys(endpoint)).write("a", b"chip")
 
     assert "x-amz-content-sha256" in headers[0], "the signature holds the content's SHA-256 in any case"
-    assert ("x-amz-checksum-sha256" in headers[0]) == (asked == "when_supported")
+    assert ("x-amz-checksum-sha256" in headers[0]) == (setting == "when_supported")
 
 
 @pytest.mark.parametrize("pays", [True, False])
-def test_the_reader_pays_where_the_options_say_so(pays: bool) -> None:
+def test_the_reader_pays_if_the_options_say_so(pays: bool) -> None:
     headers = []
 
     def accept(request: BaseHTTPRequestHandler, _: int) -> None:

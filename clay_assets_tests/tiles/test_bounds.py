@@ -13,12 +13,12 @@ def test_bounds_agree_with_the_mgrs_library_on_every_square_of_every_kind_of_zon
     oracle = mgrs.MGRS()
     squares = 0
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # it warns of squares that lie in another latitude band
+        warnings.simplefilter("error")  # mgrs warns of squares in another latitude band
         for zone in (1, 2, 3, 4, 5, 6, 31, 32, 33, 60):  # letters repeat after six; 31 to 33 are of odd shape
             codes = (f"{zone:02}{b}{c}{r}" for b in BANDS for c in COLUMNS[(zone - 1) % 3] for r in ROWS)
             for code in codes:
                 try:
-                    _, hemisphere, easting, northing = oracle.MGRSToUTM(code)  # of the middle
+                    _, hemisphere, easting, northing = oracle.MGRSToUTM(code)  # of the centre
                 except (RuntimeWarning, mgrs.core.MGRSError):
                     continue
                 corner = (easting - 50_000, northing + 50_000)
@@ -29,7 +29,7 @@ def test_bounds_agree_with_the_mgrs_library_on_every_square_of_every_kind_of_zon
     assert squares > 15_000
 
 
-def test_the_published_tile_of_the_clay_team_lies_inside_its_bounds() -> None:
+def test_the_published_tile_of_the_clay_team_is_inside_its_bounds() -> None:
     # Corners of the union of its 417 footprints, 03WVN_20220610_20220610_v001.gpq, in EPSG:32603.
     west, south, east, north = 399_955, 7_192_505, 507_475, 7_300_025
     assert tile_bounds("03WVN") == (400_000, 7_190_200, 509_800, 7_300_000)

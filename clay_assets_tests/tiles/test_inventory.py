@@ -29,7 +29,7 @@ def names(chips: tuple[StoredObject, ...]) -> list[str]:
     return [chip.url.rsplit("/", 1)[1] for chip in chips]
 
 
-def test_chips_stand_in_the_order_of_date_then_number(store: Store) -> None:
+def test_chips_are_sorted_by_date_then_number(store: Store) -> None:
     june = [f"27WXN/2020-06-15/{chip_name(number)}" for number in (10, 9, 1_000, 100)]
     earlier = f"27WXN/later/{chip_name(5, date='2019-01-01')}"  # folders do not matter
     direct = f"27WXN/{chip_name(1, date='2021-01-01')}"
@@ -44,7 +44,7 @@ def test_chips_stand_in_the_order_of_date_then_number(store: Store) -> None:
     assert all(chip.size == 4 and chip.etag for chip in found)
 
 
-def test_files_with_other_names_stand_at_the_end_and_other_kinds_apart(store: Store) -> None:
+def test_files_with_other_names_come_last_and_other_objects_are_separate(store: Store) -> None:
     for name in (
         "a.tif",
         "Z.TIFF",
@@ -77,14 +77,14 @@ def test_tile_without_a_folder_has_no_chips(store: Store) -> None:
     assert (found.chips, found.others) == ((), ())
 
 
-def test_missing_folder_of_chips_is_an_error_and_not_a_tile_without_chips(tmp_path: Path) -> None:
+def test_missing_folder_of_chips_is_an_error_and_not_an_empty_tile(tmp_path: Path) -> None:
     with pytest.raises(FolderMissing) as caught:
         list_chips(Store(tmp_path / "nowhere"), "27WXN")
 
     assert caught.value.systemic
 
 
-def test_inventory_is_read_as_it_was_written(store: Store) -> None:
+def test_written_inventory_is_read_back_unchanged(store: Store) -> None:
     chips = [StoredObject(f"s3://chips/ü {number}.tif", 10**10 + number, "ä-1") for number in range(3)]
 
     write_inventory(store, "27WXN", chips)
@@ -94,7 +94,7 @@ def test_inventory_is_read_as_it_was_written(store: Store) -> None:
     assert read_inventory(store, "27WXP") == []
 
 
-def test_missing_inventory_says_what_to_materialize(store: Store) -> None:
+def test_missing_inventory_names_the_asset_to_materialize(store: Store) -> None:
     with pytest.raises(
         InventoryMissing, match=r"27WXN has no inventory at \S+: materialize chip_inventory first"
     ):
@@ -102,7 +102,7 @@ def test_missing_inventory_says_what_to_materialize(store: Store) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 no more", b"text"])
-def test_damaged_inventory_says_what_to_materialize(tmp_path: Path, content: bytes) -> None:
+def test_damaged_inventory_names_the_asset_to_materialize(tmp_path: Path, content: bytes) -> None:
     store = Store(tmp_path)
     store.write(inventory_key("27WXN"), content)
 

@@ -15,13 +15,13 @@ def manifest(tmp_path: Path, content: str | bytes) -> Path:
     return path
 
 
-def test_tiles_are_sorted_and_each_stands_once(tmp_path: Path) -> None:
+def test_tiles_are_sorted_and_unique(tmp_path: Path) -> None:
     text = "# Iceland\n27WXN\n\n  27WXM  # the south\r\n18HYB\n27WXN\n#36MXB\n"
 
     assert read_tiles(manifest(tmp_path, text)) == ["18HYB", "27WXM", "27WXN"]
 
 
-def test_byte_order_mark_is_no_part_of_the_first_tile(tmp_path: Path) -> None:
+def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     assert read_tiles(manifest(tmp_path, b"\xef\xbb\xbf27WXN\r\n")) == ["27WXN"]
 
 
@@ -32,7 +32,7 @@ def test_byte_order_mark_is_no_part_of_the_first_tile(tmp_path: Path) -> None:
         *("27wxn", "27WXN1", "27 WXN", "T27WXN", "27WXN,27WXM", "../etc"),
     ],
 )
-def test_line_that_is_no_tile_is_refused_with_its_number(tmp_path: Path, code: str) -> None:
+def test_invalid_line_is_refused_with_its_number(tmp_path: Path, code: str) -> None:
     with pytest.raises(ManifestError, match=r"has 1 lines that are not tiles") as caught:
         read_tiles(manifest(tmp_path, f"27WXN\n{code}\n"))
 
@@ -53,13 +53,13 @@ def test_manifest_without_tiles_is_refused(tmp_path: Path, text: str) -> None:
         read_tiles(manifest(tmp_path, text))
 
 
-def test_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
+def test_missing_manifest_explains_how_to_write_one(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"no tile manifest at \S+none\.txt: .*clay tiles .*CLAY_TILES"):
         read_tiles(tmp_path / "none.txt")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe2\x007\x00", None], ids=["UTF-16", "a folder"])
-def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_manifest_that_is_not_text_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path if content is None else manifest(tmp_path, content)
 
     with pytest.raises(ManifestError, match="cannot be read as a text file of tiles"):
@@ -73,7 +73,7 @@ def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes | None) -> No
         *[("27IXN", False), ("27WON", False), ("27WXW", False), ("27YXN", False), ("7WXNN", False)],
     ],
 )
-def test_manifest_chips_and_published_files_know_the_same_tiles(tile: str, known: bool) -> None:
+def test_manifest_chips_and_published_files_accept_the_same_tiles(tile: str, known: bool) -> None:
     assert bool(TILE_CODE.fullmatch(tile)) == known
     assert bool(parse_published_name(f"{tile}_20200615_20210703_v001.gpq")) == known
     with nullcontext() if known else pytest.raises(ChipRejected):

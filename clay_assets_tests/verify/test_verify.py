@@ -90,12 +90,12 @@ def damage_page(path: Path) -> None:
     path.write_bytes(data[:start] + b"\xff" * 20 + data[start + 20 :])
 
 
-def test_output_that_matches_the_bucket_has_no_fault(
+def test_output_that_matches_the_bucket_has_no_faults(
     stores: TileStores, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put_chips(stores, "27WXQ", [1])
     MadeUp(skipped=1).store(stores, "27WXQ")  # none of its chips can be used
-    Path("tiles.txt").write_text("\n".join([*TILES, "27WXQ", "28WDS"]))  # and the last has none
+    Path("tiles.txt").write_text("\n".join([*TILES, "27WXQ", "28WDS"]))  # and the last tile has no chips
 
     for extra in ([], ["--deep"]):
         status, answer = verify(capsys, *extra)
@@ -107,7 +107,7 @@ def test_output_that_matches_the_bucket_has_no_fault(
 
 
 @pytest.mark.parametrize(
-    ("break_it", "kind", "said"),
+    ("damage", "kind", "phrase"),
     [
         (lambda _: path_of("27WXN").unlink(), "missing tile", "3 chips, embedded, not published"),
         (lambda stores: put_chips(stores, "27WXN", [4]), "missing chips", "from 3 chips, the bucket has 4"),
@@ -133,15 +133,15 @@ def test_output_that_matches_the_bucket_has_no_fault(
 def test_fault_is_found_from_footers_and_listings(
     stores: TileStores,
     capsys: pytest.CaptureFixture[str],
-    break_it: Callable[[TileStores], None],
+    damage: Callable[[TileStores], None],
     kind: str,
-    said: str,
+    phrase: str,
 ) -> None:
-    break_it(stores)
+    damage(stores)
     status, answer = verify(capsys)
     assert status == 1
     assert {(fault["kind"], fault["tile"]) for fault in answer["faults"]} == {(kind, "27WXN")}
-    assert said in answer["faults"][0]["what"]
+    assert phrase in answer["faults"][0]["what"]
 
 
 def test_tile_with_chips_and_no_results_is_missing(
@@ -227,7 +227,7 @@ def test_where_names_another_output(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "phrase"),
     [
         (["--tiles", "none.txt"], "no tile manifest at"),
         (["--where", "s3://no-such-bucket-of-ours/x"], "clay: s3://no-such-bucket-of-ours"),
@@ -241,7 +241,7 @@ def test_exit_status_is_2_without_an_answer(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
-    said: str,
+    phrase: str,
 ) -> None:
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
@@ -250,7 +250,7 @@ def test_exit_status_is_2_without_an_answer(
     assert main(["verify", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert said in err
+    assert phrase in err
 
 
 def test_file_replaced_after_the_listing_is_read_under_its_new_name(
@@ -349,7 +349,7 @@ def test_vectors_of_other_chips_are_found(published: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    ("break_it", "kind", "said"),
+    ("damage", "kind", "phrase"),
     [
         (damage_page, "damaged", "can't be read as Parquet"),
         (lambda path: rewrite(path, rename_chip), "stale", "_0009.tif has a row and is not in the bucket"),
@@ -359,20 +359,18 @@ def test_vectors_of_other_chips_are_found(published: Path, capsys: pytest.Captur
 def test_file_whose_rows_cannot_be_compared_is_a_fault(
     published: Path,
     capsys: pytest.CaptureFixture[str],
-    break_it: Callable[[Path], None],
+    damage: Callable[[Path], None],
     kind: str,
-    said: str,
+    phrase: str,
 ) -> None:
-    break_it(published)
+    damage(published)
     status, answer = recompute(capsys, published)
     assert status == 1
     assert [fault["kind"] for fault in answer["faults"]] == [kind]
-    assert said in answer["faults"][0]["what"]
+    assert phrase in answer["faults"][0]["what"]
 
 
-def test_chip_that_decayed_in_the_bucket_is_a_fault(
-    published: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_chip_damaged_in_the_bucket_is_a_fault(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chip = Path("data/chips/27WXN/2020-06-15") / chip_name(2)
     data, times = chip.read_bytes(), chip.stat()
     try:
