@@ -28,11 +28,11 @@ class Rate:
 
 
 RATES: Mapping[str, Rate] = {
-    "encode": Rate(1.04, "chips/s a worker", "benchmarks.encoder: `small` at bf16, two cores, no GPU"),
+    "encode": Rate(1.00, "chips/s a worker", "benchmarks.encoder: `small` at bf16, two cores, no GPU"),
     "decode": Rate(36.0, "chips/s a core", "benchmarks.decode: land, strips of one row, 7.1 MB"),
     "cores": Rate(2, "cores a worker", "yours"),
     "network": Rate(10.0, "Gbit/s a worker", "yours"),
-    "chip_mb": Rate(7.4, "MB a chip as it is stored", "benchmarks.tile: the demo's land"),
+    "chip_mb": Rate(7.4, "MB a chip as it is stored", "benchmarks.tile: chips of land, an earlier run"),
     "start_s": Rate(8.0, "s from a run's start to its first chip", "benchmarks.tile: 6.3 to 7.6 s"),
     "tile_s": Rate(0.086, "s a tile besides its chips", "benchmarks.growth: a current tile"),
     "around_s": Rate(0.6, "CPU s a tile of Dagster, PostgreSQL and Ray", "cluster --measure"),
