@@ -61,6 +61,10 @@ RUNS = """query($filter: RunsFilter!) {
   runsOrError(filter: $filter) { ... on Runs { results { runId status } } }
 }"""
 
+TERMINATE = """mutation($runs: [String!]!) {
+  terminateRuns(runIds: $runs) { __typename ... on Error { message } }
+}"""
+
 SENSOR = """mutation($selector: SensorSelector!) {
   startSensor(sensorSelector: $selector) { __typename ... on Error { message } }
 }"""
@@ -170,6 +174,12 @@ class DagsterApi:
         """Return the status of each run of a backfill, by run id."""
         runs = self.ask(RUNS, filter=_runs_of(backfill))["results"]
         return {run["runId"]: run["status"] for run in runs}
+
+    def cancel_queued_runs(self) -> int:
+        """Cancel the runs that have not started and return their number."""
+        runs = [run["runId"] for run in self.ask(RUNS, filter={"statuses": ["QUEUED"]})["results"]]
+        self.ask(TERMINATE, runs=runs)
+        return len(runs)
 
     def start_sensor(self, sensor: str) -> None:
         """Switch a sensor on."""
