@@ -178,7 +178,8 @@ class DagsterApi:
     def cancel_queued_runs(self) -> int:
         """Cancel the runs that have not started and return their number."""
         runs = [run["runId"] for run in self.ask(RUNS, filter={"statuses": ["QUEUED"]})["results"]]
-        self.ask(TERMINATE, runs=runs)
+        if runs:  # Dagster answers an empty list with an error
+            self.ask(TERMINATE, runs=runs)
         return len(runs)
 
     def start_sensor(self, sensor: str) -> None:
