@@ -6,18 +6,18 @@ A server on loopback generates the names; the memory and time of listing them ar
 import argparse
 import json
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from clay_assets.storage import S3Options, Store
 from clay_assets.tiles.inventory import list_chips
 from clay_assets_tests.geotiffs import chip_name
+from clay_assets_tests.storage.misbehaving import misbehaving, respond
 
 TILE = "27WXN"
 PAGE = 1000
@@ -27,38 +27,23 @@ PAGE = 1000
 def serving_names(count: int) -> Iterator[str]:
     """Serve S3's ListObjectsV2 of `count` chips of one tile, 1,000 per page; yields the server's URL."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(request: BaseHTTPRequestHandler, _: int) -> None:
+        query = parse_qs(urlsplit(request.path).query)
+        start = int(query.get("continuation-token", ["0"])[0])
+        end = min(count, start + PAGE)
+        items = "".join(
+            f"<Contents><Key>chips/{TILE}/2020-06-15/{chip_name(number, tile=TILE)}</Key>"
+            "<Size>13000000</Size>"
+            f'<LastModified>2020-06-16T12:00:00.000Z</LastModified><ETag>"{number:032x}"</ETag></Contents>'
+            for number in range(start, end)
+        )
+        more = f"<NextContinuationToken>{end}</NextContinuationToken>" if end < count else ""
+        truncated = f"<IsTruncated>{'true' if end < count else 'false'}</IsTruncated>"
+        body = f"<ListBucketResult>{truncated}{more}{items}</ListBucketResult>".encode()
+        respond(request, 200, body)
 
-        def do_GET(self) -> None:
-            query = parse_qs(urlsplit(self.path).query)
-            start = int(query.get("continuation-token", ["0"])[0])
-            end = min(count, start + PAGE)
-            items = "".join(
-                f"<Contents><Key>chips/{TILE}/2020-06-15/{chip_name(number, tile=TILE)}</Key>"
-                "<Size>13000000</Size>"
-                f'<LastModified>2020-06-16T12:00:00.000Z</LastModified><ETag>"{number:032x}"</ETag></Contents>'
-                for number in range(start, end)
-            )
-            more = f"<NextContinuationToken>{end}</NextContinuationToken>" if end < count else ""
-            truncated = f"<IsTruncated>{'true' if end < count else 'false'}</IsTruncated>"
-            body = f"<ListBucketResult>{truncated}{more}{items}</ListBucketResult>".encode()
-            self.send_response_only(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with misbehaving(answer) as url:
+        yield url
 
 
 def listed_memory(output: str) -> int:
