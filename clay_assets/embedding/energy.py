@@ -111,7 +111,7 @@ class EnergyMeter:
         if self._counter is not None:
             try:
                 self._start = (self._counter.read(), self._clock())
-            except Exception:
+            except Exception:  # no energy record rather than no embeddings
                 self._counter = None
         return self
 

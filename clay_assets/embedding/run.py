@@ -36,7 +36,7 @@ class EmbeddingRun:
     fingerprint: one, unless under precision `auto` some tiles have results of the other precision.
 
     Attributes:
-        ahead: Chips added of tiles that have not begun.
+        ahead: Number of chips in the stream whose tiles have not begun.
         progress: Counts the chips.
     """
 

@@ -76,7 +76,7 @@ class Planner:
                 return PlannedTile(outcome)
             plan = self._plan_embedding(tile, chips, self._target)
             return PlannedTile(replace(outcome, reused=plan.is_current), plan)
-        except Exception as error:
+        except Exception as error:  # becomes the outcome of this tile; the others continue
             return PlannedTile(replace(outcome, error=error))
 
     def _plan_embedding(self, tile: str, chips: Sequence[StoredObject], target: Target) -> TilePlan:

@@ -29,7 +29,7 @@ def publish_and_check(job: TileJob, target: Target | None, outcome: TileOutcome)
                 _catalog(published, stores.output, stores.stac)
         if job.check:
             outcome = replace(outcome, reports=again_if_replaced(partial(examine, job, tile, target)))
-    except Exception as error:
+    except Exception as error:  # becomes the outcome of this tile; the others continue
         return replace(outcome, error=error)
     return outcome
 

@@ -96,9 +96,10 @@ class TileResults:
     def open(
         cls, store: Store, tile: str, fingerprint: Fingerprint, piece: StoredObject | None = None
     ) -> Self | None:
-        """Open a tile's results, or one piece of them; None if there are none that this version can read.
+        """Open a tile's results, or one piece of them.
 
-        Other files are recomputed from the chips.
+        Returns None if the file is missing or of a format that this version cannot read; the caller then
+        computes the results from the chips.
 
         Raises:
             StorageError: If the store refuses.
