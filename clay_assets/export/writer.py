@@ -20,7 +20,7 @@ from clay_assets.publishing.rows import Extent
 from clay_assets.publishing.schema import PREFIX, Bounds, arrow_schema_metadata, mean_metadata
 from clay_assets.reading.facts import Quantization
 from clay_assets.reading.scan import Block
-from clay_assets.stac.mirror import CORNERS, covered_geo
+from clay_assets.stac.parts import CORNERS, covered_geo
 
 BBOX = pa.struct([(corner, pa.float64()) for corner in CORNERS])
 

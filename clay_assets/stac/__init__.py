@@ -4,11 +4,9 @@ STAC 1.0.0 with the embeddings extension 0.0.1, which requires that version. Pla
 file's footer and rows. The catalog is not below the embeddings: readers of a folder read every file there as
 Parquet.
 
-    parts.py        parts shared by Items, Collection and model
+    parts.py        parts shared by all of them, and by the Item of an exported dataset
     item.py         a published file as an Item
-    model.py        the network as a static MLM Item
-    collection.py   Items as a Collection
-    mirror.py       Items as one table, `items.parquet`
+    collection.py   all files of a version: the Collection, the network as an Item, Items as one table
     catalog.py      the catalog in a store: publish_item, write_collection
 
 https://github.com/geo-embeddings/embeddings-stac-specification

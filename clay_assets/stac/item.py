@@ -5,10 +5,10 @@ there: these describe the Collection.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -22,82 +22,32 @@ from clay_assets.publishing.schema import CRS
 from clay_assets.reading.facts import facts_of
 from clay_assets.reading.files import SourceFile
 from clay_assets.reading.scan import opened
-from clay_assets.stac.parts import (
-    EMBEDDINGS,
-    EXTENSIONS,
-    GEOJSON,
-    PARQUET,
-    PROCESSING,
-    TABLE,
-    Json,
-    feature,
-    file_properties,
-    link,
-)
-from clay_assets.storage import Store
+from clay_assets.stac import parts
 from clay_assets.tiles.bounds import utm_zone
 
-PIECE = 8 * 2**20
-"""Bytes hashed at a time."""
-
-PIXEL = 10.0
-"""Size of a pixel on the ground, metres, in every chip this package reads."""
-
-ITEM_EXTENSIONS = [
-    EMBEDDINGS,
-    PROCESSING,
-    f"{EXTENSIONS}/file/v2.1.0/schema.json",
-    f"{EXTENSIONS}/grid/v1.1.0/schema.json",
-    TABLE,
-]
+PIECE = 8 * 2**20  # bytes hashed at a time
+PIXEL = 10.0  # size of a pixel on the ground, metres, in every chip this package reads
 
 
 def parsed_name(name: str) -> PublishedName:
-    """Parse the name of a published file.
-
-    Raises:
-        ValueError: It is not such a name.
-    """
+    """Parse the name of a published file; raise ValueError if it is not such a name."""
     parsed = parse_published_name(name)
     if parsed is None:
         raise ValueError(f"got the file {name!r}; expected a name such as 27WXN_20200101_20231231_v001.gpq")
     return parsed
 
 
-def collection_id(version: int) -> str:
-    """Return the id of a version's Collection."""
-    return f"clay-embeddings-v{version:03}"
+def file_item(file: SourceFile, *, href: str, made: datetime) -> parts.Json:
+    """Describe a published file, whose embeddings were made at the time `made`.
 
-
-def file_item(
-    output: Store,
-    name: str,
-    *,
-    href: str,
-    made: datetime,
-    thumbnail: str = "",
-    energy: Mapping[str, Any] | None = None,
-) -> Json:
-    """Describe a published file.
-
-    Reads the footer and the rows without their vectors, and all bytes once to hash them. The Collection is
-    `../collection.json`, the model `../model.json`, seen from the Item.
-
-    Args:
-        output: Store of published files.
-        name: Name of the file.
-        href: Address of the file, seen from the Item.
-        made: When the embeddings were made.
-        thumbnail: Address of a picture; "" for none.
-        energy: `emb:energy`, as `EnergyMeter` measured it; None if it was not measured.
+    Reads the footer and the rows without their vectors, and all bytes once to hash them. Addresses are seen
+    from the Item: that of the file (`href`), `../collection.json`, `../model.json`.
 
     Raises:
         ValueError: The name is not that of a published file, or the file has no embeddings.
         DamagedFileError: The file can't be read as Parquet.
-        StorageError: The store refuses.
     """
-    parsed = parsed_name(name)
-    file = SourceFile(output, output.stat(name))
+    name = parsed_name(file.name)
     with opened(file) as parquet:
         facts, schema = facts_of(parquet), parquet.schema_arrow
         if not facts.shape:
@@ -105,68 +55,59 @@ def file_item(
         rows = parquet.read(columns=["source_url", "date", "geometry"])
     footprints = shapely.from_wkb(rows["geometry"].to_numpy())
     days = pc.min_max(rows["date"]).as_py()
-    provenance = facts.provenance
-    properties: Json = {
+    properties: parts.Json = {
         "gsd": PIXEL,
-        "grid:code": f"MGRS-{parsed.tile}",
-        **file_properties(provenance, schema, facts.rows, (days["min"], days["max"]), made),
+        "grid:code": f"MGRS-{name.tile}",
+        **parts.file_properties(facts.provenance, schema, facts.rows, (days["min"], days["max"]), made),
         # Counts for which no extension has a name.
-        **{f"clay:{key}": value for key, value in provenance.items() if key != "software"},
-        "clay:version": parsed.version,
+        **{f"clay:{key}": value for key, value in facts.provenance.items() if key != "software"},
+        "clay:version": name.version,
         "clay:shape": list(facts.shape),
     }
     for count in ("clay:chips", "clay:skipped", "clay:preprocessing"):
         if str(properties.get(count, "")).isdecimal():
             properties[count] = int(properties[count])
-    if side := _chip_pixels(parsed.tile, footprints):
+    if side := _chip_pixels(name.tile, footprints):
         properties["clay:chip_pixels"] = side
-    if energy:
-        properties["emb:energy"] = dict(energy)
-    assets: Json = {
-        "embeddings": {
-            "href": href,
-            "type": PARQUET,
-            "roles": ["data"],
-            "title": f"Embeddings of tile {parsed.tile}, one row each",
-            "file:size": file.object.size,
-            "file:checksum": _checksum(file),
-        }
+    asset = {
+        "href": href,
+        "type": parts.PARQUET,
+        "roles": ["data"],
+        "title": f"Embeddings of tile {name.tile}, one row each",
+        "file:size": file.object.size,
+        "file:checksum": _checksum(file),
     }
-    if thumbnail:
-        assets["thumbnail"] = {"href": thumbnail, "type": "image/png", "roles": ["thumbnail"]}
-    links = [link(rel, "../collection.json") for rel in ("root", "parent", "collection")]
-    links.append(link("emb:model", "../model.json", GEOJSON, "The model"))
+    whole = {"href": "../collection.json", "type": parts.JSON}
+    links = [{"rel": rel, **whole} for rel in ("root", "parent", "collection")]
+    links.append({"rel": "emb:model", "href": "../model.json", "type": parts.GEOJSON, "title": "The model"})
     if source := common_folder(rows["source_url"].to_pylist()):
-        links.append(link("emb:source-data", source, title="The chips"))
-    made_item = feature(
-        id=name.removesuffix(".gpq"),
+        links.append({"rel": "emb:source-data", "href": source, "title": "The chips"})
+    return parts.feature(
+        id=file.name.removesuffix(".gpq"),
         geometry=_hull(footprints),
         bbox=bounds_of(footprints),
-        extensions=ITEM_EXTENSIONS,
+        extensions=[parts.EMBEDDINGS, parts.PROCESSING, "file/v2.1.0", "grid/v1.1.0", parts.TABLE],
         properties=properties,
         links=links,
-        assets=assets,
+        assets={"embeddings": asset},
+        collection=f"clay-embeddings-v{name.version:03}",
     )
-    return made_item | {"collection": collection_id(parsed.version)}
 
 
 def common_folder(urls: Sequence[str]) -> str:
     """Return the deepest folder that holds all URLs, with its slash."""
-    low, high = min(urls), max(urls)
-    shared = next(
-        (at for at, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), len(low)
-    )
-    return low[: low.rfind("/", 0, shared) + 1]
+    shared = os.path.commonprefix(urls)  # noqa: RUF071 - cut at its last slash, which it keeps
+    return shared[: shared.rfind("/") + 1]
 
 
 def _hull(footprints: NDArray[np.object_]) -> shapely.Geometry:
     """Return the convex hull of footprints; one on each side of the antimeridian."""
-    parts = shapely.get_parts(footprints)
+    polygons = shapely.get_parts(footprints)
     west, _, east, _ = bounds_of(footprints)
     if west <= east:
-        return shapely.orient_polygons(shapely.convex_hull(shapely.multipolygons(parts)))
-    positive = shapely.bounds(parts)[:, 0] >= 0
-    hulls = [shapely.convex_hull(shapely.multipolygons(parts[side])) for side in (positive, ~positive)]
+        return shapely.orient_polygons(shapely.convex_hull(shapely.multipolygons(polygons)))
+    positive = shapely.bounds(polygons)[:, 0] >= 0
+    hulls = [shapely.convex_hull(shapely.multipolygons(polygons[side])) for side in (positive, ~positive)]
     return shapely.orient_polygons(shapely.multipolygons(hulls))
 
 

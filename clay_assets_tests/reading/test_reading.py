@@ -20,7 +20,6 @@ from clay_assets.reading.files import find_files
 from clay_assets.reading.scan import blocks, tasks
 from clay_assets.reading.selection import Selection
 from clay_assets.stac.item import file_item
-from clay_assets.storage import Store
 from clay_assets_tests.reading.collection import (
     CHIPS,
     DAYS,
@@ -116,7 +115,7 @@ def test_footprints_across_the_antimeridian_are_found_on_either_side_and_nowhere
 
     boxes = [(179, 180), (-180, -179), (179, -179), (-10, 10), (170, -179.99)]
     assert [len(read_embeddings(path, bbox=(w, 60, e, 70))) for w, e in boxes] == [1, 1, 1, 0, 1]
-    item = file_item(Store(tmp_path), path.name, href="", made=datetime.now(UTC))
+    item = file_item(find_files(path)[0], href="", made=datetime.now(UTC))
     assert item["bbox"] == [179.98, 65.0, -179.96, 65.04]
     assert shapely.geometry.shape(item["geometry"]).equals(across)
 
