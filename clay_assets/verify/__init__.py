@@ -2,8 +2,7 @@
 
 Reads only; needs no record of any run.
 
-    faults.py     facts about tiles and files, and the faults that follow from them; pure
-    gather.py     collects the facts: listings and footers, on request every row
+    check.py      finds the faults of tiles and files: listings and footers, on request every row
     recompute.py  embeds a sample of chips again and compares the vectors
     command.py    options, the answer as text and JSON, exit status
 

@@ -1,22 +1,20 @@
 """The command `clay verify`: options, the answer as text and as JSON, exit status."""
 
-import argparse
 import json
 import sys
-from dataclasses import asdict
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import clay_model
 from clay_assets.cli_options import Subparsers, add_tiles, add_where
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from clay_assets.embedding.encoders import EncoderSettings
     from clay_assets.state.states import TileStores
-    from clay_assets.verify.faults import TileFacts
+    from clay_assets.verify.check import CheckedTile
 
-FAULTS_SHOWN = 20
-"""Faults of each kind that the text lists; JSON has all."""
+FAULTS_SHOWN = 20  # of each kind, in the text; JSON has all
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -39,44 +37,29 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(
-    args: argparse.Namespace,
-    stores: "TileStores",
-    tiles: "Sequence[str]",
-    encoder: "EncoderSettings",
-    version: int,
+    args: Namespace, stores: "TileStores", tiles: Sequence[str], encoder: "EncoderSettings", version: int
 ) -> int:
-    """Verify the published files and print the result.
+    """Verify the published files of a version of some tiles and print the result.
 
-    Args:
-        args: Options of `add_parser`.
-        stores: Chips, work and published files.
-        tiles: MGRS codes.
-        encoder: Settings of the network.
-        version: Version of the published files.
-
-    Returns:
-        The exit status: 0 without faults, 1 with faults, 2 after an error, which is on stderr.
-
-    Raises:
-        StorageError, SettingsError: As for every command.
+    Returns the exit status: 0 without faults, 1 with faults, 2 after an error, which is on stderr.
     """
-    from clay_assets.verify.faults import find_faults
-    from clay_assets.verify.gather import gather
-    from clay_assets.verify.recompute import recompute
-    from clay_model import CheckpointError
+    from clay_assets.verify.check import check
 
     print(f"clay: checking {len(tiles)} tiles under {stores.output.uri}", file=sys.stderr)
     try:
         target = encoder.known_target(stores.work) or encoder.described_target()
-        facts, orphans = gather(stores, tiles, target, version, deep=args.deep)
-        faults = find_faults(facts, orphans, target)
+        checked, faults = check(stores, tiles, target, version, deep=args.deep)
         recomputed = None
         if args.recompute:
-            bad = {fault.tile for fault in faults}
-            good = [tile for tile in facts if tile.tile not in bad]
-            recomputed = recompute(stores, good, target, encoder, count=args.recompute, seed=args.seed)
-            faults += recomputed.faults
-    except CheckpointError as error:
+            from clay_assets.verify.recompute import recompute  # imports PyTorch
+
+            good = [tile for tile in checked if not tile.faults]
+            others, chips, largest = recompute(stores, good, target, encoder, args.recompute, args.seed)
+            faults += others
+            recomputed = {"chips": chips, "largest": largest}
+    except ValueError as error:
+        if not isinstance(error, clay_model.CheckpointError):  # imports PyTorch
+            raise
         print(f"clay: {error}", file=sys.stderr)
         return 2
     preferred = target.preferred
@@ -85,23 +68,18 @@ def run(
         "model": f"{preferred.model} {preferred.level} {preferred.checkpoint_sha256[:12]}",
         "ok": not faults,
         "deep": args.deep,
-        "counts": _counts(facts),
-        "faults": [asdict(fault) for fault in faults],
-        "recomputed": recomputed and {"chips": recomputed.chips, "largest": recomputed.largest},
+        "counts": _counts(checked),
+        "faults": [fault._asdict() for fault in faults],
+        "recomputed": recomputed,
     }
     print(json.dumps(answer, indent=2) if args.json else as_text(answer))
     return 1 if faults else 0
 
 
 def as_text(answer: dict[str, Any]) -> str:
-    """Return counts, a table of the faults' kinds, and the first faults of each kind.
-
-    Args:
-        answer: The object that `--json` prints.
-    """
+    """Return what `--json` prints as text: counts, a table of the faults' kinds, each kind's first faults."""
     from clay_assets.state.estimate import human_size
-    from clay_assets.verify.faults import KINDS
-    from clay_assets.verify.recompute import TOLERANCE
+    from clay_assets.verify.check import KINDS
 
     read = "every row" if answer["deep"] else "listings and footers"
     size = human_size(answer["counts"]["bytes"])
@@ -113,6 +91,8 @@ def as_text(answer: dict[str, Any]) -> str:
         f"{counts['files']} files, {counts['rows']} rows, {counts['skipped']} chips skipped, {size}",
     ]
     if recomputed := answer["recomputed"]:
+        from clay_assets.verify.recompute import TOLERANCE  # imports PyTorch
+
         limits = ", ".join(f"{limit:g} {name}" for name, limit in TOLERANCE.items())
         lines.append(
             f"{recomputed['chips']:,} chips embedded again: relative distance at most"
@@ -132,21 +112,21 @@ def as_text(answer: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{len(answer['faults']):,} faults"])
 
 
-def _counts(tiles: "Sequence[TileFacts]") -> dict[str, int]:
-    files = [file for facts in tiles for file in facts.files]
+def _counts(tiles: Sequence["CheckedTile"]) -> dict[str, int]:
+    files = [file for tile in tiles for file in tile.files]
     return {
         "tiles": len(tiles),
-        "empty": sum(not facts.chips for facts in tiles),
-        "unusable": sum(bool(facts.unusable) for facts in tiles),
-        "chips": sum(len(facts.chips) for facts in tiles),
+        "empty": sum(not tile.chips for tile in tiles),
+        "unusable": sum(tile.unusable for tile in tiles),
+        "chips": sum(len(tile.chips) for tile in tiles),
         "files": len(files),
         "rows": sum(file.rows for file in files),
-        "skipped": sum(file.count("skipped") for file in files),
-        "bytes": sum(file.file.size for file in files),
+        "skipped": sum(file.number("skipped") for file in files),
+        "bytes": sum(file.object.size for file in files),
     }
 
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number from 0")
+        raise ArgumentTypeError(f"got {text!r}; expected a whole number from 0")
     return int(text)

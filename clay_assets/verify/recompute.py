@@ -5,54 +5,38 @@ import itertools
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from clay_assets.embedding.encoders import EncoderSettings
 from clay_assets.embedding.stream import ChipStream
 from clay_assets.parquet import DamagedFileError
+from clay_assets.reading.columns import embedding_array
+from clay_assets.reading.facts import facts_of
 from clay_assets.reading.files import SourceFile
-from clay_assets.reading.scan import blocks, footers, tasks
-from clay_assets.reading.selection import Selection
+from clay_assets.reading.scan import opened
 from clay_assets.results.fingerprint import Fingerprint, chip_key
 from clay_assets.results.outcomes import Outcome, Skipped
 from clay_assets.results.target import Target
 from clay_assets.state.states import TileStores
 from clay_assets.storage import Store, StoredObject
-from clay_assets.verify.faults import Fault, TileFacts
+from clay_assets.verify.check import CheckedTile, Fault
 
 Vectors = NDArray[np.float32]
 
 TOLERANCE: Mapping[str, float] = {"fp32": 1e-3, "bf16": 2e-2}
 """Largest accepted relative distance of a chip's vectors, by the file's precision.
 
-Measured (docs/performance.md): fp32 of two implementations 1.0e-7, with weights whose softmax saturates 3e-4;
-bf16 from fp32 2.4e-3 to 4.0e-3. Two chips of one tile, at a cosine of 0.973 in the median and at most 0.993
-(`quality.vectors`), are 0.12 and more apart: another chip's vector never passes.
+Measured (docs/performance-notes.md): fp32 of two implementations 9.6e-8, with weights whose softmax saturates
+3e-4; bf16 from fp32 2.4e-3 to 3.97e-3. Two chips of one tile, at a cosine of 0.973 in the median and at most
+0.993 (`quality.vectors`), are 0.12 and more apart: another chip's vector never passes.
 """
 
 
-@dataclass(frozen=True)
-class Recomputed:
-    """Result of a sample.
-
-    Attributes:
-        chips: Number of chips embedded again.
-        largest: Largest relative distance among those with vectors.
-        faults: Chips beyond the tolerance, and files whose rows cannot be compared.
-    """
-
-    chips: int
-    largest: float
-    faults: Sequence[Fault]
-
-
-@dataclass(frozen=True)
-class _Sample:
+class _Sample(NamedTuple):
     """A chip, its file's URL, and its published vectors (W, N)."""
 
     tile: str
@@ -61,100 +45,76 @@ class _Sample:
     published: Vectors
 
 
-@dataclass(frozen=True)
-class _OfChips(Selection):
-    """The rows of some chips."""
-
-    urls: tuple[str, ...] = ()
-
-    @property
-    def columns(self) -> list[str]:
-        return ["source_url"]
-
-    def matches(self, rows: pa.Table) -> NDArray[np.bool_]:
-        mask: NDArray[np.bool_] = pc.is_in(rows["source_url"], pa.array(self.urls)).to_numpy()
-        return mask
-
-
 def recompute(
     stores: TileStores,
-    tiles: Sequence[TileFacts],
+    tiles: Sequence[CheckedTile],
     target: Target,
     encoder: EncoderSettings,
-    *,
     count: int,
-    seed: int = 0,
-) -> Recomputed:
-    """Embed the chips of randomly drawn rows again and compare.
+    seed: int,
+) -> tuple[list[Fault], int, float]:
+    """Embed the chips of randomly drawn rows of tiles without faults again and compare.
 
-    Args:
-        stores: Chips and published files.
-        tiles: Tiles without faults.
-        target: The settings' fingerprints.
-        encoder: Settings of the network.
-        count: Rows to draw; a chip with several windows has several rows.
-        seed: Seed of the random sample.
-
-    Raises:
-        StorageError: A store refuses, or a chip cannot be fetched.
-        CheckpointError: The checkpoint is damaged.
-        SettingsError: A setting is invalid.
+    `count` is a number of rows: a chip with several windows has several. Returns the chips beyond the
+    tolerance and the files whose rows cannot be compared; the number of chips; the largest relative distance
+    among those with vectors. Raises StorageError, SettingsError, CheckpointError (a damaged checkpoint).
     """
-    tiles = [facts for facts in tiles if facts.files and facts.files[-1].rows]
-    ends = list(itertools.accumulate(facts.files[-1].rows for facts in tiles))
-    drawn: dict[int, list[int]] = defaultdict(list)
-    rows = range(ends[-1] if ends else 0)
-    for row in random.Random(seed).sample(rows, min(count, len(rows))):  # noqa: S311 - no secret
-        index = bisect.bisect_right(ends, row)
-        drawn[index].append(ends[index] - 1 - row)
     faults: list[Fault] = []
     samples: dict[Fingerprint, list[_Sample]] = defaultdict(list)
-    for index, places in sorted(drawn.items()):
-        facts = tiles[index]
-        precision = facts.files[-1].provenance["precision"]
-        fingerprint = next(known for known in target.fingerprints if known.precision == precision)
+    for tile, places in _draw([tile for tile in tiles if tile.files], count, seed):
+        listed, provenance, _ = tile.files[-1]
+        fingerprint = next(one for one in target.fingerprints if one.precision == provenance["precision"])
         try:
-            for found in _published(stores.output, facts, places):
-                if isinstance(found, Fault):
-                    faults.append(found)
-                else:
-                    samples[fingerprint].append(found)
+            vectors = _vectors(SourceFile(stores.output, listed), places)
         except DamagedFileError as error:
-            faults.append(Fault("damaged", facts.tile, str(error), facts.files[-1].file.url))
+            faults.append(Fault("damaged", tile.tile, str(error), listed.url))
+            continue
+        chips = {chip_key(chip.url, tile.tile): chip for chip in tile.chips}
+        for url in sorted(vectors):
+            if chip := chips.get(chip_key(url, tile.tile)):
+                samples[fingerprint].append(_Sample(tile.tile, listed.url, chip, vectors[url]))
+            else:
+                what = f"the chip {url} has a row and is not in the bucket"
+                faults.append(Fault("stale", tile.tile, what, listed.url))
     largest = 0.0
     for fingerprint, sampled in samples.items():
+        limit = TOLERANCE[fingerprint.precision]
         for sample, outcome in _embedded(stores.chips, fingerprint, sampled, encoder):
             distance = _distance(sample.published, outcome)
-            largest = max(largest, distance) if np.isfinite(distance) else largest
-            limit = TOLERANCE[fingerprint.precision]
+            if np.isfinite(distance):
+                largest = max(largest, distance)
+            if distance <= limit:
+                continue
+            what = f"is {distance:.2g} away from its published vectors, expected at most {limit:g}"
             if isinstance(outcome, Skipped):
                 what = f"is published, and now skipped ({outcome.reason}: {outcome.detail})"
-            elif not distance <= limit:
-                what = f"is {distance:.2g} away from its published vectors, expected at most {limit:g}"
-            else:
-                continue
             faults.append(Fault("other vectors", sample.tile, f"{sample.chip.url} {what}", sample.file))
-    return Recomputed(sum(map(len, samples.values())), largest, faults)
+    return faults, sum(map(len, samples.values())), largest
 
 
-def _published(output: Store, facts: TileFacts, places: Sequence[int]) -> Iterator[_Sample | Fault]:
-    """Yield the chips of some rows of a tile's file; decode vectors of their row groups only."""
-    file = SourceFile(output, facts.files[-1].file)
-    parts = tasks([file], footers([file]))
-    found = [block for part in parts for block in blocks(part, ["source_url"], vectors=False)]
-    urls = pa.concat_tables([block.rows for block in found])["source_url"].take(pa.array(places))
-    chosen = _OfChips(urls=tuple(urls.unique().to_pylist()))
-    vectors: dict[str, list[Vectors]] = defaultdict(list)
-    for block in itertools.chain.from_iterable(blocks(part, ["source_url"], chosen) for part in parts):
-        for url, vector in zip(block.rows["source_url"].to_pylist(), block.vectors, strict=True):
-            vectors[url].append(vector)
-    chips = {chip_key(chip.url, facts.tile): chip for chip in facts.chips}
-    for url in sorted(vectors):
-        chip = chips.get(chip_key(url, facts.tile))
-        if chip is None:
-            yield Fault("stale", facts.tile, f"the chip {url} has a row and is not in the bucket", file.url)
-        else:
-            yield _Sample(facts.tile, file.url, chip, np.stack(vectors[url]))
+def _draw(tiles: Sequence[CheckedTile], count: int, seed: int) -> Iterator[tuple[CheckedTile, list[int]]]:
+    """Draw rows of the tiles' files; yield the tiles that have some, with the rows' places in the file."""
+    ends = list(itertools.accumulate(tile.files[-1].rows for tile in tiles))
+    rows = range(ends[-1] if ends else 0)
+    drawn = random.Random(seed).sample(rows, min(count, len(rows)))  # noqa: S311 - no secret
+    for index, found in itertools.groupby(sorted(drawn), lambda row: bisect.bisect_right(ends, row)):
+        yield tiles[index], [ends[index] - 1 - row for row in found]
+
+
+def _vectors(file: SourceFile, places: Sequence[int]) -> dict[str, Vectors]:
+    """Return the vectors (W, N) of the chips of some rows, by URL; decode only row groups that have them."""
+    found: dict[str, list[Vectors]] = defaultdict(list)
+    with opened(file) as parquet:
+        facts = facts_of(parquet)
+        urls = parquet.read(["source_url"])["source_url"].to_numpy()
+        wanted = np.isin(urls, urls[places])
+        for group, mask in enumerate(np.split(wanted, np.cumsum(facts.groups)[:-1])):
+            if mask.any():
+                rows = parquet.read_row_group(group, ["source_url", "embeddings"]).filter(pa.array(mask))
+                vectors = embedding_array(rows["embeddings"], facts)
+                for url, vector in zip(rows["source_url"].to_pylist(), vectors, strict=True):
+                    found[url].append(vector)
+    return {url: np.stack(vectors) for url, vectors in found.items()}
 
 
 def _embedded(

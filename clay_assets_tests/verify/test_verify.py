@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from clay_assets.publishing.versions import published_files
 from clay_assets.settings import Settings
 from clay_assets.state import TileStores
 from clay_assets.storage import Store, StoredObject
-from clay_assets.verify import gather
+from clay_assets.verify import check
 from clay_assets_tests.geotiffs import chip_bytes, chip_name, chip_pixels
 from clay_assets_tests.s3_server import S3Bucket
 from clay_assets_tests.tile_scene import FINGERPRINT, MadeUp, finish, know_checkpoint, put_chips
@@ -218,6 +220,16 @@ def test_text_counts_the_kinds_and_lists_the_faults(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.usefixtures("stores")
+def test_command_loads_no_torch_unless_it_recomputes() -> None:
+    program = (
+        "import sys; from clay_assets.cli import main; status = main(['verify', '--deep']);"
+        " print([name for name in ('torch', 'dagster') if name in sys.modules]); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr
+
+
+@pytest.mark.usefixtures("stores")
 def test_where_names_another_output(capsys: pytest.CaptureFixture[str]) -> None:
     Path("data/embeddings").rename("elsewhere")
     assert verify(capsys, "--where", "elsewhere")[0] == 0
@@ -263,7 +275,7 @@ def test_file_replaced_after_the_listing_is_read_under_its_new_name(
             path.rename(path.with_name(path.name.replace("_20200615_v", "_20200616_v")))
         return found
 
-    monkeypatch.setattr(gather, "published_files", list_and_replace)
+    monkeypatch.setattr(check, "published_files", list_and_replace)
     status, answer = verify(capsys)
     assert (status, answer["faults"], answer["counts"]["files"]) == (0, [], 3)
     assert path_of("27WXN").name in [found.url.rpartition("/")[2] for found in stores.output.list()]
