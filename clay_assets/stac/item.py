@@ -25,7 +25,6 @@ from clay_assets.reading.scan import opened
 from clay_assets.stac import parts
 from clay_assets.tiles.bounds import utm_zone
 
-PIECE = 8 * 2**20  # bytes hashed at a time
 PIXEL = 10.0  # size of a pixel on the ground, metres, in every chip this package reads
 
 
@@ -77,8 +76,8 @@ def file_item(file: SourceFile, *, href: str, made: datetime) -> parts.Json:
         "file:size": file.object.size,
         "file:checksum": _checksum(file),
     }
-    whole = {"href": "../collection.json", "type": parts.JSON}
-    links = [{"rel": rel, **whole} for rel in ("root", "parent", "collection")]
+    to_collection = {"href": "../collection.json", "type": parts.JSON}
+    links = [{"rel": rel, **to_collection} for rel in ("root", "parent", "collection")]
     links.append({"rel": "emb:model", "href": "../model.json", "type": parts.GEOJSON, "title": "The model"})
     if source := common_folder(rows["source_url"].to_pylist()):
         links.append({"rel": "emb:source-data", "href": source, "title": "The chips"})
@@ -115,7 +114,7 @@ def _checksum(file: SourceFile) -> str:
     """Return the SHA-256 of a file as a multihash in hexadecimal."""
     digest = hashlib.sha256()
     with closing(file.store.open(file.object)) as source:
-        while piece := source.read(PIECE):
+        while piece := source.read(8 * 2**20):
             digest.update(piece)
     return f"1220{digest.hexdigest()}"  # 12: SHA-256; 20: its 32 bytes
 
