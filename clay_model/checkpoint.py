@@ -167,6 +167,12 @@ class _Content:
                 f"{self.path}: its weights imply {dimensions}, which is not an encoder of {spec.title};"
                 f" {EXPECTED}"
             )
+        claimed, size = sum(tensor.nbytes for tensor in self.weights.values()), self.path.stat().st_size
+        if claimed > size:  # their copies may exceed the memory
+            raise CheckpointError(
+                f"{self.path} has {size:,} bytes, and its weights would take {claimed:,}: weights repeat or"
+                f" share numbers, expected each to have its own; {EXPECTED}"
+            )
         expected = self.format.shapes_in_file(dimensions)
         problems = [
             f"missing {ENCODER_PREFIX}{name} {shape}"
