@@ -65,7 +65,7 @@ lint: $(VENV)/installed  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed-bench  ## measure the encoder, whole tiles, growth and decoding on this machine
+bench: $(VENV)/installed-bench  ## measure decoding, the encoder, whole tiles, growth and search on this machine
 	$(BIN)/python -m benchmarks
 
 $(VENV)/installed-cluster: $(VENV)/installed

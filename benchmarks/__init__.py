@@ -1,7 +1,10 @@
 """Benchmarks of speed, compared with the hardware's limit and with the original's design.
 
-    python -m benchmarks            # all, in under ten minutes on two cores
-    python -m benchmarks.encoder    # one
+python -m benchmarks            # those that `make bench` runs, in under ten minutes on two cores
+python -m benchmarks.encoder    # one
 
-Each prints a table and one line of JSON. `peer` and `peer_tile` rebuild the original's design for comparison.
+decode, encoder, tile, growth, search                        run by `make bench`
+events, feed, golden_large, processes, scaling, tick, verify run alone
+peer, peer_tile                                              the original's design, rebuilt for comparison
+chip_server, feed_gil, feed_table, measure, networks         used by the others
 """

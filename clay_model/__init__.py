@@ -4,6 +4,14 @@
     encoder = load_encoder("checkpoint.ckpt", device="auto", precision="fp32")
     vectors = encoder.embed(pixels, lonlat=lonlat, dates=dates)
 
+    spec.py               the two models as data; model_spec.py defines the type
+    v0/, v15/             each model: encodings, encoder, names in a checkpoint
+    encoder.py, layers.py, sincos.py, inputs.py       what both networks share
+    accelerate.py, kernels/, device.py                fast parts, devices and precisions
+    archive.py, pickled.py                            reads a checkpoint without executing pickled code
+    checkpoint.py, checkpoint_format.py               checks it and builds the encoder
+    embed.py              load_encoder, Embedder
+
 The package depends on neither image files, storage nor Dagster. Names that need PyTorch are loaded on first
 use, so that importing `clay_model.spec` does not take the seconds that importing torch does.
 """

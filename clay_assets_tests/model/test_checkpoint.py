@@ -411,7 +411,7 @@ def test_weights_that_claim_more_numbers_than_the_file_has_are_refused_at_once(p
     dimensions = Dimensions(dim=2**19, depth=1, heads=1, mlp_ratio=1)  # a matrix of 2**38 numbers, 1 TB
     shapes = parameter_shapes(dimensions).items()
     state = {PREFIX + name: torch.zeros(1).expand(shape) for name, shape in shapes}
-    with pytest.raises(CheckpointError, match="its weights would take [0-9,]{13,}: weights repeat or share"):
+    with pytest.raises(CheckpointError, match=r"its weights would take [0-9,]{13,}: weights repeat or share"):
         read_checkpoint(write_checkpoint(path, {"state_dict": state}))
 
 
