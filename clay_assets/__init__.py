@@ -16,15 +16,9 @@ __all__ = ["EmbeddedTile", "embed_tile", "read_embeddings", "similar"]
 
 __version__ = "0.2.0"
 
-_MODULES = {
-    "EmbeddedTile": "embed",
-    "embed_tile": "embed",
-    "read_embeddings": "reading",
-    "similar": "search.similar",
-}
-
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any object of the module
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = {"read_embeddings": "reading", "similar": "search.similar"}.get(name, "embed")
+    return getattr(import_module(f"{__name__}.{module}"), name)

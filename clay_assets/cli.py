@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dotenv import dotenv_values
 
@@ -24,9 +23,6 @@ from clay_assets.storage import StorageError, Store
 from clay_assets.tiles.bucket_tiles import FOLDERS_NAMED, OutputError, print_tiles
 from clay_assets.tiles.manifest import ManifestError, read_tiles
 from clay_assets.verify import command as verify_command
-
-if TYPE_CHECKING:
-    from clay_assets.results.target import Target
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,30 +37,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     # As in Dagster's commands, `.env` in the working directory takes precedence over the environment.
     os.environ.update({name: value for name, value in dotenv_values(".env").items() if value is not None})
+    status = 0
     try:
-        if parsed.command == "tiles":
-            options = _settings().read_options
-            store = Store(
-                parsed.where, replace(options, use_unsigned_session=True) if parsed.anonymous else options
-            )
-            print_tiles(store, parsed.output)
-        elif parsed.command == "prune":
-            print_orphans(_settings(), remove=parsed.yes)
-        elif parsed.command == "similar":
-            return similar_command.run(parsed, _settings().output_uri)
-        elif parsed.command == "verify":
-            return _verify(parsed, _settings())
-        elif parsed.command == "export":
-            return export_command.run(parsed, _settings().output_uri)
-        else:
-            print_estimate(_settings(), parsed.tiles)
+        settings = _settings()
+        match parsed.command:
+            case "tiles":
+                anonymous = settings.anonymous or parsed.anonymous
+                options = replace(settings.read_options, use_unsigned_session=anonymous)
+                print_tiles(Store(parsed.where, options), parsed.output)
+            case "estimate":
+                _print_estimate(settings, parsed.tiles or settings.tiles)
+            case "prune":
+                _print_orphans(settings, remove=parsed.yes)
+            case "similar":
+                status = similar_command.run(parsed, settings.output_uri)
+            case "export":
+                status = export_command.run(parsed, settings.output_uri)
+            case "verify":
+                stores = settings.stores()
+                if parsed.where:
+                    stores = replace(stores, output=Store(parsed.where))
+                tiles = read_tiles(parsed.tiles or settings.tiles)
+                status = verify_command.run(parsed, stores, tiles, settings.encoder(), settings.version)
         sys.stdout.flush()
     except (StorageError, ManifestError, SettingsError, OutputError) as error:
         print(f"clay: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `clay tiles … | head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return status
 
 
 def _settings() -> Settings:
@@ -112,49 +113,35 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def print_estimate(settings: Settings, manifest: Path | None) -> None:
-    """Print the states of a manifest's tiles, the remaining chips, and how long they will take.
-
-    Args:
-        settings: Settings of the deployment.
-        manifest: File of tiles; None: that of the settings.
-
-    Raises:
-        ManifestError: If the manifest cannot be read.
-        StorageError: If a store refuses.
-    """
+def _print_estimate(settings: Settings, manifest: Path) -> None:
+    """Print the states of a manifest's tiles, the remaining chips, and how long they will take."""
     # Modules that read Parquet and GeoTIFF names take most of a second to import.
+    from clay_assets.embedding.checkpoint_cache import CheckpointMissing
     from clay_assets.state.estimate import outlook, state_table
     from clay_assets.state.orphans import orphaned_files
     from clay_assets.state.survey import survey
 
-    tiles = read_tiles(manifest or settings.tiles)
+    tiles = read_tiles(manifest)
     stores = settings.stores()
     print(f"clay: checking {len(tiles)} tiles under {stores.chips.uri}", file=sys.stderr)
-    states = survey(stores, tiles, _known_target(settings, stores.work), settings.version)
+    target = None
+    try:
+        target = settings.encoder().known_target(stores.work)
+    except CheckpointMissing as error:
+        print(f"clay: existing results count as stale: {error}", file=sys.stderr)
+    states = survey(stores, tiles, target, settings.version)
     print("\n".join([*state_table(states), "", *outlook(states)]))
     empty = [tile.tile for tile in states if tile.state == "empty"]
-    orphans = orphaned_files(stores.output, tiles, empty)
-    if orphans:
-        count = sum(map(len, orphans.values()))
+    if orphans := orphaned_files(stores.output, tiles, empty):
         print(
-            f"{count} published files are orphans: their tiles have no chips, or are not in the manifest"
-            f" ({', '.join(sorted(orphans)[:FOLDERS_NAMED])}). `clay prune` lists them, `clay prune --yes`"
-            " removes them."
+            f"{sum(map(len, orphans.values()))} published files are orphans: their tiles have no chips, or"
+            f" are not in the manifest ({', '.join(sorted(orphans)[:FOLDERS_NAMED])})."
+            " `clay prune` lists them, `clay prune --yes` removes them."
         )
 
 
-def print_orphans(settings: Settings, *, remove: bool) -> None:
-    """Print the published files whose tiles have no chips or are not in the manifest; optionally remove them.
-
-    Args:
-        settings: Settings of the deployment.
-        remove: Whether to remove the files.
-
-    Raises:
-        ManifestError: If the manifest cannot be read.
-        StorageError: If a store refuses.
-    """
+def _print_orphans(settings: Settings, *, remove: bool) -> None:
+    """Print, and remove if asked, published files of tiles without chips or outside of the manifest."""
     from clay_assets.state.orphans import orphaned_files
     from clay_assets.tiles.inventory import list_chips, require_tiles
 
@@ -163,31 +150,10 @@ def print_orphans(settings: Settings, *, remove: bool) -> None:
     require_tiles(stores.chips)  # with a wrong address every tile would look empty
     published = orphaned_files(stores.output, (), ())  # an empty manifest lists all files
     empty = [tile for tile in tiles if tile in published and not list_chips(stores.chips, tile).chips]
-    orphans = orphaned_files(stores.output, tiles, empty)
-    for files in orphans.values():
-        for file in files:
-            print(file.url)
-            if remove:
-                stores.output.delete(file)
-    count = sum(map(len, orphans.values()))
-    done = "removed" if remove else "to remove; run `clay prune --yes` to do it" if count else "to remove"
-    print(f"clay: {count} files {done}", file=sys.stderr)
-
-
-def _verify(parsed: argparse.Namespace, settings: Settings) -> int:
-    stores = settings.stores()
-    if parsed.where:
-        stores = replace(stores, output=Store(parsed.where))
-    tiles = read_tiles(parsed.tiles or settings.tiles)
-    return verify_command.run(parsed, stores, tiles, settings.encoder(), settings.version)
-
-
-def _known_target(settings: Settings, work: Store) -> "Target | None":
-    """Return the target of the embedding; None if the checkpoint is unknown or missing."""
-    from clay_assets.embedding.checkpoint_cache import CheckpointMissing
-
-    try:
-        return settings.encoder().known_target(work)
-    except CheckpointMissing as error:
-        print(f"clay: existing results count as stale: {error}", file=sys.stderr)
-        return None
+    files = [file for found in orphaned_files(stores.output, tiles, empty).values() for file in found]
+    for file in files:
+        print(file.url)
+        if remove:
+            stores.output.delete(file)
+    done = "removed" if remove else "to remove; run `clay prune --yes` to do it" if files else "to remove"
+    print(f"clay: {len(files)} files {done}", file=sys.stderr)

@@ -17,19 +17,12 @@ Address = str | PathLike[str]
 
 @dataclass(frozen=True)
 class EmbeddedTile:
-    """An embedded and published tile.
+    """An embedded and published tile."""
 
-    Attributes:
-        url: Address of the published GeoParquet file.
-        rows: Embeddings in it.
-        skipped: Number of skipped chips by reason.
-        written: False if the file already existed, made from the same chips in the same way.
-    """
-
-    url: str
-    rows: int
-    skipped: Counter[str]
-    written: bool
+    url: str  # of the GeoParquet file
+    rows: int  # embeddings in it
+    skipped: Counter[str]  # number of skipped chips by reason
+    written: bool  # False if the file already existed, made from the same chips in the same way
 
 
 def embed_tile(

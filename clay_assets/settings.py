@@ -11,18 +11,9 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from clay_assets.storage import S3Options, StorageError, Store
@@ -64,19 +55,25 @@ def _check_address(address: str) -> str:
     return address
 
 
-def _share(value: object) -> float:
-    try:
-        share = float(str(value))
-    except ValueError:
-        share = -1
-    if not 0 <= share <= 1:
-        raise ValueError("expected a number from 0 to 1")
-    return share
-
-
 Address = Annotated[str, BeforeValidator(_check_address)]
 Count = Annotated[int, _form("[0-9]{1,9}", "a whole number from 0")]
 Switch = Annotated[bool, _form("(?i:1|true|yes|on|0|false|no|off)", "1 or 0")]
+Level = Annotated[
+    str, _form("|".join(("", *LEVELS)), f"one of {', '.join(LEVELS)}, or nothing: the model's own")
+]
+Device = Annotated[
+    str,
+    _form(
+        r"auto|free|(cpu|cuda)(:[0-9]+)?(, *(cpu|cuda)(:[0-9]+)?)*",
+        "auto, free, cpu, cuda or cuda:N (several: cuda:0,cuda:1)",
+    ),
+]
+Owners = Annotated[
+    str,
+    _form(
+        r" *((team:[^,]+|[^@,\s]+@[^@,\s]+) *(, *|$))*", "e-mail addresses or team:name, with commas between"
+    ),
+]
 
 
 def _variable(field: str) -> str:
@@ -87,85 +84,55 @@ def _variable(field: str) -> str:
 class Settings(BaseModel):
     """The settings of the code location and the command line.
 
-    A field's alias is its environment variable. Use `from_environment`, which reports all errors at once.
+    A field's alias is its environment variable, and the text below it its description. Use
+    `from_environment`, which reports all errors at once.
     """
 
-    model_config = ConfigDict(frozen=True, alias_generator=_variable)
+    model_config = {"frozen": True, "alias_generator": _variable, "use_attribute_docstrings": True}
 
-    chips_uri: Address = Field(
-        default="data/chips",
-        description="folder or `s3://`, `gs://`, `az://bucket/prefix` that holds one folder per tile",
-    )
-    checkpoint: Address = Field(
-        default="checkpoints/clay-small-70MT-1100T-10E.ckpt",
-        description="local path or `s3://` of the checkpoint",
-    )
-    output_uri: Address = Field(
-        default="data/embeddings", description="folder or bucket of the published `.gpq` files"
-    )
-    work_uri: Address = Field(
-        default="data/work",
-        validate_default=True,
-        description="inventories and per-chip results between runs",
-    )
-    stac_uri: Address = Field(
-        default="data/stac",
-        validate_default=True,
-        description="STAC Items and Collection; not below the published files",
-    )
-    tiles: Path = Field(
-        default=Path("tiles.txt"),
-        description="manifest: the tiles of interest, one MGRS code per line; the partitions",
-    )
-    level: Annotated[
-        str, _form("|".join(("", *LEVELS)), f"one of {', '.join(LEVELS)}, or nothing: the model's own")
-    ] = Field(
+    chips_uri: Address = "data/chips"
+    """folder or `s3://`, `gs://`, `az://bucket/prefix` that holds one folder per tile"""
+    checkpoint: Address = "checkpoints/clay-small-70MT-1100T-10E.ckpt"
+    """local path or `s3://` of the checkpoint"""
+    output_uri: Address = "data/embeddings"
+    """folder or bucket of the published `.gpq` files"""
+    work_uri: Address = Field(default="data/work", validate_default=True)
+    """inventories and per-chip results between runs"""
+    stac_uri: Address = Field(default="data/stac", validate_default=True)
+    """STAC Items and Collection; not below the published files"""
+    tiles: Path = Path("tiles.txt")
+    """manifest: the tiles of interest, one MGRS code per line; the partitions"""
+    level: Level = Field(
         default="",
         description="how much of a chip one vector describes; empty: the model's default. Clay v0: mean"
         " (default, one vector), patch (16 x 16), group (6 x 16 x 16). Clay v1.5: cls (default), mean, patch"
         " (32 x 32)",
     )
-    precision: Annotated[str, _form("auto|fp32|bf16", "auto, fp32 or bf16")] = Field(
-        default="auto", description="auto (bf16 where the hardware multiplies it natively), fp32 or bf16"
-    )
-    device: Annotated[
-        str,
-        _form(
-            r"auto|free|(cpu|cuda)(:[0-9]+)?(, *(cpu|cuda)(:[0-9]+)?)*",
-            "auto, free, cpu, cuda or cuda:N (several: cuda:0,cuda:1)",
-        ),
-    ] = Field(
+    precision: Annotated[str, _form("auto|fp32|bf16", "auto, fp32 or bf16")] = "auto"
+    """auto (bf16 where the hardware multiplies it natively), fp32 or bf16"""
+    device: Device = Field(
         default="auto",
         description="auto (every GPU, or the CPU), cpu, cuda, cuda:0; several: cuda:0,cuda:1; free: one that"
         " no other run of the host uses",
     )
-    batch_size: Annotated[str, _form("auto|0*[1-9][0-9]*", "auto or a whole number from 1")] = Field(
-        default="auto", description="windows per forward pass: auto, or a number from 1"
-    )
-    version: Count = Field(default=1, description="version of the published files, part of their names")
-    tiles_per_run: Count = Field(default=64, description="tiles in a run of a backfill; 0: one run for all")
-    max_nodata: Annotated[float, BeforeValidator(_share)] = Field(
-        default=0.3,
-        description="highest share of a chip's pixels without data, 0 to 1; chips with more are skipped",
-    )
-    allow_untrained: Switch = Field(
-        default=False, description="1: embed with weights that were never trained, to try the pipeline"
-    )
+    batch_size: Annotated[str, _form("auto|0*[1-9][0-9]*", "auto or a whole number from 1")] = "auto"
+    """windows per forward pass: auto, or a number from 1"""
+    version: Count = 1
+    """version of the published files, part of their names"""
+    tiles_per_run: Count = 64
+    """tiles in a run of a backfill; 0: one run for all"""
+    max_nodata: Annotated[float, _form(r"0|1|1\.0+|0?\.[0-9]+", "a number from 0 to 1")] = 0.3
+    """highest share of a chip's pixels without data, 0 to 1; chips with more are skipped"""
+    allow_untrained: Switch = False
+    """1: embed with weights that were never trained, to try the pipeline"""
     request_payer: Annotated[
         Switch, BeforeValidator(lambda value: "1" if value == "requester" else value)
-    ] = Field(
-        default=False, description="1: pay for reading chips and checkpoint from requester-pays buckets"
-    )
-    anonymous: Switch = Field(
-        default=False, description="1: read chips and checkpoint without credentials, from public buckets"
-    )
-    owners: Annotated[
-        str,
-        _form(
-            r" *((team:[^,]+|[^@,\s]+@[^@,\s]+) *(, *|$))*",
-            "e-mail addresses or team:name, with commas between",
-        ),
-    ] = Field(default="", description="owners of the assets in Dagster, e.g. `team:eo`; several with commas")
+    ] = False
+    """1: pay for reading chips and checkpoint from requester-pays buckets"""
+    anonymous: Switch = False
+    """1: read chips and checkpoint without credentials, from public buckets"""
+    owners: Owners = ""
+    """owners of the assets in Dagster, e.g. `team:eo`; several with commas"""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -217,9 +184,8 @@ class Settings(BaseModel):
         """Return the stores of chips, work and published files."""
         from clay_assets.state.states import TileStores  # its package imports pyarrow
 
-        return TileStores(
-            Store(self.chips_uri, self.read_options), Store(self.work_uri), Store(self.output_uri)
-        )
+        chips = Store(self.chips_uri, self.read_options)
+        return TileStores(chips, Store(self.work_uri), Store(self.output_uri))
 
     def encoder(self) -> "EncoderSettings":
         """Return the checkpoint and how to run it."""
@@ -229,9 +195,7 @@ class Settings(BaseModel):
         return EncoderSettings(Store(self.checkpoint, self.read_options), **fields)
 
 
-VARIABLES: Mapping[str, FieldInfo] = MappingProxyType(
-    {_variable(name): field for name, field in Settings.model_fields.items()}
-)
+VARIABLES = {_variable(name): field for name, field in Settings.model_fields.items()}
 """The field of each environment variable."""
 
 
@@ -242,8 +206,7 @@ def absolute(address: str) -> str:
 
 def default_text(field: FieldInfo) -> str:
     """Return a field's default as the value of its variable."""
-    default = field.default
-    return str(int(default)) if isinstance(default, bool) else str(default)
+    return str(int(field.default)) if isinstance(field.default, bool) else str(field.default)
 
 
 def _refusal(details: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails

@@ -11,7 +11,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from clay_assets.storage import FolderMissing, ObjectMissing, StorageError, Store, StoredObject
+from clay_assets.storage import FolderMissing, ObjectMissing, StorageError, Store, StoredObject, replacing
 
 log = logging.getLogger(__name__)
 
@@ -170,10 +170,8 @@ def _parsed(data: bytes) -> CheckpointFacts | None:
 
 
 def _keep(record: Path, facts: CheckpointFacts) -> None:
-    partial = record.with_suffix(f".{os.getpid()}.part")
     try:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(asdict(facts)))
-        partial.replace(record)  # two runs may do this at the same time: both records are correct
+        with replacing(record) as file:  # two runs may do this at the same time: both records are correct
+            file.write(json.dumps(asdict(facts)).encode())
     except OSError as error:  # the only effect: each run hashes the file again
         log.warning("the checkpoint's hash cannot be stored in %s: %s", record.parent, error)

@@ -5,15 +5,14 @@ from typing import ClassVar, TypeVar
 
 T = TypeVar("T")
 
+ATTEMPTS = 5
+
 
 class StorageError(Exception):
-    """An operation of a store failed.
+    """An operation of a store failed."""
 
-    Attributes:
-        systemic: True if every other object of the store would fail as well (wrong credentials, no such
-            bucket): a caller with many objects should stop.
-    """
-
+    # True if every other object of the store would fail as well (wrong credentials, no such bucket): a caller
+    # with many objects should stop.
     systemic: ClassVar[bool] = False
 
 
@@ -63,13 +62,13 @@ class TransferFailed(StorageError):
     """The transfer broke, or the server did not answer, in every attempt."""
 
 
-def again_if_replaced(work: Callable[[], T], attempts: int = 5) -> T:
+def again_if_replaced(work: Callable[[], T]) -> T:
     """Call `work` again if another run replaced an object while `work` read it.
 
     Raises:
         ObjectChanged, ObjectMissing: If that happens in every attempt.
     """
-    for _ in range(attempts - 1):
+    for _ in range(ATTEMPTS - 1):
         try:
             return work()
         except (ObjectChanged, ObjectMissing):

@@ -6,7 +6,6 @@ content), and ETags hold no inode, so that a copy that keeps its modification ti
 """
 
 import errno
-import io
 import logging
 import os
 import secrets
@@ -31,7 +30,6 @@ from clay_assets.storage.types import StoredObject
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 1 << 20  # bytes copied at a time
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 REFUSALS = (errno.EACCES, errno.EPERM)
 LOCAL: dict[int, tuple[type[StorageError], str]] = {
@@ -56,8 +54,8 @@ LOCAL: dict[int, tuple[type[StorageError], str]] = {
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` if the block ends without an exception.
 
-    The file is `.{name}.{random}.tmp` in the same folder, so the last step is a rename within one filesystem.
-    After an exception it is removed.
+    The file is `.{name}.{random}.tmp` in the same folder, which is created, so the last step is a rename
+    within one filesystem. After an exception it is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
@@ -74,12 +72,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def local_errors(url: str, *, of_store: bool = False) -> Iterator[None]:
-    """Translate OSError to this package's errors.
-
-    Args:
-        url: URL of the file that is read or written.
-        of_store: Whether a refusal affects the whole store, as for writes.
-    """
+    """Translate OSError of a file; `of_store`: a refusal affects the whole store, as for writes."""
     try:
         yield
     except OSError as error:
@@ -116,8 +109,8 @@ def temporary_errors() -> Iterator[None]:
 class Folder:
     """The files below one folder; keys are relative to it."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: str) -> None:
+        self._root = Path(root)
 
     def folders(self) -> list[str]:
         """Return the names of the folders directly below the root."""
@@ -126,15 +119,11 @@ class Folder:
     def list(self, prefix: str) -> list[StoredObject]:
         """Return every file whose key begins with `prefix`."""
         folder, slash, _ = prefix.rpartition("/")
-        is_link = os.path.realpath(self.root / folder) != str(self.root.resolve() / folder)
+        is_link = os.path.realpath(self._root / folder) != str(self._root.resolve() / folder)
         if folder and (is_link or "/." in f"/{folder}"):
             return []
-        found = []
-        with local_errors(str(self.root)):
-            for entry in self._files(folder + slash, prefix):
-                with suppress(FileNotFoundError):  # removed since the folder was read
-                    found.append(_stored(entry.path, entry.stat()))
-        return found
+        with local_errors(str(self._root)):
+            return [*self._files(folder + slash, prefix)]
 
     def stat(self, key: str) -> StoredObject:
         """Return size and ETag of a file."""
@@ -155,19 +144,13 @@ class Folder:
             raise ObjectChanged(f"{opened.url} changed while it was read. List it again, and run again.")
         return data
 
-    def copy_to(self, key: str, expected: StoredObject | None, file: BinaryIO) -> StoredObject:
-        """Copy a file into an open file."""
-        with self.open(key, expected) as source:
-            shutil.copyfileobj(source, file, CHUNK)
-            return _stored(source.name, os.fstat(source.fileno()))
-
     def open(self, key: str, expected: StoredObject | None) -> BinaryIO:
         """Open a file for reading."""
         url = self.stat(key).url  # refuses files that open() would wait for, such as named pipes
         with local_errors(url):
             file = Path(url).open("rb")  # noqa: SIM115 - the caller closes it
         found = _stored(url, os.fstat(file.fileno()))
-        if expected is not None and (found.etag, found.size) != (expected.etag, expected.size):
+        if expected is not None and found.etag != expected.etag:
             file.close()
             raise ObjectChanged(
                 f"{url} changed since it was listed: {expected.size} bytes then, {found.size} bytes now. "
@@ -175,15 +158,11 @@ class Folder:
             )
         return file
 
-    def write(self, key: str, content: bytes | Path) -> None:
+    def write(self, key: str, source: BinaryIO) -> None:
         """Write a file and create its folders."""
         path = self._path(key)
-        with (
-            io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as source,
-            local_errors(str(path), of_store=True),
-            replacing(path) as file,
-        ):
-            shutil.copyfileobj(source, file, CHUNK)
+        with local_errors(str(path), of_store=True), replacing(path) as file:
+            shutil.copyfileobj(source, file, 1 << 20)
 
     def delete(self, key: str) -> None:
         """Remove a file if it exists."""
@@ -193,48 +172,49 @@ class Folder:
 
     def _path(self, key: str) -> Path:
         """Return the path of a key; refuse one that leaves the folder."""
-        path = self.root / key
+        path = self._root / key
         if not self._holds(path):
             raise AccessDenied(
-                f"{path} is or is below a link that leaves {self.root}. Store the file itself there."
+                f"{path} is or is below a link that leaves {self._root}. Store the file itself there."
             )
         return path
 
     def _holds(self, path: Path) -> bool:
-        return path.resolve().is_relative_to(self.root.resolve())
+        return path.resolve().is_relative_to(self._root.resolve())
 
     def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
         """Yield the entries of a folder, without hidden names, links to folders and links out of the root."""
         below = ""
         try:
-            os.scandir(self.root).close()  # distinguishes a missing or denied root from a folder in it
+            os.scandir(self._root).close()  # distinguishes a missing or denied root from a folder in it
             below = folder
-            with os.scandir(self.root / folder) as scan:
+            with os.scandir(self._root / folder) as scan:
                 entries = [entry for entry in scan if not entry.name.startswith(".")]
         except (FileNotFoundError, NotADirectoryError) as error:
             if below:
                 return  # it does not exist, or was removed since its name was read
             raise FolderMissing(
-                f"The folder {self.root} is missing ({error.strerror}). Create it, or correct the address."
+                f"The folder {self._root} is missing ({error.strerror}). Create it, or correct the address."
             ) from None
         except PermissionError as error:
             raise (AccessDenied if below else StoreDenied)(
-                f"{self.root}/{below}: {error.strerror}. Check the owner and mode of the folder."
+                f"{self._root}/{below}: {error.strerror}. Check the owner and mode of the folder."
             ) from None
         for entry in entries:
             if entry.is_symlink() and (entry.is_dir() or not self._holds(Path(entry.path))):
-                logger.warning("%s is ignored: a link to a folder, or out of %s.", entry.path, self.root)
+                logger.warning("%s is ignored: a link to a folder, or out of %s.", entry.path, self._root)
             else:
                 yield entry
 
-    def _files(self, folder: str, prefix: str) -> Iterator[os.DirEntry[str]]:
+    def _files(self, folder: str, prefix: str) -> Iterator[StoredObject]:
         """Yield the files in and below `folder` ("", or ends with a slash) whose key begins with `prefix`."""
         for entry in self._entries(folder):
             key = folder + entry.name
             if key.startswith(prefix) and entry.is_dir():
                 yield from self._files(f"{key}/", prefix)
             elif key.startswith(prefix) and entry.is_file():
-                yield entry
+                with suppress(FileNotFoundError):  # removed since the folder was read
+                    yield _stored(entry.path, entry.stat())
 
 
 def _stored(url: str, status: os.stat_result) -> StoredObject:

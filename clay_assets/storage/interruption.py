@@ -25,7 +25,7 @@ class Waiting:
     """Waits for the requests to one store."""
 
     def __init__(self) -> None:
-        self._answered = time.monotonic()
+        self.answered()
 
     def answered(self) -> None:
         """Record that the store sent or accepted data just now."""
@@ -41,20 +41,20 @@ class Waiting:
         if threading.current_thread().daemon:  # neither a pool nor the end of the process waits for it
             return request()
         outcome: Future[T] = Future()
-        threading.Thread(target=_run, args=(request, outcome), name="request", daemon=True).start()
+
+        def run() -> None:
+            try:
+                outcome.set_result(request())
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        threading.Thread(target=run, name="request", daemon=True).start()
         while not wait([outcome], POLL_S).done:
             began = _interrupted_at()
             if began is not None and time.monotonic() - max(began, self._answered) > GIVE_UP_S:
                 raise TimeoutError(f"no answer for {GIVE_UP_S:g} s after the run was stopped")
         self.answered()
         return outcome.result()
-
-
-def _run(request: Callable[[], T], outcome: "Future[T]") -> None:
-    try:
-        outcome.set_result(request())
-    except BaseException as error:
-        outcome.set_exception(error)
 
 
 def _interrupted_at() -> float | None:

@@ -1,11 +1,9 @@
-"""`Store`: a folder or a prefix of a bucket behind one interface.
+"""`Store`: a folder or a prefix of a bucket behind one interface. Parses addresses, keys and URLs."""
 
-Belongs here: addresses (which URIs are accepted, how a key becomes a URL and back). Does not belong here: how
-either kind of store works (`folder.py`, `bucket.py`).
-"""
-
+import io
 import os
 import re
+import shutil
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -18,11 +16,7 @@ from clay_assets.storage.types import S3Options, StoredObject
 if TYPE_CHECKING:
     from clay_assets.storage.bucket import Bucket
 
-SCHEMES = ("s3", "gs", "az")
-"""Schemes of S3, Google Cloud Storage, and containers of the Azure account AZURE_STORAGE_ACCOUNT_NAME."""
-
-# Bucket names that the clouds accept; an access point's ARN is not supported, its alias is.
-BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
+PIECE = 32 << 20  # bytes held in memory while an object is copied into a file
 
 
 class Store:
@@ -32,7 +26,8 @@ class Store:
     listing, which requests exactly the content that was listed. The key "" is the store's own address, for a
     store that is a single object, such as a checkpoint. Every method but `url` raises a `StorageError`:
     ObjectMissing, ObjectChanged (not the object that was listed), AccessDenied, TransferFailed,
-    BucketMissing, FolderMissing, DiskFull or Misconfigured.
+    BucketMissing, FolderMissing, DiskFull or Misconfigured. `list` and `folders` of a prefix without objects
+    are empty.
 
     Attributes:
         uri: An absolute path, or `scheme://bucket/prefix` without a slash at the end.
@@ -43,32 +38,25 @@ class Store:
         """Parse the address; reach no network and touch no file.
 
         Args:
-            uri: A folder (relative to the current directory) or `scheme://bucket/prefix`.
+            uri: A folder (relative to the current directory) or `scheme://bucket/prefix`. In `az://` the
+                bucket is a container of the account AZURE_STORAGE_ACCOUNT_NAME.
             options: How to reach the cloud; ignored for a folder.
 
         Raises:
             Misconfigured: The address is of neither kind.
         """
-        text = os.fspath(uri)
-        scheme = text.partition("://")[0]
-        self.is_local = scheme not in SCHEMES or "://" not in text
+        self.uri = _parsed(os.fspath(uri))
+        self.is_local = "://" not in self.uri
         self._options = options or S3Options()
-        if self.is_local:
-            self.uri = str(_folder(text))
-        else:
-            bucket, prefix = _bucket_and_prefix(scheme, text)
-            self.uri = f"{scheme}://{bucket}/{prefix}".rstrip("/")
 
     @cached_property
     def _place(self) -> "Folder | Bucket":
         """The folder or bucket, created at the first request; the address is checked earlier."""
         if self.is_local:
-            return Folder(Path(self.uri))
+            return Folder(self.uri)
         from clay_assets.storage.bucket import Bucket  # obstore and boto3 take 0.3 s to import
 
-        scheme, _, rest = self.uri.partition("://")
-        bucket, _, prefix = rest.partition("/")
-        return Bucket(scheme, bucket, prefix, self._options)
+        return Bucket(self.uri, self._options)
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
@@ -78,7 +66,7 @@ class Store:
         return f"{self.uri.rstrip('/')}/{key}" if key else self.uri
 
     def folders(self) -> list[str]:
-        """Return the sorted names of the folders one level down. Raises like `list`."""
+        """Return the sorted names of the folders one level down."""
         return sorted(self._place.folders())
 
     def list(self, prefix: str = "") -> list[StoredObject]:
@@ -86,10 +74,6 @@ class Store:
 
         As on S3, `prefix` is the beginning of a string: end it with a slash to mean a folder. Files and
         folders whose name begins with a dot are left out, and so are local links that leave the store.
-
-        Raises:
-            BucketMissing, FolderMissing: The store itself does not exist. A prefix without objects is an
-                empty list.
         """
         if {".", ".."} & set(prefix.split("/")):
             return []  # no key contains these
@@ -109,30 +93,23 @@ class Store:
 
     def read(self, target: StoredObject | str) -> bytes:
         """Return one whole object, with one GET; never more bytes than were listed or announced."""
-        return self._place.read(self._key(target), target if isinstance(target, StoredObject) else None)
+        return self._place.read(self._key(target), _listed(target))
 
-    def fetch_to(self, target: StoredObject | str, path: str | os.PathLike[str]) -> StoredObject:
-        """Copy one object into a local file in small pieces; the file appears when it is complete.
-
-        Returns:
-            The object as it was fetched.
-        """
-        with local_errors(os.fspath(path)), replacing(Path(path)) as file:
-            return self._place.copy_to(
-                self._key(target), target if isinstance(target, StoredObject) else None, file
-            )
+    def fetch_to(self, target: StoredObject | str, path: str | os.PathLike[str]) -> None:
+        """Copy one object into a local file in pieces; the file appears when it is complete."""
+        with self.open(target) as source, local_errors(os.fspath(path)), replacing(Path(path)) as file:
+            shutil.copyfileobj(source, file, PIECE)
 
     def open(self, target: StoredObject | str) -> BinaryIO:
         """Open an object for reading parts of it, such as a Parquet footer, all of one version.
 
-        Raises:
-            StorageError: Like `read`, here and while reading.
+        Reading from the file raises a `StorageError`, too.
         """
-        return self._place.open(self._key(target), target if isinstance(target, StoredObject) else None)
+        return self._place.open(self._key(target), _listed(target))
 
     def write(self, target: str, data: bytes) -> None:
         """Store an object, replacing an earlier one. Readers see the old or the new one, never a mixture."""
-        self._place.write(self._key(target), data)
+        self._place.write(self._key(target), io.BytesIO(data))
 
     def put(self, target: str, path: str | os.PathLike[str]) -> None:
         """Store a local file as an object, as `write` does, without loading it into memory.
@@ -140,8 +117,8 @@ class Store:
         Raises:
             FileNotFoundError: There is no local file to store.
         """
-        Path(path).stat()  # raises the caller's own error
-        self._place.write(self._key(target), Path(path))
+        with Path(path).open("rb") as file:
+            self._place.write(self._key(target), file)
 
     def delete(self, target: StoredObject | str) -> None:
         """Remove an object. No error if there is none."""
@@ -164,26 +141,30 @@ class Store:
         return key
 
 
-def _folder(text: str) -> Path:
-    scheme, separator, _ = text.partition("://")
-    if separator or not text:
+def _listed(target: StoredObject | str) -> StoredObject | None:
+    return target if isinstance(target, StoredObject) else None
+
+
+def _parsed(address: str) -> str:
+    """Return an absolute path, or a bucket's address without slashes at the end."""
+    scheme, separator, rest = address.partition("://")
+    if address and not separator:
+        return os.path.abspath(Path(address).expanduser())  # noqa: PTH100 - resolve() would change the user's spelling
+    if scheme not in ("s3", "gs", "az"):
         got = f"scheme {scheme}://" if separator else "nothing"
         raise Misconfigured(
             f"A store is a folder (data/chips, /mnt/chips) or s3://, gs:// or az://bucket/prefix; got {got}. "
             "Write a local folder without file://."
         )
-    return Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 - resolve() would change the user's spelling
-
-
-def _bucket_and_prefix(scheme: str, text: str) -> tuple[str, str]:
-    bucket, _, prefix = text.removeprefix(f"{scheme}://").partition("/")
-    if BUCKET_NAME.fullmatch(bucket):
-        return bucket, prefix.strip("/")
+    bucket, _, prefix = rest.partition("/")
+    # Names that the clouds accept; an access point's ARN is not supported, its alias is.
+    if re.fullmatch(r"[A-Za-z0-9._-]{1,255}", bucket):
+        return f"{scheme}://{bucket}/{prefix.strip('/')}".rstrip("/")
     # The message leaves out text that may hold a secret, which may hold slashes: s3://key:sec/ret@bucket.
-    if ":" in bucket or "@" in text:
+    if ":" in bucket or "@" in address:
         raise Misconfigured(
             f"The {scheme}:// address holds credentials, or a : or @ that looks like them. Leave them out of "
             "the address: set the variables of the cloud's own tools, such as AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or a profile."
         )
-    raise Misconfigured(f"{text}: got {bucket!r} as the bucket's name; expected {scheme}://bucket/prefix.")
+    raise Misconfigured(f"{address}: got {bucket!r} as the bucket's name; expected {scheme}://bucket/prefix.")

@@ -45,20 +45,18 @@ class CutShort(BrokenAnswer):
     """The body ended early, and obstore's requests for the rest failed."""
 
 
+NO_BUCKET = "Check the bucket's name and the endpoint, or create the bucket."
 REGION = "Set AWS_REGION or region_name to the bucket's region."
 DENIED = (
     "These credentials may not do this (required: s3:ListBucket, GetObject, PutObject, AbortMultipartUpload, "
     "DeleteObject or equivalents), or the object is missing and they may not list the bucket. {credentials}"
 )
+Rules = tuple[tuple[str, type[StorageError], str], ...]
 # By the server's error code, or by the HTTP status if the response has no body, as for HEAD.
 # S3 and Google Cloud: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 # Azure: https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
-SERVER_SIDE: tuple[tuple[str, type[StorageError], str], ...] = (
-    (
-        "NoSuchBucket|ContainerNotFound",
-        BucketMissing,
-        "Check the bucket's name and the endpoint, or create the bucket.",
-    ),
+SERVER_SIDE: Rules = (
+    ("NoSuchBucket|ContainerNotFound", BucketMissing, NO_BUCKET),
     ("ResourceNotFound", BucketMissing, "There is no such container, or it is not public. {credentials}"),
     ("InvalidAccessKeyId", StoreDenied, "The server does not know this access key. {credentials}"),
     ("SignatureDoesNotMatch", StoreDenied, "The secret key does not belong to the access key. {credentials}"),
@@ -71,18 +69,18 @@ SERVER_SIDE: tuple[tuple[str, type[StorageError], str], ...] = (
     ("InvalidObjectState|BlobArchived", AccessDenied, "The object is archived: restore it first."),
     ("EntityTooLarge", StorageError, "The server does not accept objects, or parts, of this size."),
     ("InvalidBucketName|InvalidResourceName", Misconfigured, "Correct the name of the bucket or container."),
-    ("PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint.*", Misconfigured, REGION),
-    (".* 301", Misconfigured, REGION),
-    (".* 404", ObjectMissing, "There is no such object. If it was listed, it has been deleted since."),
-    (".* 412", ObjectChanged, "It changed since it was listed. List it again, and run again."),
-    (".* 400", StoreDenied, f"Usually expired credentials or another region. {{credentials}} {REGION}"),
-    (".* 401", StoreDenied, DENIED),
-    (".* 403", AccessDenied, DENIED),
-    (".* (408|429|5..)", TransferFailed, "The server is busy or failing: run again later."),
-    (".*", StorageError, ""),
+    ("PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint", Misconfigured, REGION),
+    (" 301", Misconfigured, REGION),
+    (" 404", ObjectMissing, "There is no such object. If it was listed, it has been deleted since."),
+    (" 412", ObjectChanged, "It changed since it was listed. List it again, and run again."),
+    (" 400", StoreDenied, f"Usually expired credentials or another region. {{credentials}} {REGION}"),
+    (" 401", StoreDenied, DENIED),
+    (" 403", AccessDenied, DENIED),
+    (" (408|429|5..)", TransferFailed, "The server is busy or failing: run again later."),
+    ("", StorageError, ""),
 )
 # By obstore's message, if the server gave no usable response.
-CLIENT_SIDE: tuple[tuple[str, type[StorageError], str], ...] = (
+CLIENT_SIDE: Rules = (
     ("non-partial", NotPartial, ""),
     ("list response", BrokenAnswer, "{endpoint}"),
     ("response body error", CutShort, "{endpoint}"),
@@ -96,48 +94,42 @@ CLIENT_SIDE: tuple[tuple[str, type[StorageError], str], ...] = (
     ("HTTP error|Client error", TransferFailed, "{endpoint}"),
     ("", StorageError, ""),
 )
+# By the class of boto3's exception.
+SDK: Rules = (
+    ("Credential|Profile|Token|SSO|Login", StoreDenied, "{credentials}"),
+    ("", Misconfigured, "Correct the store's address or its settings."),
+)
 
-SHORTEST_SECRET = 8  # characters; the "a" of a test server must not be redacted in every word
 # The part of a URL before the @, which may hold slashes; AWS access keys; signatures of Azure.
 SECRETS = re.compile(r"(?<=://)\S+(?=@)|\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b|(?<=[?&]sig=)[^&\s]+")
 
 
-def translate_error(error: Exception, url: str, options: S3Options, *, of_store: bool) -> Exception:
-    """Return the error to raise for an exception of obstore or boto3.
+def translate_error(error: Exception, url: str, options: S3Options, *, of_store: bool) -> StorageError:
+    """Return the error to raise for an exception of obstore or boto3 about `url`.
 
-    Args:
-        error: Any exception.
-        url: URL of the object or prefix.
-        options: Options of the store; their secrets are redacted in the message.
-        of_store: Whether a refusal affects the whole store, as for listings and writes.
-
-    Returns:
-        A `StorageError`; `error` itself if it is of another origin, so that bugs stay visible.
+    Redacts the secrets of `options`. Raises `error` itself if it is of another origin, so that bugs stay
+    visible. `of_store`: a refusal affects the whole store, as for listings and writes.
     """
     if isinstance(error, StorageError):
         return error
-    scheme = url.partition(":")[0]
-    module = type(error).__module__.partition(".")[0]
     kind: type[StorageError]
+    cause, name = f"{error}", type(error).__name__
+    module = type(error).__module__.partition(".")[0]
     if isinstance(error, TimeoutError):  # raised by `interruption`
-        kind, cause, remedy = TransferFailed, f"{error}", ENDPOINT[scheme]
-    elif module in ("botocore", "boto3") or (isinstance(error, ValueError) and "path" not in f"{error}"):
-        cause = f"{error}" or type(error).__name__
-        denied = re.search("Credential|Profile|Token|SSO|Login", type(error).__name__)
-        kind, remedy = (
-            (StoreDenied, "{credentials}")
-            if denied
-            else (Misconfigured, "Correct the store's address or its settings.")
-        )
+        kind, remedy = TransferFailed, "{endpoint}"
+    elif module in ("botocore", "boto3") or (isinstance(error, ValueError) and "path" not in cause):
+        cause = cause or name
+        kind, remedy = _first(SDK, name)
     elif module == "obstore" or isinstance(error, (FileNotFoundError, ValueError)):
-        kind, cause, remedy = _of_obstore(f"{error}")
+        kind, cause, remedy = _of_obstore(cause)
         if kind is AccessDenied and remedy is DENIED and of_store:
             kind = StoreDenied
     else:
-        return error
+        raise error
     for secret in (options.aws_secret_access_key, options.aws_session_token, options.aws_access_key_id):
-        if secret and len(secret) >= SHORTEST_SECRET:
+        if secret and len(secret) >= 8:  # the "a" of a test server must not be redacted in every word
             cause = cause.replace(secret, "***")
+    scheme = url.partition(":")[0]
     remedy = remedy.format(credentials=CREDENTIALS[scheme], endpoint=ENDPOINT[scheme])
     return kind(f"{url}: {SECRETS.sub('***', cause).rstrip('.')}. {remedy}".rstrip())
 
@@ -147,20 +139,27 @@ def _of_obstore(text: str) -> tuple[type[StorageError], str, str]:
     text, _, debug = text.partition("\n\nDebug source:")
     request = re.search(r"Error performing ([A-Z]+ [^\s?]+)", text)
     request_line = request[1] if request else "the request"
-    status = re.search(r"(?:status code: |\(code: )(\d{3})", text)
-    if status:
-        code, message = (
-            re.search(rf"<{name}>(.*?)</{name}>", text, re.DOTALL) for name in ("Code", "Message")
+    if status := re.search(r"(?:status code: |\(code: )(\d{3})", text):
+        code, message = (_tagged(name, text) for name in ("Code", "Message"))
+        kind, remedy = _first(SERVER_SIDE, f"{code} {status[1]}")
+        cause = (
+            f"the server answered {request_line} with {code or status[1]}, {message or 'without a message'}"
         )
-        answer = f"{code[1] if code else ''} {status[1]}"
-        kind, remedy = next(entry[1:] for entry in SERVER_SIDE if re.match(f"{entry[0]}( |$)", answer))
-        server_message = " ".join(message[1].split()) if message else "without a message"
-        cause = f"the server answered {request_line} with {code[1] if code else status[1]}, {server_message}"
         return kind, f"{cause}, in every attempt" if kind is TransferFailed else cause, remedy
     reason = text.rpartition(" - ")[2]
     causes = re.findall(r'message: "([^"]+)"|(Invalid\w*Certificate\w*\(\s*\w+)|kind: (\w+)', debug)
     detail = next((cause for found in reversed(causes) for cause in found if cause), "")
-    kind, remedy = next(entry[1:] for entry in CLIENT_SIDE if re.search(entry[0], f"{reason} {detail}"))
+    kind, remedy = _first(CLIENT_SIDE, f"{reason} {detail}")
     if issubclass(kind, TransferFailed):
         return kind, f"{request_line} failed in every attempt: {reason} ({detail})", remedy
     return kind, reason, remedy
+
+
+def _tagged(name: str, text: str) -> str:
+    found = re.search(f"<{name}>(.*?)</{name}>", text, re.DOTALL)
+    return " ".join(found[1].split()) if found else ""
+
+
+def _first(rules: Rules, text: str) -> tuple[type[StorageError], str]:
+    """Return class and remedy of the first rule whose pattern occurs in a text."""
+    return next((kind, remedy) for pattern, kind, remedy in rules if re.search(pattern, text))

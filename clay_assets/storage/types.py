@@ -7,17 +7,12 @@ from clay_assets.storage.errors import Misconfigured
 
 @dataclass(frozen=True, slots=True)  # slots: a listing may hold a million of them
 class StoredObject:
-    """One object of a listing.
+    """One object of a listing."""
 
-    Attributes:
-        url: `s3://bucket/key`, `gs://bucket/key`, `az://container/key`, or an absolute path.
-        size: Bytes.
-        etag: Changes when the content does. In a cloud the ETag without its quotes; for a local file its
-            modification time in ns and its size, both in hexadecimal.
-    """
-
-    url: str
-    size: int
+    url: str  # s3://bucket/key, gs://bucket/key, az://container/key, or an absolute path
+    size: int  # bytes
+    # Changes when the content does. In a cloud the ETag without its quotes; for a local file its modification
+    # time in ns and its size, both in hexadecimal.
     etag: str
 
 
@@ -27,33 +22,19 @@ class S3Options:
 
     For empty fields the AWS SDK uses its own sources: `AWS_*` variables, `~/.aws`, the instance's role.
     `use_unsigned_session`, `max_attempts` and `verify` apply to `gs://` and `az://` as well.
-
-    Attributes:
-        use_unsigned_session: Anonymous requests, for public buckets.
-        region_name: Region of the bucket.
-        endpoint_url: URL of a server other than AWS, with its scheme.
-        max_attempts: Per request, including the first one; also the number of resumptions of a broken
-            download.
-        profile_name: A profile of `~/.aws/config`.
-        use_ssl: Use https if `endpoint_url` has no scheme.
-        verify: Whether to verify the server's certificate; None: as in the SDK's settings.
-        aws_access_key_id: Used with `aws_secret_access_key`.
-        aws_secret_access_key: Used with `aws_access_key_id`.
-        aws_session_token: Token of temporary credentials.
-        request_payer: Whether the owner of these credentials pays for the transfer.
     """
 
-    use_unsigned_session: bool = False
+    use_unsigned_session: bool = False  # anonymous requests, for public buckets
     region_name: str | None = None
-    endpoint_url: str | None = None
-    max_attempts: int = 10
-    profile_name: str | None = None
-    use_ssl: bool = True
-    verify: bool | None = None
+    endpoint_url: str | None = None  # of a server other than AWS, with its scheme
+    max_attempts: int = 10  # per request, including the first; also of resuming a broken download
+    profile_name: str | None = None  # a profile of ~/.aws/config
+    use_ssl: bool = True  # https if `endpoint_url` has no scheme
+    verify: bool | None = None  # the server's certificate; None: as in the SDK's settings
     aws_access_key_id: str | None = field(default=None, repr=False)
     aws_secret_access_key: str | None = field(default=None, repr=False)
-    aws_session_token: str | None = field(default=None, repr=False)
-    request_payer: bool = False
+    aws_session_token: str | None = field(default=None, repr=False)  # of temporary credentials
+    request_payer: bool = False  # whether the owner of these credentials pays for the transfer
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:

@@ -1,10 +1,10 @@
 """Writes the tiles of a store as a manifest, for `clay tiles`. Reading one: `manifest`."""
 
+import shutil
 import sys
-import tempfile
 from pathlib import Path
 
-from clay_assets.storage import StorageError, Store
+from clay_assets.storage import StorageError, Store, replacing
 from clay_assets.tiles.code import TILE_CODE
 
 FOLDERS_NAMED = 10
@@ -52,10 +52,10 @@ def _replace(path: Path, text: str) -> None:
     """Replace a file as a whole and keep its mode."""
     target = path.resolve()
     try:
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=".", delete=False) as new:
-            new.write(text)
-        made = Path(new.name)
-        made.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
-        made.replace(target)
+        target.parent.stat()  # `replacing` would create the folder
+        with replacing(target) as file:
+            if target.exists():
+                shutil.copymode(target, file.name)
+            file.write(text.encode())
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error

@@ -45,10 +45,10 @@ class CountingStore(Store):
 
     downloads = 0
 
-    def fetch_to(self, target: StoredObject | str, path: str | Path) -> StoredObject:  # type: ignore[override]
+    def fetch_to(self, target: StoredObject | str, path: str | Path) -> None:  # type: ignore[override]
         """As `Store`."""
         self.downloads += 1
-        return super().fetch_to(target, path)
+        super().fetch_to(target, path)
 
 
 def on_s3(bucket: S3Bucket) -> CountingStore:

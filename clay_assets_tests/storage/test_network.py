@@ -25,7 +25,7 @@ def test_a_transfer_that_breaks_midway_is_repeated(tmp_path: Path) -> None:
         store = Store("s3://chips", with_keys(endpoint))
 
         assert store.read(LISTED) == CONTENT
-        assert store.fetch_to("a.tif", tmp_path / "a.tif") == LISTED
+        store.fetch_to("a.tif", tmp_path / "a.tif")
         assert (tmp_path / "a.tif").read_bytes() == CONTENT
 
 
