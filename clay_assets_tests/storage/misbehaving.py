@@ -69,7 +69,8 @@ def respond(
     request.send_header("Last-Modified", "Tue, 16 Jun 2020 12:00:00 GMT")
     request.send_header("Content-Length", str(len(body)))
     request.end_headers()
-    request.wfile.write(body[:send])
+    if request.command != "HEAD":
+        request.wfile.write(body[:send])
     request.close_connection = send is not None
 
 
