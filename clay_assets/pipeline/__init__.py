@@ -5,7 +5,6 @@
 
     job.py      the job and its outcomes: the steps to do for each tile, and the results
     planner.py  lists and plans tiles ahead of their turn
-    publish.py  publishes, catalogs and checks an embedded tile
     run.py      `process_tiles`: the order of the steps, and the effect of a failing tile
 
 Not here: the steps themselves (`tiles.inventory`, `embedding`, `publishing`, `quality`), or recording in
@@ -13,18 +12,6 @@ Dagster (`dagster`).
 """
 
 from clay_assets.pipeline.job import STEPS, RunStopped, Step, TileJob, TileOutcome
-from clay_assets.pipeline.planner import TILES_AHEAD
-from clay_assets.pipeline.publish import examine
-from clay_assets.pipeline.run import PUBLISHERS, process_tiles
+from clay_assets.pipeline.run import examine, process_tiles
 
-__all__ = [
-    "PUBLISHERS",
-    "STEPS",
-    "TILES_AHEAD",
-    "RunStopped",
-    "Step",
-    "TileJob",
-    "TileOutcome",
-    "examine",
-    "process_tiles",
-]
+__all__ = ["STEPS", "RunStopped", "Step", "TileJob", "TileOutcome", "examine", "process_tiles"]

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 
 from clay_assets.embedding.checkpoint_cache import publish_facts
@@ -12,31 +12,25 @@ from clay_assets.embedding.run import EmbeddingRun
 from clay_assets.embedding.tile import embed_planned
 from clay_assets.pipeline.job import RunStopped, TileJob, TileOutcome
 from clay_assets.pipeline.planner import LOOKUPS, TILES_AHEAD, PlannedTile, Planner
-from clay_assets.pipeline.publish import publish_and_check
+from clay_assets.publishing.publish import publish_tile
 from clay_assets.publishing.versions import published_files, require_one_model
-from clay_assets.storage import StorageError, TransferFailed
-from clay_assets.tiles.inventory import inventory_key, list_chips
+from clay_assets.quality.examine import check_file, check_inventory, check_results
+from clay_assets.quality.report import Part, Report
+from clay_assets.results.target import Target
+from clay_assets.storage import StorageError, TransferFailed, again_if_replaced
+from clay_assets.tiles.inventory import InventoryMissing, inventory_key, list_chips, read_inventory
 
+# Tiles published at a time while the next one is embedded; a third waits, so that memory stays bounded.
 PUBLISHERS = 2
-"""Tiles published at a time while the next one is embedded; a third waits, so that memory stays bounded."""
+
+Record = Callable[[TileOutcome], None]
 
 
-def process_tiles(
-    tiles: Sequence[str], job: TileJob, record: Callable[[TileOutcome], None], progress: Progress
-) -> str:
-    """Take each tile through the steps of a job.
+def process_tiles(tiles: Sequence[str], job: TileJob, record: Record, progress: Progress) -> str:
+    """Take each tile through the steps of a job, in the order given; return one line about the encoders.
 
-    A tile that fails does not stop the others. All calls of `record` come from the calling thread; a tile is
-    recorded as soon as it is done, while the next one is embedded.
-
-    Args:
-        tiles: MGRS codes, in the order in which they are done.
-        job: The steps and their settings.
-        record: Called once for each tile, as soon as it is done.
-        progress: Counts the chips.
-
-    Returns:
-        One line about the encoders, for a log.
+    A tile that fails does not stop the others. `record` is called once for each tile as soon as it is done,
+    while the next one is embedded, and always from the calling thread.
 
     Raises:
         RunStopped: If every further tile would fail with the same error (wrong credentials, no such bucket, a
@@ -47,88 +41,74 @@ def process_tiles(
     """
     with ExitStack() as stack:
         run = _Run(tiles, job, record, progress, stack)
-        for planned in run.planner.planned(tiles):
-            run.add(planned)
-            while run.is_full or run.next_failed:
-                run.do_next()
-        run.finish()
-    return run.summary
+        run.process()
+    return run.embedding.describe() if "embed" in job.steps else "nothing to embed"
 
 
 class _Run:
     """The state of one call of `process_tiles`."""
 
     def __init__(
-        self,
-        tiles: Sequence[str],
-        job: TileJob,
-        record: Callable[[TileOutcome], None],
-        progress: Progress,
-        stack: ExitStack,
+        self, tiles: Sequence[str], job: TileJob, record: Record, progress: Progress, stack: ExitStack
     ) -> None:
         self._job = job
         self._record = record
-        self._target = job.target()
+        self._target: Target | None = None  # None if no step needs it
         if "embed" in job.steps:
+            self._target = job.encoder.target()
             publish_facts(job.stores.work, job.encoder.local_checkpoint().facts)
+        elif "publish" in job.steps:  # only a job that embeds downloads the checkpoint
+            self._target = job.encoder.known_target(job.stores.work) or job.encoder.target()
         if "publish" in job.steps and self._target is not None:  # check it before hours of embedding
             require_one_model(job.stores.output, job.version, self._target.preferred, set(tiles))
         self._waiting: deque[PlannedTile] = deque()
         self._publishing: deque[Future[TileOutcome]] = deque()
         self._no_network: Exception | None = None
-        self.planner = stack.enter_context(Planner(job, self._target))
+        self._planned = stack.enter_context(closing(Planner(job, self._target).planned(tiles)))
         self._publishers = ThreadPoolExecutor(PUBLISHERS, thread_name_prefix="publish")
         stack.callback(self._close_publishers)
-        self._embedding = (
-            stack.enter_context(EmbeddingRun(job.stores.chips, job.encoder, progress))
-            if "embed" in job.steps
-            else None
-        )
+        self.embedding = stack.enter_context(EmbeddingRun(job.stores.chips, job.encoder, progress))
 
-    @property
-    def summary(self) -> str:
-        return self._embedding.describe() if self._embedding else "nothing to embed"
+    def process(self) -> None:
+        """Do all tiles."""
+        for planned in self._planned:
+            self._add(planned)
+            while self._is_next_due():
+                self._do_next()
+        self.embedding.finish()
+        while self._waiting:
+            self._do_next()
+        while self._publishing:
+            self._finish_oldest()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether to do a tile before more are queued."""
-        if self._no_network is not None:
-            return bool(self._waiting)  # finish the tiles that need no network; then the run ends
-        chips_ahead = self._embedding is not None and self._embedding.is_full
-        return len(self._waiting) > 1 and (chips_ahead or len(self._waiting) >= TILES_AHEAD - 2 * LOOKUPS)
-
-    @property
-    def next_failed(self) -> bool:
-        """Whether the next tile failed before its turn: its error may stop the run."""
-        return bool(self._waiting) and self._waiting[0].outcome.error is not None
-
-    def add(self, planned: PlannedTile) -> None:
+    def _add(self, planned: PlannedTile) -> None:
         """Queue a tile, and its chips in the stream."""
-        if planned.plan is not None and self._embedding is not None:
+        if planned.plan is not None:
             try:
-                self._embedding.add(planned.plan)
+                self.embedding.add(planned.plan)
             except Exception as error:
                 self._no_network = error
                 planned = PlannedTile(replace(planned.outcome, error=error))
         self._waiting.append(planned)
 
-    def finish(self) -> None:
-        """Do all queued tiles."""
-        if self._embedding is not None:
-            self._embedding.finish()
-        while self._waiting:
-            self.do_next()
-        while self._publishing:
-            self._finish_oldest()
+    def _is_next_due(self) -> bool:
+        """Return whether to do a tile before more are queued."""
+        if not self._waiting:
+            return False
+        if self._waiting[0].outcome.error is not None:  # it may stop the run
+            return True
+        if self._no_network is not None:  # finish the tiles that need no network; then the run ends
+            return True
+        full = self.embedding.is_full or len(self._waiting) >= TILES_AHEAD - 2 * LOOKUPS
+        return full and len(self._waiting) > 1
 
-    def do_next(self) -> None:
+    def _do_next(self) -> None:
         """Embed the next tile, and start to publish it."""
-        planned = self._waiting.popleft()
-        outcome, plan = planned.outcome, planned.plan
-        if outcome.error is None and plan is not None and self._embedding is not None and plan.chips:
+        outcome, plan = self._waiting.popleft()
+        job, work = self._job, self._job.stores.work
+        if outcome.error is None and plan is not None and plan.chips:
             try:
-                job, work = self._job, self._job.stores.work
-                header = embed_planned(plan, self._embedding, work, self._record_published, job.pieces)
+                header = embed_planned(plan, self.embedding, work, self._record_published, job.pieces)
                 outcome = replace(outcome, results=header)
             except RunStopped:
                 raise
@@ -139,7 +119,7 @@ class _Run:
             return
         while len(self._publishing) >= PUBLISHERS:
             self._finish_oldest()
-        self._publishing.append(self._publishers.submit(publish_and_check, self._job, self._target, outcome))
+        self._publishing.append(self._publishers.submit(_publish_and_check, job, self._target, outcome))
         self._record_published()
 
     def _close_publishers(self) -> None:
@@ -184,3 +164,49 @@ class _Run:
         except StorageError:
             return True
         return False
+
+
+def _publish_and_check(job: TileJob, target: Target | None, outcome: TileOutcome) -> TileOutcome:
+    """Do the steps after the embedding of a tile; the returned outcome has the error, if any."""
+    stores, tile = job.stores, outcome.tile
+    try:
+        chips = outcome.inventory.chips if outcome.inventory else read_inventory(stores.work, tile)
+        if not chips:
+            outcome = replace(outcome, empty=True)
+        elif "publish" in job.steps and target is not None:
+            published = again_if_replaced(
+                lambda: publish_tile(stores.work, stores.output, tile, version=job.version, target=target)
+            )
+            outcome = replace(outcome, published=published)
+            if stores.stac is not None:
+                from clay_assets.stac.catalog import publish_item  # most scripts write no catalog
+
+                name, energy = published.url.rpartition("/")[2], published.energy
+                publish_item(stores.output, stores.stac, name, picture=published.picture, energy=energy)
+        if job.check:
+            outcome = replace(outcome, reports=again_if_replaced(lambda: examine(job, tile, target)))
+    except Exception as error:  # becomes the outcome of this tile; the others continue
+        return replace(outcome, error=error)
+    return outcome
+
+
+def examine(job: TileJob, tile: str, target: Target | None, *, again: bool = False) -> dict[Part, Report]:
+    """Check a tile's inventory, results and published file, as far as the job has steps that make them.
+
+    An empty tile has neither results nor a file to check. With a `target` of None no results count as
+    current, because no run has used the checkpoint yet. With `again`, everything is read, even if its present
+    state was checked before.
+    """
+    stores = job.stores
+    try:
+        chips = read_inventory(stores.work, tile)
+    except InventoryMissing as error:
+        missing = Report(tile, missing=str(error))
+        return {"inventory": missing, "results": missing, "file": missing}
+    reports: dict[Part, Report] = {"inventory": check_inventory(tile, chips)}
+    if chips and "embed" in job.steps:
+        reports["results"] = check_results(stores.work, tile, chips, target, again=again)
+    if chips and "publish" in job.steps:
+        files = published_files(stores.output, job.version, tile).get(tile, [])
+        reports["file"] = check_file(stores.work, stores.output, tile, files, again=again)
+    return reports
