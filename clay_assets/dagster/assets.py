@@ -1,41 +1,43 @@
-"""The assets: chip_inventory → chip_embeddings → embeddings_geoparquet, materialized by one op, tile by tile.
+"""The assets: chip_inventory → chip_embeddings → embeddings_geoparquet → embeddings_collection.
 
-The op takes each tile through all three assets, so that finished tiles are published and recorded while the
-run continues. Not here: the work (`pipeline`), which is imported when a run starts, because it imports
-PyTorch and loading the code location must not.
+One op takes each tile through the first three, so that finished tiles are published and recorded while the
+run continues. Not here: the work (`pipeline`, `stac`), which is imported when a run starts, because it
+imports PyTorch and loading the code location must not.
 https://docs.dagster.io/guides/build/assets/defining-assets#multi-asset
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
 
-from clay_assets.dagster.checks import CHECKS, check_results
+from clay_assets.dagster.checks import CHECKS, log_checks
 from clay_assets.dagster.ledger import AssetRecord, TileLedger
 from clay_assets.dagster.metadata import embeddings_metadata, file_metadata, inventory_metadata, summarize
 from clay_assets.dagster.resources import ClayEncoder, ObjectStore
+from clay_assets.settings import Settings, absolute
 from clay_assets.state.states import TileStores
 
 if TYPE_CHECKING:
     from clay_assets.pipeline import Step, TileJob, TileOutcome
     from clay_assets.quality.report import Part, Report
 
+# Limits the runs that share the GPUs: `dagster instance concurrency set gpu 1`, one per host.
 GPU_POOL = "gpu"
-"""Pool that limits the runs that share the GPUs: `dagster instance concurrency set gpu 1`, one per host."""
+
+CHECKED_AT_A_TIME = 8  # tiles, if checks run on their own: vectors of up to 64 MB each
 
 CHIPS = dg.AssetKey("chips")
 INVENTORY = dg.AssetKey("chip_inventory")
 EMBEDDINGS = dg.AssetKey("chip_embeddings")
 GEOPARQUET = dg.AssetKey("embeddings_geoparquet")
-KEYS = (INVENTORY, EMBEDDINGS, GEOPARQUET)
-"""The assets, upstream first."""
 
-CHECKED_AT_A_TIME = 8
-"""Tiles read at a time if checks run on their own: vectors of up to 64 MB each."""
+# The step that materializes each asset of a tile, upstream first.
+STEPS: "Mapping[dg.AssetKey, Step]" = {INVENTORY: "inventory", EMBEDDINGS: "embed", GEOPARQUET: "publish"}
+KEYS = tuple(STEPS)
 
 
 class TilesConfig(dg.Config):
@@ -48,63 +50,64 @@ class TilesConfig(dg.Config):
     )
 
 
-def build_assets(
-    tiles: Sequence[str], *, tiles_per_run: int, code_version: str, version: int, owners: Sequence[str] = ()
-) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Build the assets.
+class CollectionConfig(dg.Config):
+    """Fields of the Collection that do not follow from the files."""
 
-    Args:
-        tiles: The manifest: the partitions.
-        tiles_per_run: Tiles in one run of a backfill; 0: one run for all.
-        code_version: Changes with the checkpoint, the level or the precision; tiles are then stale.
-        version: Default of the published version.
-        owners: Owners of the assets: e-mail addresses or `team:name`.
-    """
-    policy = dg.BackfillPolicy.multi_run(tiles_per_run) if tiles_per_run else dg.BackfillPolicy.single_run()
-    partitions = dg.StaticPartitionsDefinition(tiles)
+    version: int | None = Field(
+        default=None, ge=0, description="Version of the published files; empty: CLAY_VERSION."
+    )
+    license: str = Field(
+        default="proprietary",
+        description="SPDX identifier of the embeddings' licence, `proprietary` or `various`.",
+    )
+    description: str = Field(default="", description="Description in Markdown; empty: rows, tiles and model.")
+    checkpoint: str = Field(default="", description="URL of the weights, if they are public.")
 
-    def spec(key: dg.AssetKey, dep: dg.AssetKey, kind: str, version: str, text: str) -> dg.AssetSpec:
-        return dg.AssetSpec(
-            key,
-            deps=[dep],
-            description=text,
-            kinds={kind},
-            code_version=version,
-            owners=owners,
-            group_name="clay",
-            partitions_def=partitions,
-            skippable=True,  # the ledger records each tile itself
-        )
+
+def build_assets(tiles: Sequence[str], settings: Settings) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Build the assets of tiles; the tiles of the manifest are their partitions."""
+    most = settings.tiles_per_run
+    spec = partial(
+        dg.AssetSpec,
+        owners=_owners(settings),
+        group_name="clay",
+        partitions_def=dg.StaticPartitionsDefinition(tiles),
+        skippable=True,  # the ledger records each tile itself
+    )
+    source = dg.AssetSpec(
+        CHIPS, description="GeoTIFF chips, one folder per MGRS tile.", kinds={"s3"}, group_name="clay"
+    )
+    inventory = spec(
+        INVENTORY,
+        deps=[CHIPS],
+        kinds={"s3"},
+        code_version="1",
+        description="The chips of a tile: URL, size and ETag of each, from a listing.",
+    )
+    embeddings = spec(
+        EMBEDDINGS,
+        deps=[INVENTORY],
+        kinds={"pytorch"},
+        # Tiles are stale after a change of these.
+        code_version=f"{absolute(settings.checkpoint)} {settings.level or 'default'} {settings.precision}",
+        description="One vector per chip, or the reason why it was skipped. Chips whose results are current"
+        " are not read.",
+    )
+    geoparquet = spec(
+        GEOPARQUET,
+        deps=[EMBEDDINGS],
+        kinds={"parquet"},
+        code_version="1",
+        description="One GeoParquet 1.0.0 file per tile: source URL, date, embedding and footprint of each"
+        " chip.",
+    )
 
     @dg.multi_asset(
         name="tiles",
-        specs=[
-            spec(
-                INVENTORY,
-                CHIPS,
-                "s3",
-                "1",
-                "The chips of a tile: URL, size and ETag of each, from a listing.",
-            ),
-            spec(
-                EMBEDDINGS,
-                INVENTORY,
-                "pytorch",
-                code_version,
-                "One vector per chip, or the reason why it was skipped. Chips whose results are current are"
-                " not read.",
-            ),
-            spec(
-                GEOPARQUET,
-                EMBEDDINGS,
-                "parquet",
-                "1",
-                "One GeoParquet 1.0.0 file per tile: source URL, date, embedding and footprint of each chip.",
-            ),
-        ],
-        check_specs=[check.spec for check in CHECKS],
+        specs=[inventory, embeddings, geoparquet],
+        check_specs=CHECKS,
         can_subset=True,
-        backfill_policy=policy,
+        backfill_policy=dg.BackfillPolicy.multi_run(most) if most else dg.BackfillPolicy.single_run(),
         pool=GPU_POOL,
     )
     def make_tiles(
@@ -118,24 +121,65 @@ def build_assets(
     ) -> Iterator[dg.MaterializeResult]:
         from clay_assets.pipeline import TileJob
 
+        keys = context.selected_asset_keys
+        checked = {check.asset_key for check in context.selected_asset_check_keys}
         job = TileJob(
             TileStores(chips.store(), work.store(), output.store(), stac.store()),
             encoder.settings(),
-            version=version if config.version is None else config.version,
-            steps=_steps(context.selected_asset_keys),
+            version=settings.version if config.version is None else config.version,
+            steps=tuple(step for key, step in STEPS.items() if key in (keys or checked)),
             force=config.force,
             retry_skipped=config.retry_skipped,
-            check=bool(context.selected_asset_check_keys),
+            check=bool(checked),
         )
-        if not job.steps:
-            _check_only(context, job, tiles)
-        else:
+        if keys:
             yield from _make(context, job)
+        else:
+            _check_only(context, job, tiles)
 
-    source = dg.AssetSpec(
-        CHIPS, description="GeoTIFF chips, one folder per MGRS tile.", kinds={"s3"}, group_name="clay"
-    )
     return [source, make_tiles]
+
+
+def build_embeddings_collection(settings: Settings) -> dg.AssetsDefinition:
+    """Build the asset of all published tiles."""
+
+    @dg.asset(
+        deps=[GEOPARQUET],
+        group_name="clay",
+        kinds={"json", "parquet"},
+        owners=_owners(settings),
+        code_version="1",
+        # Dagster's command line refuses a partition range if an asset of the selection has another policy.
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def embeddings_collection(
+        config: CollectionConfig, output: ObjectStore, stac: ObjectStore
+    ) -> dg.MaterializeResult:
+        """A STAC Collection of all published tiles, its Items as a table, the model, the mean vector."""
+        from clay_assets.stac.catalog import write_collection
+
+        done = write_collection(
+            output.store(),
+            stac.store(),
+            version=settings.version if config.version is None else config.version,
+            license=config.license,
+            description=config.description,
+            checkpoint=config.checkpoint,
+        )
+        return dg.MaterializeResult(
+            metadata={
+                "tiles": done.items,
+                "dagster/row_count": done.rows,
+                "dagster/uri": done.url,
+                "Items added": len(done.added),
+            }
+        )
+
+    return embeddings_collection
+
+
+def _owners(settings: Settings) -> list[str]:
+    return [owner.strip() for owner in settings.owners.split(",") if owner.strip()]
 
 
 def _make(context: dg.AssetExecutionContext, job: "TileJob") -> Iterator[dg.MaterializeResult]:
@@ -146,7 +190,7 @@ def _make(context: dg.AssetExecutionContext, job: "TileJob") -> Iterator[dg.Mate
     reports: list[Mapping[Part, Report]] = []
 
     def record(outcome: "TileOutcome") -> None:
-        ledger.record(outcome.tile, asset_records(outcome, job), outcome.error)
+        ledger.record(outcome.tile, _records(outcome, job), outcome.error)
         if outcome.error is None:
             context.log.info(summarize(outcome))
             reports.append(outcome.reports)
@@ -163,7 +207,7 @@ def _make(context: dg.AssetExecutionContext, job: "TileJob") -> Iterator[dg.Mate
         ledger.keep()
         raise
     finally:
-        _log_checks(context, reports)
+        log_checks(context, reports)
     yield from ledger.results()
 
 
@@ -171,47 +215,29 @@ def _check_only(context: dg.AssetExecutionContext, job: "TileJob", manifest: Seq
     """Run the checks on their own: reads everything again, of the run's tiles or of all tiles."""
     from clay_assets.pipeline import examine
 
-    checked = {check.asset_key for check in context.selected_asset_check_keys}
-    job = replace(job, steps=_steps(checked))
     tiles = manifest
-    if (
-        context.has_partition_key or context.has_partition_key_range
-    ):  # `partition_keys` is empty in such a run
-        selected = context.partition_key_range
+    if context.has_partition_key or context.has_partition_key_range:
+        selected = context.partition_key_range  # `partition_keys` is empty in such a run
         tiles = manifest[manifest.index(selected.start) : manifest.index(selected.end) + 1]
     target = job.encoder.known_target(job.stores.work)
     with ThreadPoolExecutor(CHECKED_AT_A_TIME) as pool:
-        _log_checks(context, list(pool.map(lambda tile: examine(job, tile, target, again=True), tiles)))
+        log_checks(context, list(pool.map(lambda tile: examine(job, tile, target, again=True), tiles)))
 
 
-def _log_checks(context: dg.AssetExecutionContext, reports: "Sequence[Mapping[Part, Report]]") -> None:
-    step = context.get_step_execution_context()
-    for result in check_results(context.selected_asset_check_keys, reports):
-        context.log_event(result.to_asset_check_evaluation(step))
-
-
-def _steps(keys: Collection[dg.AssetKey]) -> "tuple[Step, ...]":
-    """Return the steps that materialize these assets."""
-    from clay_assets.pipeline import STEPS
-
-    return tuple(step for key, step in zip(KEYS, STEPS, strict=True) if key in keys)
-
-
-def asset_records(outcome: "TileOutcome", job: "TileJob") -> list[AssetRecord]:
+def _records(outcome: "TileOutcome", job: "TileJob") -> list[AssetRecord]:
     """Return the materializations of a tile's assets for the steps that it completed, upstream first."""
-    from clay_assets.results.fingerprint import chips_digest
-
+    tile, work = outcome.tile, job.stores.work
     records = []
     if outcome.inventory is not None:
-        metadata = inventory_metadata(outcome.tile, outcome.inventory, job.stores.work)
-        records.append(AssetRecord(INVENTORY, metadata, chips_digest(outcome.tile, outcome.inventory.chips)))
+        metadata = inventory_metadata(tile, outcome.inventory, work)
+        records.append(AssetRecord(INVENTORY, metadata, metadata["chips digest"]))
     if outcome.results is not None:
-        metadata = embeddings_metadata(outcome.tile, outcome.results, job.stores.work, reused=outcome.reused)
+        metadata = embeddings_metadata(tile, outcome.results, work, reused=outcome.reused)
         digest = f"{outcome.results.provenance.fingerprint.folder} {outcome.results.digest}"
         records.append(AssetRecord(EMBEDDINGS, metadata, digest))
     if outcome.published is not None:
         records.append(AssetRecord(GEOPARQUET, file_metadata(outcome.published), outcome.published.inputs))
     if outcome.empty and outcome.error is None:
         metadata = {"chips": 0, "dagster/partition_row_count": 0}
-        records += [AssetRecord(key, metadata, "empty") for key in KEYS[1:] if _steps([key])[0] in job.steps]
+        records += [AssetRecord(key, metadata, "empty") for key in KEYS[1:] if STEPS[key] in job.steps]
     return records

@@ -2,49 +2,49 @@
 
 Both survey the tiles of the manifest, at most `TILES_PER_TICK` a tick, because a tick must end within
 Dagster's 60 s: the schedule surveys a larger manifest in several ticks on the same morning, the sensor in
-successive ticks. Not here: the state of a tile (`state`), the run requests made from it (`run_requests`), the
-run itself (`assets`).
+successive ticks. Adjacent tiles share a run; queued and running tiles are left out. Not here: the state of a
+tile (`state`), the run itself (`assets`).
 https://docs.dagster.io/guides/automate
 """
 
+import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
-from pathlib import Path
-from types import MappingProxyType
 
 import dagster as dg
 
-from clay_assets.dagster.resources import ClayEncoder, ObjectStore
-from clay_assets.dagster.run_requests import plan_runs, tiles_in_runs
-from clay_assets.state import SurveyCache, TileStores, summarize, survey
+from clay_assets.dagster.assets import KEYS
+from clay_assets.settings import Settings
+from clay_assets.state import State, SurveyCache, TileState, TileStores, summarize, survey
 from clay_assets.tiles.manifest import ManifestError, read_tiles
 
 JOB = "embed_and_publish"
 
-TILES_PER_TICK = 2_000
-"""Tiles surveyed in one tick at most."""
+MAX_TILES_NAMED = 100  # in a run's tag `clay/tiles`
 
-DAILY_HOUR = 5
-"""UTC hour of the schedule's first tick of a day."""
+TILES_PER_TICK = 2_000  # surveyed in one tick at most
+DAILY_HOUR = 5  # UTC hour of the schedule's first tick of a day
+TICK_MINUTES = 2  # between a day's ticks if the manifest has more than `TILES_PER_TICK` tiles
+SENSOR_INTERVAL_S = 600  # minimum time between two ticks of the sensor: each costs one LIST per tile
 
-TICK_MINUTES = 2
-"""Minutes between a day's ticks if the manifest has more than `TILES_PER_TICK` tiles."""
+# Dagster's tags for the partitions of a run.
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+PARTITION = "dagster/partition"
 
-SENSOR_INTERVAL_S = 600
-"""Minimum time between two ticks of the sensor: each costs one LIST per tile."""
+UNFINISHED = [
+    dg.DagsterRunStatus[name] for name in ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
+]
 
-JOB_TAGS = MappingProxyType(
-    {
-        # Dagster restarts a run whose process died (killed, evicted, out of memory); finished tiles are kept.
-        "dagster/max_retries": "2",
-        # Not a run in which a tile failed: its transfers were retried already, and the schedule requests the
-        # tile again the next day.
-        "dagster/retry_on_asset_or_op_failure": "false",
-    }
-)
+# States of tiles that a run is requested for. Stale tiles are not requested: after a change of the checkpoint
+# or the level they may be the whole archive, which needs a backfill of all tiles.
+TO_REQUEST: tuple[State, ...] = ("new", "changed", "unpublished")
+
+RESOURCES = {"chips", "work", "output", "encoder"}
 
 TickContext = dg.SensorEvaluationContext | dg.ScheduleEvaluationContext
 Requests = list[dg.RunRequest] | dg.SkipReason
@@ -52,80 +52,104 @@ Requests = list[dg.RunRequest] | dg.SkipReason
 
 @dataclass(frozen=True)
 class ImageryMonitor:
-    """Surveys tiles and requests runs for those with new imagery.
+    """Surveys tiles and requests runs for those with new imagery."""
 
-    Attributes:
-        assets: Keys of the three assets.
-        tiles: The tiles of the manifest when the code location was loaded, sorted.
-        manifest: The file.
-        version: Version of the published files.
-        tiles_per_run: Maximum number of tiles of a run; 0: no limit.
-        tiles_per_tick: Maximum number of tiles of a tick.
-        cache: States that earlier ticks of this process determined: an unchanged tile costs one LIST.
-    """
-
-    assets: Sequence[dg.AssetKey]
-    tiles: Sequence[str]
-    manifest: Path
-    version: int
-    tiles_per_run: int
-    tiles_per_tick: int = TILES_PER_TICK
+    tiles: Sequence[str]  # of the manifest when the code location was loaded, sorted
+    settings: Settings
+    # States that earlier ticks of this process determined: an unchanged tile costs one LIST.
     cache: SurveyCache = field(default_factory=dict)
 
-    @property
-    def ticks(self) -> int:
-        """Ticks that it takes to survey every tile."""
-        return -(-len(self.tiles) // self.tiles_per_tick)
-
-    def tiles_at(self, moment: datetime) -> Sequence[str]:
-        """Return the tiles of the schedule's tick at a time: the first tick has the first tiles, etc."""
-        moment = moment.astimezone(UTC)
-        tick = ((moment.hour - DAILY_HOUR) * 60 + moment.minute) // TICK_MINUTES % self.ticks
-        return self.tiles[tick * self.tiles_per_tick : (tick + 1) * self.tiles_per_tick]
-
-    def tiles_after(self, last: str) -> Sequence[str]:
-        """Return the tiles of the sensor's tick after the one that ended with `last`; "": the first tick."""
-        start = bisect_right(self.tiles, last)
-        start = start if start < len(self.tiles) else 0
-        return self.tiles[start : start + self.tiles_per_tick]
-
-    def requests(
-        self,
-        context: TickContext,
-        tiles: Sequence[str],
-        stores: TileStores,
-        encoder: ClayEncoder,
-        moment: datetime,
-    ) -> Requests:
+    def requests(self, context: TickContext, tiles: Sequence[str], moment: datetime) -> Requests:
         """Survey some tiles and request runs for those with work to do, or return why there are none.
 
-        Args:
-            context: Context of the tick.
-            tiles: Tiles to survey.
-            stores: Chips, work and published files.
-            encoder: Settings of the encoder.
-            moment: Dagster launches an equal request only once a day of this moment. Without the day, a tile
-                whose run failed would never be requested again.
-
-        Raises:
-            StorageError: If a store refuses; the tick fails with its message.
-            SettingsError: If a setting is invalid.
+        Dagster launches an equal request only once for each day of `moment`. Without the day, a tile whose
+        run failed would never be requested again. If a store refuses, the tick fails with its message.
         """
-        target = encoder.settings().known_target(stores.work)
-        states = survey(stores, tiles, target, self.version, self.cache)
-        in_runs = tiles_in_runs(context.instance, JOB, self.assets, self.tiles)
-        runs = list(plan_runs(states, in_runs, self.tiles_per_run))
+        resources, settings = context.resources, self.settings
+        stores = TileStores(resources.chips.store(), resources.work.store(), resources.output.store())
+        target = resources.encoder.settings().known_target(stores.work)
+        states = survey(stores, tiles, target, settings.version, self.cache)
+        in_runs = tiles_in_runs(context.instance, self.tiles)
+        runs = list(plan_runs(states, in_runs, settings.tiles_per_run))
         seen = summarize(states, stores.chips.uri)
-        if self.ticks > 1:
+        if len(tiles) < len(self.tiles):
             seen += f"; {tiles[0]} to {tiles[-1]} of {len(self.tiles):,} tiles, the others in other ticks"
-        seen += outdated_manifest(self.manifest, self.tiles)
+        seen += self._outdated_manifest()
         if in_runs:
             seen += f"; {len(in_runs)} tiles are in queued or running runs"
         if not runs:
             return dg.SkipReason(seen)
-        count = sum(len(run.tiles) for run in runs)
-        context.log.info(f"{seen}; requesting {len(runs)} runs for {count} tiles")
-        return [run.request(f"{moment:%Y-%m-%d}") for run in runs]
+        context.log.info(f"{seen}; requesting {len(runs)} runs for {sum(map(len, runs))} tiles")
+        return [run_request(run, f"{moment:%Y-%m-%d}") for run in runs]
+
+    def _outdated_manifest(self) -> str:
+        """Describe how the manifest differs from the loaded code location; "" if it does not.
+
+        A run that was requested as a range also covers tiles inserted into the manifest since.
+        """
+        manifest, known = self.settings.tiles, set(self.tiles)
+        try:
+            now = set(read_tiles(manifest))
+        except ManifestError as error:
+            return f"; the manifest can no longer be read: {error}"
+        if now == known:
+            return ""
+        return (
+            f"; {manifest} has {len(now - known)} new tiles and lacks {len(known - now)} since this code"
+            " location was loaded: reload it (Deployment → Reload); a range of an earlier run then covers the"
+            " tiles inserted in between, too"
+        )
+
+
+def plan_runs(
+    states: Sequence[TileState], in_runs: Collection[str], tiles_per_run: int
+) -> Iterator[Sequence[TileState]]:
+    """Group the tiles with work to do, unless they are `in_runs`, into runs of adjacent tiles.
+
+    No run has any other tile. A run of one tile costs a process and a loaded model, some ten seconds. Runs
+    that include the tiles between would save this if every other tile has new chips, but would record
+    needless materializations of those tiles. Runs have at most `tiles_per_run` tiles; 0: no limit.
+    """
+    for due, group in groupby(states, lambda tile: tile.state in TO_REQUEST and tile.tile not in in_runs):
+        tiles = list(group)
+        size = tiles_per_run or len(tiles)
+        if due:
+            yield from (tiles[start : start + size] for start in range(0, len(tiles), size))
+
+
+def run_request(tiles: Sequence[TileState], day: str) -> dg.RunRequest:
+    """Request a run of adjacent tiles, which Dagster launches only once a day for each state of theirs."""
+    names = [tile.tile for tile in tiles]
+    more = f" and {len(names) - MAX_TILES_NAMED} more" if len(names) > MAX_TILES_NAMED else ""
+    counts = Counter(tile.state for tile in tiles)
+    tags = {
+        "clay/tiles": ", ".join(names[:MAX_TILES_NAMED]) + more,
+        "clay/why": ", ".join(f"{count} {state}" for state, count in counts.items()),
+    }
+    # The chips and the existing results that the run starts from.
+    lines = [f"{tile.tile} {tile.chips_digest} {tile.inputs}\n" for tile in tiles]
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
+    first, last = names[0], names[-1]
+    if first == last:
+        return dg.RunRequest(run_key=f"{day} {first} {digest}", partition_key=first, tags=tags)
+    tags |= {RANGE_START: first, RANGE_END: last}
+    return dg.RunRequest(run_key=f"{day} {first}...{last} {digest}", tags=tags)
+
+
+def tiles_in_runs(instance: dg.DagsterInstance, tiles: Sequence[str]) -> set[str]:
+    """Find the tiles of the manifest that are in queued and running runs of our assets.
+
+    A run whose process died counts until it is marked as failed: `run_monitoring` in `deploy/` does that.
+    """
+    indices = {tile: index for index, tile in enumerate(tiles)}
+    found: set[str] = set()
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=UNFINISHED)):
+        if run.job_name != JOB and not set(KEYS) & set(run.asset_selection or ()):
+            continue  # runs of our job may not name their assets
+        first, last = (run.tags.get(tag, run.tags.get(PARTITION, "")) for tag in (RANGE_START, RANGE_END))
+        if first in indices and last in indices:
+            found.update(tiles[indices[first] : indices[last] + 1])
+    return found
 
 
 def daily_crons(ticks: int) -> list[str]:
@@ -137,68 +161,51 @@ def daily_crons(ticks: int) -> list[str]:
     return crons
 
 
-def outdated_manifest(manifest: Path, tiles: Sequence[str]) -> str:
-    """Describe how the manifest differs from the tiles of the loaded code location; "" if it does not.
-
-    A run that was requested as a range also covers tiles inserted into the manifest since.
-    """
-    try:
-        now = set(read_tiles(manifest))
-    except ManifestError as error:
-        return f"; the manifest can no longer be read: {error}"
-    added, removed = len(now - set(tiles)), len(set(tiles) - now)
-    if not added and not removed:
-        return ""
-    return (
-        f"; {manifest} has {added} new tiles and lacks {removed} since this code location was loaded: reload"
-        " it (Deployment → Reload); a range of an earlier run then covers the tiles inserted in between, too"
-    )
-
-
-def build_automation(monitor: ImageryMonitor) -> dg.Definitions:
-    """Build the job, the schedule and the sensor of a monitor."""
+def build_automation(tiles: Sequence[str], settings: Settings) -> dg.Definitions:
+    """Build the job, the schedule and the sensor over the tiles of the manifest, sorted."""
+    monitor = ImageryMonitor(tiles, settings)
+    parts = [tiles[start : start + TILES_PER_TICK] for start in range(0, len(tiles), TILES_PER_TICK)]
+    split = f", in {len(parts)} ticks {TICK_MINUTES} minutes apart" if len(parts) > 1 else ""
     job = dg.define_asset_job(
-        JOB, selection=list(monitor.assets), tags=dict(JOB_TAGS), description="List, embed and publish tiles."
+        JOB,
+        selection=list(KEYS),
+        tags={
+            # Restart a run whose process died (killed, evicted, out of memory); finished tiles are kept.
+            "dagster/max_retries": "2",
+            # Not a run in which a tile failed: its transfers were retried already, and the schedule requests
+            # the tile again the next day.
+            "dagster/retry_on_asset_or_op_failure": "false",
+        },
+        description="List, embed and publish tiles.",
     )
-    split = f", in {monitor.ticks} ticks {TICK_MINUTES} minutes apart" if monitor.ticks > 1 else ""
 
     @dg.schedule(
         job=job,
-        cron_schedule=daily_crons(monitor.ticks),
+        cron_schedule=daily_crons(len(parts)),
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
+        required_resource_keys=RESOURCES,
         description=f"Every day at {DAILY_HOUR:02}:00 UTC{split}: request runs for tiles with new or changed"
         " chips. A tile that failed is requested again the next day.",
     )
-    def new_imagery_daily(
-        context: dg.ScheduleEvaluationContext,
-        chips: ObjectStore,
-        work: ObjectStore,
-        output: ObjectStore,
-        encoder: ClayEncoder,
-    ) -> Requests:
-        stores = TileStores(chips.store(), work.store(), output.store())
-        moment = context.scheduled_execution_time
-        return monitor.requests(context, monitor.tiles_at(moment), stores, encoder, moment)
+    def new_imagery_daily(context: dg.ScheduleEvaluationContext) -> Requests:
+        moment = context.scheduled_execution_time.astimezone(UTC)
+        tick = ((moment.hour - DAILY_HOUR) * 60 + moment.minute) // TICK_MINUTES
+        return monitor.requests(context, parts[tick % len(parts)], moment)
 
     @dg.sensor(
         job=job,
         minimum_interval_seconds=SENSOR_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.STOPPED,
+        required_resource_keys=RESOURCES,
         description=f"Every {SENSOR_INTERVAL_S // 60} minutes: request runs for tiles with new or changed"
-        f" chips, once a day for each state of their chips; surveys up to {monitor.tiles_per_tick:,} tiles.",
+        f" chips, once a day for each state of their chips; surveys up to {TILES_PER_TICK:,} tiles.",
     )
-    def new_imagery(
-        context: dg.SensorEvaluationContext,
-        chips: ObjectStore,
-        work: ObjectStore,
-        output: ObjectStore,
-        encoder: ClayEncoder,
-    ) -> Requests:
-        stores = TileStores(chips.store(), work.store(), output.store())
-        tiles = monitor.tiles_after(context.cursor or "")
-        requests = monitor.requests(context, tiles, stores, encoder, datetime.now(UTC))
-        context.update_cursor(tiles[-1])  # only now: a tick that failed surveys the same tiles again
+    def new_imagery(context: dg.SensorEvaluationContext) -> Requests:
+        start = bisect_right(tiles, context.cursor or "") % len(tiles)
+        part = tiles[start : start + TILES_PER_TICK]
+        requests = monitor.requests(context, part, datetime.now(UTC))
+        context.update_cursor(part[-1])  # only now: a tick that failed surveys the same tiles again
         return requests
 
     return dg.Definitions(jobs=[job], schedules=[new_imagery_daily], sensors=[new_imagery])

@@ -6,15 +6,15 @@ https://docs.dagster.io/guides/build/projects/project-structure
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
-from clay_assets.dagster.assets import KEYS, build_assets
-from clay_assets.dagster.automation import ImageryMonitor, build_automation
-from clay_assets.dagster.collection import build_embeddings_collection
+from clay_assets.dagster.assets import build_assets, build_embeddings_collection
+from clay_assets.dagster.automation import build_automation
 from clay_assets.dagster.resources import ClayEncoder, ObjectStore
-from clay_assets.settings import ENCODER_FIELDS, Settings, absolute
+from clay_assets.settings import ENCODER_FIELDS, Settings
 from clay_assets.tiles.manifest import read_tiles
 
 # Backfill policies are in beta since 1.5 and warn once per asset and process.
@@ -23,17 +23,14 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 def build_resources(settings: Settings) -> dict[str, Any]:
     """Build the resources that the settings describe."""
-    read_options: dict[str, Any] = {
-        "use_unsigned_session": settings.anonymous,
-        "request_payer": settings.request_payer,
-    }
+    read = partial(ObjectStore, use_unsigned_session=settings.anonymous, request_payer=settings.request_payer)
     return {
-        "chips": ObjectStore(uri=settings.config("chips_uri"), **read_options),
+        "chips": read(uri=settings.config("chips_uri")),
         "work": ObjectStore(uri=settings.config("work_uri")),
         "output": ObjectStore(uri=settings.config("output_uri")),
         "stac": ObjectStore(uri=settings.config("stac_uri")),
         "encoder": ClayEncoder(
-            checkpoint=ObjectStore(uri=settings.config("checkpoint"), **read_options),
+            checkpoint=read(uri=settings.config("checkpoint")),
             **{name: settings.config(name) for name in ENCODER_FIELDS},
         ),
     }
@@ -42,15 +39,12 @@ def build_resources(settings: Settings) -> dict[str, Any]:
 def build_defs(
     *, resource_overrides: Mapping[str, Any] | None = None, settings: Settings | None = None
 ) -> dg.Definitions:
-    """Wire the code location.
+    """Wire the code location: assets, checks, automation, resources and the executor.
 
     Args:
         resource_overrides: Resources that replace those of the settings, by key: `chips`, `work`, `output`,
             `stac` (each an `ObjectStore`), `encoder` (a `ClayEncoder`).
         settings: Settings of the deployment; from the environment if omitted.
-
-    Returns:
-        Assets, checks, automation, resources and the executor.
 
     Raises:
         ManifestError: If the manifest cannot be read.
@@ -58,21 +52,12 @@ def build_defs(
     """
     settings = settings or Settings.from_environment()
     tiles = read_tiles(settings.tiles)
-    owners = [owner.strip() for owner in settings.owners.split(",") if owner.strip()]
-    assets = build_assets(
-        tiles,
-        tiles_per_run=settings.tiles_per_run,
-        code_version=f"{absolute(settings.checkpoint)} {settings.level or 'default'} {settings.precision}",
-        version=settings.version,
-        owners=owners,
-    )
-    monitor = ImageryMonitor(KEYS, tiles, settings.tiles, settings.version, settings.tiles_per_run)
     return dg.Definitions.merge(
         dg.Definitions(
-            assets=[*assets, build_embeddings_collection(settings.version, owners)],
+            assets=[*build_assets(tiles, settings), build_embeddings_collection(settings)],
             resources={**build_resources(settings), **(resource_overrides or {})},
             # One process per run imports PyTorch and loads the network once.
             executor=dg.in_process_executor,
         ),
-        build_automation(monitor),
+        build_automation(tiles, settings),
     )

@@ -8,8 +8,7 @@ https://docs.dagster.io/guides/test/asset-checks
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 
 import dagster as dg
 
@@ -18,153 +17,87 @@ from clay_assets.quality import files, vectors
 from clay_assets.quality.examine import HAS_CHIPS
 from clay_assets.quality.report import Part, Report, combined
 
-WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
+# The part of a tile that the checks of each asset examine.
+PARTS: Mapping[str, Part] = {
+    "chip_inventory": "inventory",
+    "chip_embeddings": "results",
+    "embeddings_geoparquet": "file",
+}
 
+DESCRIPTIONS = {
+    "chip_inventory": {
+        HAS_CHIPS: "The tile has chips. A warning: open sea has none, and such a tile is recorded with 0"
+        " chips.",
+    },
+    "chip_embeddings": {
+        vectors.ACCOUNT: "Each chip of the inventory is either embedded or skipped, once. An error: readers"
+        " cannot tell that a file lacks chips, so publishing refuses such a tile.",
+        "vectors_finite_and_of_the_right_width": "Vectors have no NaN, no infinity, and the width of the"
+        " model and the level. An error: publishing refuses such a tile.",
+        "norms_plausible": "Each vector's norm is within {} to {:.0f}, and within {} to {} times the median"
+        " of its tile. A warning: unusual land may explain it.".format(*vectors.NORMS, *vectors.NORM_RATIOS),
+        "no_two_rows_alike": "No two chips of a tile have identical vectors, as place and date are inputs of"
+        " each. A warning: usually the bucket holds the same file twice.",
+        "not_collapsed": f"In a tile of {vectors.ENOUGH_TO_COMPARE} chips or more the median pairwise cosine"
+        f" is at most {vectors.COLLAPSED_COSINE} and the effective rank at least"
+        f" {vectors.COLLAPSED_RANK:.0f}. Both: equal vectors with rounding noise have a high rank, and"
+        " vectors along one line a low cosine. A warning: chips of open sea are similar, too.",
+    },
+    "embeddings_geoparquet": {
+        files.VALID: "Every row is readable and conforms to GeoParquet 1.0.0 and to the file's name and"
+        " footer.",
+        files.INSIDE: "No footprint extends beyond its Sentinel-2 tile, as located by the MGRS code, by more"
+        f" than {files.MAX_OVERHANG:,.0f} m, the width of a chip.",
+        files.ONE_MODEL: "All files of a published version hold vectors of one checkpoint at one level.",
+    },
+}
 
-@dataclass(frozen=True)
-class TileCheck:
-    """One check.
+# Checks whose failure is a warning; that of the others is an error.
+WARNINGS = (HAS_CHIPS, "norms_plausible", "no_two_rows_alike", "not_collapsed")
 
-    Attributes:
-        name: Name in Dagster.
-        asset: Name of the asset.
-        source: The report with its faults.
-        severity: Severity of a failure.
-        description: Description in Dagster.
-    """
-
-    name: str
-    asset: str
-    source: Part
-    severity: dg.AssetCheckSeverity
-    description: str
-
-    @property
-    def spec(self) -> dg.AssetCheckSpec:
-        """The check as a Dagster spec."""
-        return dg.AssetCheckSpec(self.name, asset=self.asset, description=self.description)
-
-
-CHECKS = (
-    TileCheck(
-        HAS_CHIPS,
-        "chip_inventory",
-        "inventory",
-        WARN,
-        "The tile has chips. A warning: open sea has none, and such a tile is recorded with 0 chips.",
-    ),
-    TileCheck(
-        "every_chip_accounted_for",
-        "chip_embeddings",
-        "results",
-        ERROR,
-        "Each chip of the inventory is either embedded or skipped, once. An error: readers cannot tell that a"
-        " file lacks chips, so publishing refuses such a tile.",
-    ),
-    TileCheck(
-        "vectors_finite_and_of_the_right_width",
-        "chip_embeddings",
-        "results",
-        ERROR,
-        "Vectors have no NaN, no infinity, and the width of the model and the level. An error: publishing"
-        " refuses such a tile.",
-    ),
-    TileCheck(
-        "norms_plausible",
-        "chip_embeddings",
-        "results",
-        WARN,
-        "Each vector's norm is within {} to {:.0f}, and within {} to {} times the median of its tile. A"
-        " warning: unusual land may explain it.".format(*vectors.NORMS, *vectors.NORM_RATIOS),
-    ),
-    TileCheck(
-        "no_two_rows_alike",
-        "chip_embeddings",
-        "results",
-        WARN,
-        "No two chips of a tile have identical vectors, as place and date are inputs of each. A warning:"
-        " usually the bucket holds the same file twice.",
-    ),
-    TileCheck(
-        "not_collapsed",
-        "chip_embeddings",
-        "results",
-        WARN,
-        f"In a tile of {vectors.ENOUGH_TO_COMPARE} chips or more the median pairwise cosine is at most"
-        f" {vectors.COLLAPSED_COSINE} and the effective rank at least {vectors.COLLAPSED_RANK:.0f}. Both:"
-        " equal vectors with rounding noise have a high rank, and vectors along one line a low cosine. A"
-        " warning: chips of open sea are similar, too.",
-    ),
-    TileCheck(
-        files.VALID,
-        "embeddings_geoparquet",
-        "file",
-        ERROR,
-        "Every row is readable and conforms to GeoParquet 1.0.0 and to the file's name and footer.",
-    ),
-    TileCheck(
-        files.INSIDE,
-        "embeddings_geoparquet",
-        "file",
-        ERROR,
-        "No footprint extends beyond its Sentinel-2 tile, as located by the MGRS code, by more than"
-        f" {files.MAX_OVERHANG:,.0f} m, the width of a chip.",
-    ),
-    TileCheck(
-        files.ONE_MODEL,
-        "embeddings_geoparquet",
-        "file",
-        ERROR,
-        "All files of a published version hold vectors of one checkpoint at one level.",
-    ),
+CHECKS = tuple(
+    dg.AssetCheckSpec(name, asset=asset, description=text)
+    for asset, checks in DESCRIPTIONS.items()
+    for name, text in checks.items()
 )
 
 
-def check_results(
-    selected: Collection[dg.AssetCheckKey], reports: Collection[Mapping[Part, Report]]
-) -> Iterator[dg.AssetCheckResult]:
-    """Yield the results of the selected checks.
-
-    Args:
-        selected: The run's checks.
-        reports: Reports on each finished tile, by the part checked.
-    """
+def log_checks(context: dg.AssetExecutionContext, reports: Collection[Mapping[Part, Report]]) -> None:
+    """Record the results of the run's checks, from the reports on each finished tile by the part checked."""
     for check in CHECKS:
-        if check.spec.key in selected:
-            yield _result(check, [parts[check.source] for parts in reports if check.source in parts])
+        if check.key in context.selected_asset_check_keys:
+            part = PARTS[check.asset_key.to_user_string()]
+            result = _result(check, [parts[part] for parts in reports if part in parts])
+            context.log_event(result.to_asset_check_evaluation(context.get_step_execution_context()))
 
 
-def _result(check: TileCheck, reports: Sequence[Report]) -> dg.AssetCheckResult:
+def _result(check: dg.AssetCheckSpec, reports: Sequence[Report]) -> dg.AssetCheckResult:
     faults = {report.tile: report.faults[check.name] for report in reports if check.name in report.faults}
     if check.name == files.ONE_MODEL:
         faults |= _of_another_model(reports)
-    missing = {report.tile: report.missing for report in reports if report.missing}
+    missing = [{"tile": report.tile, "reason": report.missing} for report in reports if report.missing]
     checked = [report for report in reports if not report.missing]
     count = f"{len(checked)} tiles"
     named = ", ".join(list(faults)[:5]) + (" …" if len(faults) > 5 else "")
-    metadata = {
-        "tiles checked": len(checked),
-        **combined(checked, check.name),
-        "bad tiles": table([{"tile": tile, "fault": fault} for tile, fault in faults.items()]),
-        "not checked": table([{"tile": tile, "reason": reason} for tile, reason in missing.items()]),
-    }
     return dg.AssetCheckResult(
-        asset_key=check.spec.asset_key,
+        asset_key=check.asset_key,
         check_name=check.name,
         passed=not faults,
-        severity=check.severity,
+        severity=dg.AssetCheckSeverity.WARN if check.name in WARNINGS else dg.AssetCheckSeverity.ERROR,
         description=f"{len(faults)} of {count}: {named}" if faults else f"{count} have no fault",
-        metadata=metadata,
+        metadata={
+            "tiles checked": len(checked),
+            **combined(checked, check.name),
+            "bad tiles": table([{"tile": tile, "fault": fault} for tile, fault in faults.items()]),
+            "not checked": table(missing),
+        },
     )
 
 
 def _of_another_model(reports: Sequence[Report]) -> dict[str, str]:
     """Return the tiles whose file was made with another model than most files, with that model."""
-    made = {
-        report.tile: str(report.numbers[files.ONE_MODEL]["models"])
-        for report in reports
-        if report.numbers.get(files.ONE_MODEL)
-    }
+    found = {report.tile: report.numbers.get(files.ONE_MODEL) for report in reports}
+    made = {tile: str(numbers["models"]) for tile, numbers in found.items() if numbers}
     ((usual, _),) = Counter(made.values()).most_common(1) or [("", 0)]
     return {
         tile: f"holds {model}, most of these tiles {usual}" for tile, model in made.items() if model != usual

@@ -7,39 +7,23 @@ https://docs.dagster.io/guides/build/partitions-and-backfills
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 
 
-@dataclass(frozen=True)
-class AssetRecord:
-    """The materialization of one asset of a tile.
-
-    Attributes:
-        key: Asset key.
-        metadata: For the UI.
-        data_version: Changes if and only if the data change; downstream assets are then stale.
-    """
+class AssetRecord(NamedTuple):
+    """The materialization of one asset of a tile."""
 
     key: dg.AssetKey
-    metadata: Mapping[str, Any]
-    data_version: str
+    metadata: Mapping[str, Any]  # for the UI
+    data_version: str  # changes if and only if the data change; downstream assets are then stale
 
 
 class TileLedger:
     """Records success or failure per tile; emits one materialization of each asset per finished tile."""
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
-        """Start the ledger of a run.
-
-        Args:
-            context: Context of the op that materializes the assets.
-
-        Raises:
-            dagster.Failure: If the run has no tiles: a range whose start is after its end.
-        """
         self.tiles: list[str] = list(context.partition_keys)
         if not self.tiles:
             raise dg.Failure(
@@ -51,45 +35,38 @@ class TileLedger:
         self._failed: dict[str, str] = {}
         # Dagster skips downstream assets of the same run unless this op yields results. If there are any, the
         # op yields, and Dagster writes the materializations when the op ends.
-        self._live = not _downstream_in_run(context)
+        graph, own = context.job_def.asset_layer, context.selected_asset_keys
+        self._live = not any((graph.get(key).child_keys & graph.selected_asset_keys) - own for key in own)
 
     def record(self, tile: str, records: Sequence[AssetRecord], error: Exception | None = None) -> None:
-        """Record a tile.
-
-        Args:
-            tile: MGRS code.
-            records: Records of the materialized assets, upstream first.
-            error: The error that prevented the other materializations.
-        """
+        """Record a tile's materialized assets, upstream first, and the error that prevented the others."""
         if error is None:
             self._finished[tile] = records
         else:
             self._failed[tile] = f"{type(error).__name__}: {error}"
-            self._context.log.error(f"tile {tile} failed: {self._failed[tile]}", exc_info=_is_a_bug(error))
+            is_a_bug = not type(error).__module__.startswith("clay_")  # our own errors need no traceback
+            self._context.log.error(f"tile {tile} failed: {self._failed[tile]}", exc_info=is_a_bug)
         if self._live or error is not None:
             self._log(tile, records)
 
     def results(self) -> Iterator[dg.MaterializeResult]:
-        """End a run and yield the results of the op.
-
-        Raises:
-            dagster.Failure: If a tile failed; the others are recorded.
-        """
+        """End a run: yield the results of the op, or raise a `dagster.Failure` if a tile failed."""
         if self._failed:
-            others = len(self._finished)
+            count, others = len(self._failed), len(self._finished)
+            listed = "; ".join(f"{tile}: {text}" for tile, text in list(self._failed.items())[:5])
+            more = f"; and {count - 5} more" if count > 5 else ""
             raise self.failure(
-                f"{len(self._failed)} of {len(self.tiles)} tiles failed; the other {others} are finished and"
-                f" recorded. {_listed(self._failed)}"
+                f"{count} of {len(self.tiles)} tiles failed; the other {others} are finished and recorded."
+                f" {listed}{more}"
             )
         if self._live:
             return
-        keys = [spec.key for spec in self._context.assets_def.specs]
-        for key in [key for key in keys if key in self._context.selected_asset_keys]:
-            for tile, records in self._finished.items():
-                for record in records:
-                    if record.key == key:
-                        self._context.add_asset_metadata(record.metadata, asset_key=key, partition_key=tile)
-            yield dg.MaterializeResult(asset_key=key)
+        for tile, records in self._finished.items():
+            for record in records:
+                self._context.add_asset_metadata(record.metadata, asset_key=record.key, partition_key=tile)
+        for spec in self._context.assets_def.specs:
+            if spec.key in self._context.selected_asset_keys:
+                yield dg.MaterializeResult(asset_key=spec.key)
 
     def keep(self) -> None:
         """Record the finished tiles before the run raises."""
@@ -101,31 +78,16 @@ class TileLedger:
         """Build the failure of the run, with a table of failed tiles; records the finished ones."""
         self.keep()
         rows = [dg.TableRecord({"tile": tile, "error": error}) for tile, error in self._failed.items()]
-        return dg.Failure(
-            text,
-            metadata={
-                "failed_tiles": dg.MetadataValue.table(rows) if rows else dg.MetadataValue.null(),
-                "finished": dg.MetadataValue.int(len(self._finished)),
-            },
-            allow_retries=False,
-        )
+        failed = dg.MetadataValue.table(rows) if rows else dg.MetadataValue.null()
+        metadata = {"failed_tiles": failed, "finished": dg.MetadataValue.int(len(self._finished))}
+        return dg.Failure(text, metadata=metadata, allow_retries=False)
 
     def _log(self, tile: str, records: Sequence[AssetRecord]) -> None:
         for record in records:
-            event = dg.AssetMaterialization(
-                record.key,
-                partition=tile,
-                metadata=record.metadata,
-                tags=_provenance(self._context, tile, record),
+            tags = _provenance(self._context, tile, record)
+            self._context.log_event(
+                dg.AssetMaterialization(record.key, partition=tile, metadata=record.metadata, tags=tags)
             )
-            self._context.log_event(event)
-
-
-def _downstream_in_run(context: dg.AssetExecutionContext) -> bool:
-    """Return whether the run materializes an asset downstream of this op's assets."""
-    graph = context.job_def.asset_layer
-    own = context.selected_asset_keys
-    return any((graph.get(key).child_keys & graph.selected_asset_keys) - own for key in own)
 
 
 def _provenance(context: dg.AssetExecutionContext, tile: str, record: AssetRecord) -> dict[str, str]:
@@ -146,14 +108,3 @@ def _provenance(context: dg.AssetExecutionContext, tile: str, record: AssetRecor
         tags[f"dagster/input_data_version/{name}"] = version or "INITIAL"
         tags[f"dagster/input_event_pointer/{name}"] = str(latest.storage_id) if latest else "NULL"
     return tags
-
-
-def _is_a_bug(error: Exception) -> bool:
-    """Return whether to log a traceback: this project's own errors need none."""
-    return not type(error).__module__.startswith("clay_")
-
-
-def _listed(failed: Mapping[str, str]) -> str:
-    shown = [f"{tile}: {text}" for tile, text in list(failed.items())[:5]]
-    more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
-    return "; ".join(shown) + more

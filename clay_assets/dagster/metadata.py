@@ -17,23 +17,7 @@ if TYPE_CHECKING:
     from clay_assets.pipeline import TileOutcome
     from clay_assets.publishing.publish import Published
 
-MAX_ROWS = 200
-"""Maximum rows of a table in the event log; a tile has about 480 chips, all of which may be skipped."""
-
-
-def column_schema(schema: pa.Schema, **descriptions: str) -> dg.TableSchema:
-    """Convert an Arrow schema to Dagster's, with descriptions by column name."""
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                name=field.name,
-                type=str(field.type),
-                description=descriptions.get(field.name),
-                constraints=dg.TableColumnConstraints(nullable=field.nullable),
-            )
-            for field in schema
-        ]
-    )
+MAX_ROWS = 200  # of a table in the event log; a tile has about 480 chips, all of which may be skipped
 
 
 def table(rows: Sequence[Mapping[str, str | int | float]]) -> dg.MetadataValue:
@@ -43,13 +27,6 @@ def table(rows: Sequence[Mapping[str, str | int | float]]) -> dg.MetadataValue:
     return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows[:MAX_ROWS]])
 
 
-def map_link(west: float, south: float, east: float, north: float) -> dg.MetadataValue:
-    """Return a link to a map that shows a bounding box, in degrees of WGS 84."""
-    east += 360 if east < west else 0  # across the antimeridian
-    edges = f"minlon={west:.5f}&minlat={south:.5f}&maxlon={east:.5f}&maxlat={north:.5f}"
-    return dg.MetadataValue.url(f"https://www.openstreetmap.org/?{edges}&box=yes")
-
-
 def inventory_metadata(tile: str, inventory: Inventory, work: Store) -> dict[str, Any]:
     """Return the metadata of a tile's `chip_inventory`."""
     return {
@@ -57,10 +34,9 @@ def inventory_metadata(tile: str, inventory: Inventory, work: Store) -> dict[str
         "bytes": sum(chip.size for chip in inventory.chips),
         "other objects": len(inventory.others),
         "chips digest": chips_digest(tile, inventory.chips),
-        "dagster/row_count": len(inventory.chips),
-        "dagster/partition_row_count": len(inventory.chips),
-        "dagster/uri": work.url(inventory_key(tile)),
-        "dagster/column_schema": column_schema(
+        **_stored_table(
+            len(inventory.chips),
+            work.url(inventory_key(tile)),
             INVENTORY,
             source_url="full URL of the chip",
             size="bytes",
@@ -80,7 +56,7 @@ def embeddings_metadata(tile: str, header: ResultsHeader, work: Store, *, reused
         "skipped chips": table(summary.skipped),
         "no-data share": round(summary.nodata, 4),
         "picture": dg.MetadataValue.md(summary.picture),
-        "map": map_link(*summary.bounds),
+        "map": _map_link(*summary.bounds),
         "chips encoded in this run": 0 if reused else summary.encoded,
         "chips per second": round(summary.chips_per_second, 3),
         "seconds": round(summary.seconds, 3),
@@ -92,10 +68,9 @@ def embeddings_metadata(tile: str, header: ResultsHeader, work: Store, *, reused
         "model": provenance.model,
         "untrained weights": provenance.untrained,
         "checkpoint SHA-256": provenance.fingerprint.checkpoint_sha256,
-        "dagster/row_count": summary.windows + len(summary.skipped),
-        "dagster/partition_row_count": summary.windows + len(summary.skipped),
-        "dagster/uri": work.url(results_key(tile, provenance.fingerprint)),
-        "dagster/column_schema": column_schema(
+        **_stored_table(
+            summary.windows + len(summary.skipped),
+            work.url(results_key(tile, provenance.fingerprint)),
             results_schema(provenance.width),
             embeddings=f"{' x '.join(map(str, provenance.shape))} numbers, row by row; null if skipped",
             geometry="WKB polygon in OGC:CRS84",
@@ -115,10 +90,9 @@ def file_metadata(published: "Published") -> dict[str, Any]:
         "last acquisition": str(published.last),
         "written in this run": published.written,
         "preview": table(published.head),
-        "dagster/row_count": published.rows,
-        "dagster/partition_row_count": published.rows,
-        "dagster/uri": published.url,
-        "dagster/column_schema": column_schema(
+        **_stored_table(
+            published.rows,
+            published.url,
             published.schema,
             source_url="full URL of the chip",
             date="acquisition date",
@@ -128,22 +102,39 @@ def file_metadata(published: "Published") -> dict[str, Any]:
     }
 
 
+def _stored_table(rows: int, url: str, schema: pa.Schema, **descriptions: str) -> dict[str, Any]:
+    """Return Dagster's standard metadata of a table; `descriptions` are those of columns, by name."""
+    columns = []
+    for field in schema:
+        constraints = dg.TableColumnConstraints(nullable=field.nullable)
+        columns.append(dg.TableColumn(field.name, str(field.type), descriptions.get(field.name), constraints))
+    return {
+        "dagster/row_count": rows,
+        "dagster/partition_row_count": rows,
+        "dagster/uri": url,
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+    }
+
+
+def _map_link(west: float, south: float, east: float, north: float) -> dg.MetadataValue:
+    """Return a link to a map that shows a bounding box, in degrees of WGS 84."""
+    east += 360 if east < west else 0  # across the antimeridian
+    edges = f"minlon={west:.5f}&minlat={south:.5f}&maxlon={east:.5f}&maxlat={north:.5f}"
+    return dg.MetadataValue.url(f"https://www.openstreetmap.org/?{edges}&box=yes")
+
+
 def summarize(outcome: "TileOutcome") -> str:
     """Return one line about a tile for the run's log."""
-    header = outcome.results
+    header, published, tile = outcome.results, outcome.published, f"tile {outcome.tile}"
     if outcome.empty:
-        return f"tile {outcome.tile}: no chips"
+        return f"{tile}: no chips"
     if header is None:
-        return (
-            f"tile {outcome.tile}: {outcome.published.rows} rows"
-            if outcome.published
-            else f"tile {outcome.tile}: listed"
-        )
+        return f"{tile}: {published.rows} rows" if published else f"{tile}: listed"
     summary = header.summary
     counts = f"{summary.embedded} embedded, {len(summary.skipped)} skipped"
     if outcome.reused:
-        return f"tile {outcome.tile}: already current ({counts})"
+        return f"{tile}: already current ({counts})"
     return (
-        f"tile {outcome.tile}: {counts}; {summary.encoded} encoded now in {summary.seconds:.1f} s"
+        f"{tile}: {counts}; {summary.encoded} encoded now in {summary.seconds:.1f} s"
         f" ({summary.chips_per_second:.2f} chips/s on {header.provenance.device})"
     )

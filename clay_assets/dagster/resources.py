@@ -1,7 +1,6 @@
 """Resources: the object stores and the encoder, as Dagster's configuration.
 
-Not here: what they configure (`storage`, `embedding.encoders`), which does not depend on Dagster, and the
-defaults and descriptions of settings (`settings`).
+What they configure (`storage`, `embedding.encoders`) does not depend on Dagster.
 https://docs.dagster.io/guides/build/external-resources
 """
 
@@ -16,8 +15,6 @@ from pydantic import Field, PrivateAttr
 from clay_assets.embedding.encoders import EncoderSettings
 from clay_assets.settings import ENCODER_FIELDS, Settings
 from clay_assets.storage import S3Options, Store
-
-SECRETS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 
 
 class ObjectStore(S3Resource):
@@ -46,14 +43,11 @@ class ObjectStore(S3Resource):
         return self
 
     def __repr_args__(self) -> Any:  # noqa: ANN401 - pydantic's own signature
-        return [(name, value) for name, value in super().__repr_args__() if name not in SECRETS]
+        secrets = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+        return [(name, value) for name, value in super().__repr_args__() if name not in secrets]
 
     def store(self) -> Store:
-        """Return the store: the same one on every call, so that its connections are reused.
-
-        Raises:
-            Misconfigured: `uri` is neither a folder nor an s3:// address.
-        """
+        """Return the store: the same one on every call, so that its connections are reused."""
         if self._store is None:
             options = {field.name: getattr(self, field.name) for field in fields(S3Options)}
             self._store = Store(self.uri, S3Options(**options))

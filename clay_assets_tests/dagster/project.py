@@ -12,6 +12,7 @@ from clay_assets.dagster.assets import build_assets
 from clay_assets.embedding.checkpoint_cache import CheckpointFacts, LocalCheckpoint
 from clay_assets.embedding.encoders import EncoderSettings
 from clay_assets.results.target import Target
+from clay_assets.settings import Settings
 from clay_assets.storage import Store
 from clay_assets_tests.embedding.scene import Scene
 from clay_assets_tests.embedding.streaming import MeanEmbedder, chip_of_value
@@ -117,9 +118,10 @@ class Project:
                 data = chip_of_value(chip) if isinstance(chip, int) else chip
                 self.scene.chips.write(f"{tile}/2020-06-15/{chip_name(number, tile=tile)}", data)
 
-    def assets(self, *, code_version: str = "1", version: int = 1) -> list[Any]:
+    def assets(self, *, version: int = 1) -> list[Any]:
         """The assets over the tiles."""
-        return build_assets(self.tiles, tiles_per_run=0, code_version=code_version, version=version)
+        variables = {"CLAY_TILES_PER_RUN": "0", "CLAY_VERSION": str(version)}
+        return build_assets(self.tiles, Settings.from_environment(variables))
 
     def run(
         self,

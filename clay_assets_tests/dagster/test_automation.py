@@ -1,6 +1,5 @@
 import datetime
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,9 +8,8 @@ import pytest
 from dagster._core.storage.tags import RUN_KEY_TAG, SENSOR_NAME_TAG
 
 from clay_assets.dagster import ClayEncoder, ObjectStore, build_defs
-from clay_assets.dagster.automation import ImageryMonitor, daily_crons
+from clay_assets.dagster.automation import RANGE_END, RANGE_START, daily_crons, plan_runs, run_request
 from clay_assets.dagster.checks import CHECKS
-from clay_assets.dagster.run_requests import RANGE_END, RANGE_START, plan_runs
 from clay_assets.embedding.checkpoint_cache import CheckpointMissing
 from clay_assets.settings import Settings
 from clay_assets.state import State, TileState, TileStores
@@ -115,7 +113,7 @@ def tile_states(*states: State) -> list[TileState]:
 
 def planned(states: Sequence[TileState], in_runs: Sequence[str] = (), tiles_per_run: int = 64) -> list[str]:
     runs = plan_runs(states, in_runs, tiles_per_run)
-    return [" ".join(tile.tile for tile in run.tiles) for run in runs]
+    return [" ".join(tile.tile for tile in run) for run in runs]
 
 
 def test_adjacent_tiles_make_a_range_and_gaps_are_not_bridged() -> None:
@@ -133,7 +131,7 @@ def test_unpublished_tiles_share_a_run_with_tiles_to_embed() -> None:
     states = tile_states("unpublished", "new", "unpublished", "current", "unpublished")
     assert planned(states) == ["T00 T01 T02", "T04"]
     (first, _) = plan_runs(states, (), 64)
-    assert first.request("").tags["clay/why"] == "2 unpublished, 1 new"
+    assert run_request(first, "2026-10-05").tags["clay/why"] == "2 unpublished, 1 new"
 
 
 def test_tiles_in_unfinished_runs_are_left_out() -> None:
@@ -318,7 +316,7 @@ def test_a_tick_fails_with_the_error_of_the_store(tmp_path: Path, bucket: S3Buck
 @pytest.fixture
 def split(location: Location, monkeypatch: pytest.MonkeyPatch) -> Location:
     """A code location with two tiles per tick; the second, third and last tile have new chips."""
-    monkeypatch.setattr("clay_assets.dagster.build.ImageryMonitor", partial(ImageryMonitor, tiles_per_tick=2))
+    monkeypatch.setattr("clay_assets.dagster.automation.TILES_PER_TICK", 2)
     location.build()
     for tile in (TILES[1], TILES[2], TILES[5]):
         put_chips(location.stores, tile, [1])

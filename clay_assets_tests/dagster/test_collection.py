@@ -7,8 +7,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from clay_assets.dagster.collection import build_embeddings_collection
+from clay_assets.dagster.assets import build_embeddings_collection
 from clay_assets.dagster.resources import ObjectStore
+from clay_assets.settings import Settings
 from clay_assets_tests.dagster.project import ASSETS, Project
 from clay_assets_tests.embedding.streaming import BROKEN
 from clay_assets_tests.reading.collection import CHIPS, write_collection
@@ -41,7 +42,7 @@ def items_of(project: Project) -> dict[str, int]:
 def test_the_asset_writes_the_collection_and_counts_its_contents(tmp_path: Path) -> None:
     write_collection(tmp_path / "embeddings")
 
-    asset = build_embeddings_collection(1)
+    asset = build_embeddings_collection(Settings())
     config = {"ops": {"embeddings_collection": {"config": {"license": "CC-BY-4.0"}}}}
     done = dg.materialize(
         [asset],
@@ -68,7 +69,9 @@ def test_an_item_is_written_with_each_tile_and_a_later_run_makes_one_collection_
     assert sorted(path.stem for path in (folder / "items").glob("*.png")) == NAMES
     assert not (folder / "collection.json").exists()
 
-    done = dg.materialize([build_embeddings_collection(1)], instance=two.instance, resources=two.resources)
+    done = dg.materialize(
+        [build_embeddings_collection(Settings())], instance=two.instance, resources=two.resources
+    )
 
     metadata = done.asset_materializations_for_node(COLLECTION)[0].metadata
     assert (metadata["tiles"].value, metadata["dagster/row_count"].value) == (2, 5)
@@ -80,7 +83,7 @@ def test_an_item_is_written_with_each_tile_and_a_later_run_makes_one_collection_
 def test_a_run_of_tiles_and_collection_records_the_tiles_at_its_end(
     two: Project,
 ) -> None:
-    result = two.run(others=[build_embeddings_collection(1)])
+    result = two.run(others=[build_embeddings_collection(Settings())])
 
     assert result.success
     assert items_of(two) == dict(zip(NAMES, (2, 3), strict=True))
@@ -98,7 +101,7 @@ def test_a_run_of_tiles_and_collection_records_the_tiles_at_its_end(
 def test_a_failed_tile_skips_the_collection_and_the_other_tile_is_recorded(two: Project) -> None:
     two.put(TILES[1], chips=[BROKEN] * 3)
 
-    result = two.run(others=[build_embeddings_collection(1)])
+    result = two.run(others=[build_embeddings_collection(Settings())])
 
     assert not result.success
     assert two.materialized("embeddings_geoparquet") == {TILES[0]}

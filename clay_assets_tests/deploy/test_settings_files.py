@@ -20,6 +20,7 @@ from dagster._serdes.config_class import ConfigurableClassData
 from dagster._utils.env import environ
 
 from clay_assets.dagster.assets import GPU_POOL, KEYS, build_assets
+from clay_assets.settings import Settings
 from clay_assets_tests.s3_server import S3Bucket
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -170,7 +171,7 @@ def test_every_value_has_a_comment_above_it(name: str) -> None:
 
 def tiles_job() -> dg.JobDefinition:
     """The job of a backfill."""
-    assets = build_assets(["27WXM", "27WXN"], tiles_per_run=64, code_version="1", version=1)
+    assets = build_assets(["27WXM", "27WXN"], Settings())
     resources = dict.fromkeys(
         ("chips", "work", "output", "stac", "encoder"), dg.ResourceDefinition.none_resource()
     )
