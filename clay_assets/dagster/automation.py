@@ -83,10 +83,7 @@ class ImageryMonitor:
         return [run_request(run, f"{moment:%Y-%m-%d}") for run in runs]
 
     def _outdated_manifest(self) -> str:
-        """Describe how the manifest differs from the loaded code location; "" if it does not.
-
-        A run that was requested as a range also covers tiles inserted into the manifest since.
-        """
+        """Describe how the manifest differs from the loaded code location; "" if it does not."""
         manifest, known = self.settings.tiles, set(self.tiles)
         try:
             now = set(read_tiles(manifest))

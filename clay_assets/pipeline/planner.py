@@ -53,7 +53,7 @@ class Planner:
             pool.shutdown(cancel_futures=True)
 
     def _plan(self, tile: str) -> PlannedTile:
-        job, stores = self._job, self._job.stores
+        job, stores, target = self._job, self._job.stores, self._target
         outcome = TileOutcome(tile)
         try:
             chips: Sequence[StoredObject] = ()
@@ -67,20 +67,15 @@ class Planner:
                 outcome = replace(outcome, inventory=inventory)
             elif "embed" in job.steps:
                 chips = read_inventory(stores.work, tile)
-            if self._target is None:
+            if target is None:
                 return PlannedTile(outcome)
-            plan = self._plan_embedding(tile, chips, self._target)
+            pieces = self._pieces.get(tile, ())
+            if pieces and job.force:
+                remove_pieces(stores.work, tile, pieces)
+            elif pieces:
+                fold_pieces(stores.work, tile, chips, target, pieces)
+            flags = {"force": job.force, "retry_skipped": job.retry_skipped}
+            plan = again_if_replaced(lambda: plan_tile(stores.work, tile, chips, target, **flags))
             return PlannedTile(replace(outcome, reused=plan.is_current), plan)
         except Exception as error:  # becomes the outcome of this tile; the others continue
             return PlannedTile(replace(outcome, error=error))
-
-    def _plan_embedding(self, tile: str, chips: Sequence[StoredObject], target: Target) -> TilePlan:
-        job, work = self._job, self._job.stores.work
-        pieces = self._pieces.get(tile, ())
-        if pieces and job.force:
-            remove_pieces(work, tile, pieces)
-        elif pieces:
-            fold_pieces(work, tile, chips, target, pieces)
-        return again_if_replaced(
-            lambda: plan_tile(work, tile, chips, target, force=job.force, retry_skipped=job.retry_skipped)
-        )
