@@ -98,7 +98,7 @@ def _provenance(context: dg.AssetExecutionContext, tile: str, record: AssetRecor
         "dagster/data_version": record.data_version,
     }
     for key in asset.asset_deps[record.key]:
-        partitioned = key in asset.keys
+        partitioned = key in asset.asset_deps  # also if the run does not materialize it
         latest = context.instance.get_latest_data_version_record(
             key, is_source=not partitioned, partition_key=tile if partitioned else None
         )

@@ -267,6 +267,9 @@ def test_a_tile_shows_as_stale_only_when_its_listing_changed(recorder: Recorder)
     recorder.run(assets(chips="another chip"), first="27WXN", last="27WXN", selection=["embedded"])
     assert recorder.stale() == dict.fromkeys(TILES, StaleStatus.FRESH)
 
+    recorder.run(assets(chips="a third chip"), first="27WXN", last="27WXN", selection=["listed"])
+    assert recorder.stale() == dict.fromkeys(TILES, StaleStatus.FRESH) | {"27WXN": StaleStatus.STALE}
+
 
 def test_a_traceback_is_logged_only_for_bugs(recorder: Recorder, capfd: pytest.CaptureFixture[str]) -> None:
     recorder.run(assets(failing({"27WXN": TransferFailed("broke"), "27WXP": ZeroDivisionError("a bug")})))
