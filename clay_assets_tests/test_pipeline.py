@@ -11,7 +11,8 @@ import pytest
 from clay_assets.embedding.progress import Progress
 from clay_assets.embedding.stream import EncodingFailed
 from clay_assets.pipeline import RunStopped, Step, TileJob, TileOutcome, process_tiles
-from clay_assets.pipeline.run import PUBLISHERS, TILES_AHEAD
+from clay_assets.pipeline.planner import TILES_AHEAD
+from clay_assets.pipeline.run import PUBLISHERS
 from clay_assets.publishing.publish import ResultsMissing
 from clay_assets.results import results_key
 from clay_assets.results.fingerprint import Fingerprint

@@ -9,7 +9,7 @@ of the chips with the headers of the results and of the published file; no chip 
     orphans.py     finds published files without a tile
     estimate.py    summarizes states: a table, and how long the rest will take
 
-Not here: embedding and publishing, or requesting runs (`dagster.run_requests`).
+Not here: embedding and publishing, or requesting runs (`dagster.automation`).
 """
 
 from clay_assets.state.states import STATES, Rate, State, TileState, TileStores, summarize
