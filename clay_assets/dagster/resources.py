@@ -1,6 +1,5 @@
-"""Resources: the object stores and the encoder, as Dagster's configuration.
+"""Resources: the object stores (`storage`) and the encoder (`embedding`) as Dagster's configuration.
 
-What they configure (`storage`, `embedding.encoders`) does not depend on Dagster.
 https://docs.dagster.io/guides/build/external-resources
 """
 

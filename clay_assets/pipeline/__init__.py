@@ -7,8 +7,7 @@
     planner.py  lists and plans tiles ahead of their turn
     run.py      `process_tiles`: the order of the steps, and the effect of a failing tile
 
-Not here: the steps themselves (`tiles.inventory`, `embedding`, `publishing`, `quality`), or recording in
-Dagster (`dagster`).
+Not here: the steps themselves (`tiles.inventory`, `embedding`, `publishing`, `quality`).
 """
 
 from clay_assets.pipeline.job import STEPS, RunStopped, Step, TileJob, TileOutcome
