@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from clay_assets import similar
-from clay_assets.publishing import write_geoparquet
+from clay_assets.publishing.writer import write_geoparquet
 from clay_assets.reading.scan import WORKERS
 
 ROWS_PER_TILE = 1_452

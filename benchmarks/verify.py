@@ -27,8 +27,9 @@ import pyarrow.parquet as pq
 from benchmarks.measure import measure
 from clay_assets import embed_tile
 from clay_assets.demo.checkpoint import write_untrained_checkpoint
-from clay_assets.publishing import read_provenance, write_geoparquet
+from clay_assets.publishing.schema import read_provenance
 from clay_assets.publishing.versions import inputs_of
+from clay_assets.publishing.writer import write_geoparquet
 from clay_assets.results.fingerprint import chips_digest
 from clay_assets.state import TileStores
 from clay_assets.storage import Store

@@ -9,7 +9,7 @@ from clay_assets.chips import READER_VERSION
 from clay_assets.embedding.plan import TilePlan, plan_tile
 from clay_assets.embedding.stream import EncodingFailed
 from clay_assets.pipeline import RunStopped, TileOutcome
-from clay_assets.publishing import read_provenance
+from clay_assets.publishing.schema import read_provenance
 from clay_assets.state import TileStores, survey
 from clay_assets.storage import AccessDenied, S3Options, Store, StoredObject, TransferFailed
 from clay_assets_tests.embedding.scene import Scene, errors, process, reasons

@@ -14,7 +14,7 @@ import pytest
 import clay_assets
 from clay_assets import embed_tile
 from clay_assets.dagster import build_defs
-from clay_assets.publishing import validate
+from clay_assets.publishing.validation import validate
 from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.settings import Settings, SettingsError
 from clay_assets.storage import FolderMissing, StorageError

@@ -9,7 +9,8 @@ import pytest
 from clay_assets import embed_tile
 from clay_assets.chips import read_chip
 from clay_assets.embedding.encoders import EncoderSettings, UntrainedWeights
-from clay_assets.publishing import read_provenance, validate
+from clay_assets.publishing.schema import read_provenance
+from clay_assets.publishing.validation import validate
 from clay_assets.storage import Store
 from clay_assets_tests.checkpoints import lightning_checkpoint, lightning_checkpoint_v15, write_checkpoint
 from clay_assets_tests.embedding.scene import Scene, process

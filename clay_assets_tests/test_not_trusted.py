@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clay_assets.pipeline import TileOutcome
-from clay_assets.quality.report import REPORT_VERSION, report_key
+from clay_assets.quality.report import REPORT_VERSION
 from clay_assets.results import results_key
 from clay_assets.tiles.inventory import InventoryMissing, inventory_key, read_inventory, write_inventory
 from clay_assets_tests.embedding.scene import Scene, errors, process
@@ -121,7 +121,7 @@ def test_an_inventory_with_invalid_utf_8_is_damaged(scene: Scene) -> None:
 )
 def test_an_unusable_check_report_is_replaced(scene: Scene, change: dict[str, Any]) -> None:
     expected = process_both(scene)[TILE].reports["file"]
-    path = path_in(scene, report_key(TILE, "file"))
+    path = path_in(scene, f"checks/{TILE}.file.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | change | {"missing": "forged"}))
 
     assert process_both(scene)[TILE].reports["file"] == expected

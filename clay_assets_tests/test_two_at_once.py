@@ -13,7 +13,7 @@ import pytest
 
 from clay_assets.embedding.progress import Progress
 from clay_assets.pipeline import TileJob, process_tiles
-from clay_assets.publishing import validate
+from clay_assets.publishing.validation import validate
 from clay_assets.publishing.versions import published_files
 from clay_assets.results.pieces import find_pieces
 from clay_assets.state.states import TileStores

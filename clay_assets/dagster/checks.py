@@ -14,8 +14,7 @@ import dagster as dg
 
 from clay_assets.dagster.metadata import table
 from clay_assets.quality import files, vectors
-from clay_assets.quality.examine import HAS_CHIPS
-from clay_assets.quality.report import Part, Report, combined
+from clay_assets.quality.report import HAS_CHIPS, Part, Report, combined
 
 # The part of a tile that the checks of each asset examine.
 PARTS: Mapping[str, Part] = {

@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
-from clay_assets.publishing import parse_published_name
-from clay_assets.publishing.schema import CRS
+from clay_assets.publishing.schema import CRS, parse_published_name
 from clay_assets.reading.embeddings import ALONGSIDE
 from clay_assets.reading.facts import Facts
 from clay_assets.reading.files import SourceFile

@@ -17,7 +17,7 @@ import shapely
 
 from clay_assets.export.quantization import quantize
 from clay_assets.publishing.rows import Extent
-from clay_assets.publishing.schema import PREFIX, Bounds, arrow_schema_metadata, mean_metadata
+from clay_assets.publishing.schema import PREFIX, Bounds, footer_metadata
 from clay_assets.reading.facts import Quantization
 from clay_assets.reading.scan import Block
 from clay_assets.stac.parts import CORNERS, covered_geo
@@ -80,9 +80,8 @@ def write_partition(
             total += block.vectors.sum(axis=0, dtype=np.float64)
             rows += len(block.rows)
         bounds = extent.bounds or (0, 0, 0, 0)
-        stated = {"geo": covered_geo(bounds, extent.types, counterclockwise=True)}
-        stated |= {PREFIX + name: value for name, value in provenance.items()}
-        footer = stated | arrow_schema_metadata(schema, stated) | mean_metadata(total / rows)
+        geo = covered_geo(bounds, extent.types, counterclockwise=True)
+        footer = footer_metadata(schema, geo, provenance, total / rows)
         if quantization is not None:
             footer[f"{PREFIX}quantization"] = json.dumps({"method": "affine", **as_lists(quantization)})
         writer.add_key_value_metadata(footer)

@@ -3,7 +3,7 @@
 The writer refuses rows with these faults; the validation reports them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,18 +22,6 @@ class RowsRefusedError(ValueError):
     """Rows must not be published; the message names the first of each kind by its `source_url`."""
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One kind of fault in some rows."""
-
-    what: str  # continues "row(s) with"
-    rows: int
-    first: str  # source_url of the first of them
-
-    def __str__(self) -> str:
-        return f"{self.rows} row(s) with {self.what}, the first of them {self.first}"
-
-
 @dataclass
 class Extent:
     """Bounds, types and orientation of the footprints so far."""
@@ -49,9 +37,9 @@ class Extent:
 
     def add(self, wkb: pa.Array) -> None:
         """Add a batch's `geometry` column, in which every value is a footprint's WKB."""
-        geometries = shapely.from_wkb(wkb.to_numpy(zero_copy_only=False))
-        if not len(geometries):
+        if not len(wkb):
             return
+        geometries = shapely.from_wkb(wkb.to_numpy(zero_copy_only=False))
         self.types.update(geometry.geom_type for geometry in geometries)
         polygons = shapely.get_parts(geometries)
         self.boxes.append(shapely.bounds(polygons))
@@ -60,12 +48,10 @@ class Extent:
             self.counterclockwise = False
 
 
-def row_faults(batch: pa.RecordBatch) -> Iterator[Fault]:
-    """Yield the faults of the values of a batch with the four columns.
+def row_faults(batch: pa.RecordBatch) -> dict[str, list[str]]:
+    """Return the `source_url` of the rows with each kind of fault of a batch's values.
 
-    Args:
-        batch: `embeddings` as a fixed-size list or as a tensor of float32, the other three columns with their
-            published types.
+    The columns have their published types; `embeddings` may also be a fixed-size list of float32.
     """
     nulls = {name: batch[name].is_null().to_numpy(zero_copy_only=False) for name in COLUMNS}
     masks = {f"a null {name}": mask for name, mask in nulls.items()}
@@ -74,49 +60,42 @@ def row_faults(batch: pa.RecordBatch) -> Iterator[Fault]:
     masks["a geometry that is not the WKB of a 2-D polygon within ±180, ±90 degrees"] = (
         ~_are_footprints(batch["geometry"]) & ~nulls["geometry"]
     )
-    for what, mask in masks.items():
-        if mask.any():
-            first = int(mask.argmax())
-            url = batch["source_url"][first].as_py()
-            place = f"row {first} of its batch, which has no source_url"
-            yield Fault(what, int(mask.sum()), place if url is None else url)
+    rows = [
+        url or f"row {index} of its batch, which has no source_url"
+        for index, url in enumerate(batch["source_url"].to_pylist())
+    ]
+    return {what: [rows[i] for i in np.flatnonzero(mask)] for what, mask in masks.items() if mask.any()}
+
+
+def described(faults: Mapping[str, Sequence[str]]) -> list[str]:
+    """Describe each kind of fault by the number of its rows and the first of them."""
+    return [f"{len(rows)} row(s) with {what}, the first of them {rows[0]}" for what, rows in faults.items()]
 
 
 def cut_footprints(wkb: pa.Array) -> pa.Array:
     """Cut the valid footprints that cross the antimeridian; all others keep their bytes."""
     whole = shapely.from_wkb(wkb.to_numpy(zero_copy_only=False))
-    cut = cut_at_antimeridian(whole)
-    if all(before is after for before, after in zip(whole, cut, strict=True)):
-        return wkb
-    return pa.array(
-        [
-            old if before is after else shapely.to_wkb(after)
-            for old, before, after in zip(wkb.to_pylist(), whole, cut, strict=True)
-        ],
-        wkb.type,
-    )
+    values = wkb.to_pylist()
+    for index, cut in enumerate(cut_at_antimeridian(whole)):
+        if cut is not whole[index]:
+            values[index] = shapely.to_wkb(cut)
+    return pa.array(values, wkb.type)
 
 
 def _are_footprints(wkb: pa.Array) -> np.ndarray:
     """Return which are polygons, or multipolygons that the antimeridian cuts."""
     geometries = parsed(wkb)
-    # `bounds` ignores NaN: a polygon with one such corner would pass.
-    corners, of = shapely.get_coordinates(geometries, return_index=True)
-    finite = np.ones(len(geometries), dtype=bool)
-    finite[of[~np.isfinite(corners).all(axis=1)]] = False
-    xmin, ymin, xmax, ymax = shapely.bounds(geometries).T  # NaN if missing or empty: never within
-    within = (
-        (xmin >= -180 - DEGREE_TOLERANCE)
-        & (xmax <= 180 + DEGREE_TOLERANCE)
-        & (ymin >= -90 - DEGREE_TOLERANCE)
-        & (ymax <= 90 + DEGREE_TOLERANCE)
-    )
-    # An SRID marks PostGIS's EWKB, which GeoParquet does not allow.
-    standard = ~shapely.has_z(geometries) & (shapely.get_srid(geometries) <= 0)
     types = shapely.get_type_id(geometries)
-    is_cut = (types == shapely.GeometryType.MULTIPOLYGON) & (xmin == -180) & (xmax == 180)
+    west, _, east, _ = shapely.bounds(geometries).T
+    is_cut = (types == shapely.GeometryType.MULTIPOLYGON) & (west == -180) & (east == 180)
     is_footprint: np.ndarray = (types == shapely.GeometryType.POLYGON) | is_cut
-    return is_footprint & finite & within & standard
+    # An SRID marks PostGIS's EWKB, which GeoParquet does not allow.
+    is_footprint &= ~shapely.has_z(geometries) & (shapely.get_srid(geometries) <= 0)
+    is_footprint &= ~shapely.is_empty(geometries)
+    corners, owners = shapely.get_coordinates(geometries, return_index=True)
+    within = np.abs(corners) <= np.array([180, 90]) + DEGREE_TOLERANCE  # False for NaN
+    is_footprint[owners[~within.all(axis=1)]] = False
+    return is_footprint
 
 
 def parsed(wkb: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -1,44 +1,85 @@
-"""Columns and metadata of a published file, for the writer and the validation.
+"""Name, columns and metadata of a published file.
 
 The format: https://geoparquet.org/releases/v1.0.0/
 """
 
 import base64
 import json
+import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pyproj
 
-COLUMNS = ("source_url", "date", "embeddings", "geometry")
+from clay_assets.parquet import DAMAGE, damaged
+from clay_assets.tiles.code import TILE_PATTERN
 
+COLUMNS = ("source_url", "date", "embeddings", "geometry")
 GEOPARQUET_VERSION = "1.0.0"
 CRS = "OGC:CRS84"  # WGS 84, longitude first, degrees
 
-PREFIX = "clay:"
-"""Prefix of the provenance keys in the Parquet key-value metadata, which also has `geo`."""
-
-PROVENANCE = ("model", "checkpoint_sha256", "level", "precision", "software")
-"""Provenance names that every published file has; writers may add others."""
-
+PREFIX = "clay:"  # of the provenance keys in the Parquet key-value metadata, which also has `geo`
+PROVENANCE = ("model", "checkpoint_sha256", "level", "precision", "software")  # writers may add others
+# Key of the file's mean vector, (D,) numbers as a JSON list: the mean of a collection then needs only its
+# footers.
 MEAN = "mean"
-"""Provenance name of the file's mean vector, (D,) numbers as a JSON list: the mean of a collection then needs
-only its footers."""
 
 Bounds = tuple[float, float, float, float]
 """(xmin, ymin, xmax, ymax) in degrees of OGC:CRS84; xmin > xmax across the antimeridian."""
+
+PublishedFile = str | Path | BinaryIO
+"""A local path, or a binary file open for reading that can seek."""
+
+_NAME = re.compile(rf"({TILE_PATTERN})_([0-9]{{8}})_([0-9]{{8}})_v([0-9]{{3,}})\.gpq")
+
+
+@dataclass(frozen=True)
+class PublishedName:
+    """A published file's name; `str()` returns it: `27WXN_20200101_20231231_v001.gpq`.
+
+    Raises `ValueError` if `parse_published_name` could not parse the name.
+    """
+
+    tile: str  # MGRS, e.g. 27WXN
+    first: date  # earliest acquisition among the rows
+    last: date  # latest acquisition among the rows
+    version: int  # CLAY_VERSION, 0 or more
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(str(self)) or self.first > self.last:
+            raise ValueError(
+                f"got tile {self.tile!r}, dates {self.first} to {self.last} and version {self.version}: no"
+                f" file name ({self}). Expected an MGRS tile such as 27WXN, a first date not after the last,"
+                " and a version of 0 or more"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.tile}_{self.first:%Y%m%d}_{self.last:%Y%m%d}_v{self.version:03}.gpq"
+
+
+def parse_published_name(name: str) -> PublishedName | None:
+    """Parse a file name (without folders); return None if it is not a published file's name."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    tile, first, last, version = match.groups()
+    try:
+        return PublishedName(tile, date.fromisoformat(first), date.fromisoformat(last), int(version))
+    except ValueError:  # eight digits that are not a date, such as 20200230; or the first after the last
+        return None
 
 
 def published_schema(shape: tuple[int, ...]) -> pa.Schema:
     """Return the Arrow schema of a published file.
 
+    The shape of one row's embedding is (768,) for level mean, (16, 16, 768) patch, (6, 16, 16, 768) group.
     Fields are nullable, as in the files that the Clay team published; the writer refuses nulls.
-
-    Args:
-        shape: Shape of one row's embedding: (768,) for level mean, (16, 16, 768) patch, (6, 16, 16, 768)
-            group.
 
     Raises:
         ValueError: The shape is empty or has a dimension below 1.
@@ -52,12 +93,8 @@ def published_schema(shape: tuple[int, ...]) -> pa.Schema:
 def geo_metadata(bounds: Bounds, types: Collection[str], counterclockwise: bool) -> str:
     """Return the JSON text of the `geo` key for footprints in OGC:CRS84.
 
-    Args:
-        bounds: Union of all rows' bounds.
-        types: Types of the footprints: Polygon, and MultiPolygon for those that the antimeridian cuts
-            (RFC 7946, 3.1.9).
-        counterclockwise: Whether every polygon's exterior ring is counterclockwise, the only direction that
-            GeoParquet lets a file declare.
+    The types are Polygon, and MultiPolygon for footprints that the antimeridian cuts (RFC 7946, 3.1.9).
+    Counterclockwise exterior rings are the only orientation that GeoParquet lets a file declare.
     """
     geometry: dict[str, Any] = {
         "encoding": "WKB",
@@ -75,17 +112,38 @@ def geo_metadata(bounds: Bounds, types: Collection[str], counterclockwise: bool)
     )
 
 
-def arrow_schema_metadata(schema: pa.Schema, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return the footer entry from which Arrow restores a schema together with `metadata`.
+def footer_metadata(
+    schema: pa.Schema, geo: str, provenance: Mapping[str, str], mean: np.ndarray
+) -> dict[str, str]:
+    """Return the Parquet key-value metadata of a file; `mean` is (D,), over rows and places.
 
-    Readers of a folder (pyarrow's datasets, geopandas on them) look for `geo` in the schema, readers of one
-    file in the footer. The entry is the schema as an Arrow IPC message in base64, as Arrow C++ stores it:
+    Readers of a folder (pyarrow's datasets, geopandas on them) look for `geo` in the Arrow schema, readers of
+    one file in the footer. The schema is an Arrow IPC message in base64, as Arrow C++ stores it:
     https://arrow.apache.org/docs/cpp/parquet.html#roundtripping-arrow-types-and-schema
     """
-    message = schema.with_metadata(dict(metadata)).serialize()
-    return {"ARROW:schema": base64.b64encode(message).decode()}
+    metadata = {"geo": geo} | {PREFIX + name: value for name, value in provenance.items()}
+    message = base64.b64encode(schema.with_metadata(metadata).serialize()).decode()
+    numbers = json.dumps([float(str(value)) for value in mean.astype(np.float32)])
+    return metadata | {"ARROW:schema": message, PREFIX + MEAN: numbers}
 
 
-def mean_metadata(mean: np.ndarray) -> dict[str, str]:
-    """Return the footer entry of a file's mean vector, (D,) over rows and places, as float32."""
-    return {PREFIX + MEAN: json.dumps([float(str(value)) for value in mean.astype(np.float32)])}
+def provenance_in(metadata: pq.FileMetaData) -> dict[str, str]:
+    """Return the provenance in a footer by names without `clay:`; the mean is left out."""
+    return {
+        key.decode().removeprefix(PREFIX): value.decode()
+        for key, value in (metadata.metadata or {}).items()
+        if key.startswith(PREFIX.encode()) and key != f"{PREFIX}{MEAN}".encode()
+    }
+
+
+def read_provenance(file: PublishedFile) -> dict[str, str]:
+    """Return a file's provenance by names without `clay:`; empty if it has none. The mean is left out.
+
+    Raises:
+        DamagedFileError: The file is not a Parquet file.
+        OSError: The file can't be opened or its bytes can't be fetched.
+    """
+    try:
+        return provenance_in(pq.read_metadata(file))
+    except DAMAGE as error:
+        raise damaged(error) from error

@@ -1,37 +1,40 @@
-"""Finds all faults of a published file: compares its rows with its footer and its name."""
+"""Finds all faults of a published file: of its footer, its rows, and its name."""
 
+import functools
+import json
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyproj
 
 from clay_assets.parquet import DAMAGE, damaged
-from clay_assets.publishing.footer import (
+from clay_assets.publishing.rows import DEGREE_TOLERANCE, Extent, described, row_faults
+from clay_assets.publishing.schema import (
+    COLUMNS,
+    CRS,
+    GEOPARQUET_VERSION,
+    PREFIX,
+    PROVENANCE,
     PublishedFile,
-    column_faults,
-    compression_faults,
-    geometry_entry,
-    storage_faults,
+    parse_published_name,
+    provenance_in,
+    published_schema,
 )
-from clay_assets.publishing.names import parse_published_name
-from clay_assets.publishing.rows import DEGREE_TOLERANCE, Extent, Fault, row_faults
 
-BATCH_BYTES = 32 * 2**20
-"""Maximum bytes of decoded vectors in memory."""
+BATCH_BYTES = 32 * 2**20  # maximum of decoded vectors in memory
+CHIP_NUMBER = re.compile(r"_([0-9]+)\.tiff?$")  # ends a chip's URL: claytile_27WXN_20200615_v02_0001.tif
 
-CHIP_NUMBER = re.compile(r"_([0-9]+)\.tiff?$")
-"""Ends a chip's URL: claytile_27WXN_20200615_v02_0001.tif."""
+Row = tuple[str, date, bytes]  # source_url, date and geometry
 
 
-def validate(
-    file: PublishedFile, *, shape: tuple[int, ...] | None = None, name: str | None = None
-) -> list[str]:
+def validate(file: PublishedFile, *, name: str | None = None) -> list[str]:
     """Return all faults of a published file, one sentence each.
 
     Reads every row, but holds only `BATCH_BYTES` of vectors. Rows are checked only if the columns are the
@@ -39,7 +42,6 @@ def validate(
 
     Args:
         file: A local path, or a seekable binary file open for reading.
-        shape: Shape of each embedding; None: any.
         name: The file's name, whose dates must be those of the rows; None: not checked.
 
     Raises:
@@ -50,66 +52,122 @@ def validate(
         # Pre-buffering keeps every row group's compressed pages until the end: 2.2 GB resident for a tile at
         # level group, against 0.4 GB.
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
-            wrong_columns = column_faults(parquet.schema_arrow, shape)
-            entry, wrong_geo = geometry_entry(parquet.metadata.metadata or {})
-            faults = [*wrong_columns, *storage_faults(parquet.metadata), *wrong_geo]
-            if not wrong_columns:
-                faults += _walk(parquet, entry, name)
-                faults += compression_faults(parquet.metadata)
+            faults = footer_faults(parquet)
+            if not _column_faults(parquet.schema_arrow):
+                faults += _faults_of_rows(parquet, name)
+                faults += _compression_faults(parquet.metadata)
     except DAMAGE as error:
         return [str(damaged(error))]
     return faults
 
 
-@dataclass
-class _Seen:
-    """State accumulated over the rows so far."""
-
-    faults: dict[str, Fault] = field(default_factory=dict)  # by kind
-    bad_rows: bool = False  # some rows are invalid by themselves
-    urls: set[tuple[str, bytes]] = field(default_factory=set)  # URL and footprint of each row
-    dates: set[date] = field(default_factory=set)
-    last: tuple[date, int] = (date.min, -1)  # date and chip number of the row before
-    extent: Extent = field(default_factory=Extent)
-
-    def add(self, fault: Fault) -> None:
-        """Add a fault's rows to those of its kind."""
-        before = self.faults.get(fault.what, Fault(fault.what, 0, fault.first))
-        self.faults[fault.what] = replace(before, rows=before.rows + fault.rows)
+def footer_faults(parquet: pq.ParquetFile) -> list[str]:
+    """Return the faults of a footer: columns, number of rows, provenance, `geo`."""
+    faults = _column_faults(parquet.schema_arrow)
+    if not parquet.metadata.num_rows:
+        faults.append("The file has no rows.")
+    provenance = provenance_in(parquet.metadata)
+    if missing := [PREFIX + name for name in PROVENANCE if not provenance.get(name)]:
+        faults.append(f"The footer lacks {', '.join(missing)}.")
+    return faults + _geometry_entry(parquet.metadata)[1]
 
 
-def _walk(parquet: pq.ParquetFile, entry: dict[str, Any], name: str | None) -> Iterator[str]:
+def _column_faults(schema: pa.Schema) -> list[str]:
+    if tuple(schema.names) != COLUMNS:
+        return [f"The columns are {', '.join(schema.names)}; expected {', '.join(COLUMNS)}."]
+    tensor = schema.field("embeddings").type
+    is_tensor = isinstance(tensor, pa.FixedShapeTensorType)
+    published = published_schema(tuple(tensor.shape) if is_tensor else (1,))
+    expected: dict[str, Any] = dict(zip(COLUMNS, published.types, strict=True))
+    wrong = [(column.name, column.type) for column in schema if column.type != expected[column.name]]
+    if not is_tensor:
+        expected["embeddings"] = "a fixed_shape_tensor of float"
+    return [f"Column {name} has type {got}; expected {expected[name]}." for name, got in wrong]
+
+
+def _geometry_entry(metadata: pq.FileMetaData) -> tuple[dict[str, Any], list[str]]:
+    """Return the `geo` metadata's entry for column geometry (empty if there is none) and its faults."""
+    pairs = metadata.metadata or {}
+    if b"geo" not in pairs:
+        return {}, ["The file has no geo metadata: it is not a GeoParquet file."]
+    try:
+        geo = json.loads(pairs[b"geo"])
+        (column, entry), *others = geo["columns"].items()
+        if column != "geometry" or others or not isinstance(entry, dict):
+            raise ValueError(f"it describes columns {', '.join(geo['columns'])}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return {}, [f"The geo metadata is not that of one column named geometry ({error!r})."]
+    expected = [
+        ("version", geo.get("version"), GEOPARQUET_VERSION),
+        ("primary_column", geo.get("primary_column"), "geometry"),
+        ("encoding", entry.get("encoding"), "WKB"),
+        ("edges", entry.get("edges", "planar"), "planar"),
+    ]
+    faults = [f"geo: {key} is {got!r}; expected {right!r}." for key, got, right in expected if got != right]
+    if "crs" in entry and not _is_crs84(json.dumps(entry["crs"])):  # a missing crs means OGC:CRS84
+        faults.append(f"geo: crs is not {CRS}.")
+    return entry, faults
+
+
+@functools.lru_cache(maxsize=4)
+def _is_crs84(projjson: str) -> bool:
+    """Return whether a CRS as JSON is OGC:CRS84; cached, because PROJ takes longer than reading a footer."""
+    try:
+        return bool(pyproj.CRS.from_user_input(json.loads(projjson)) == pyproj.CRS.from_user_input(CRS))
+    except pyproj.exceptions.CRSError:  # null, or JSON that is not a CRS
+        return False
+
+
+def _compression_faults(metadata: pq.FileMetaData) -> list[str]:
+    """Return the faults of the compression of a file whose columns have all been read.
+
+    PyArrow (26) crashes the process on access to a column's entry that is inconsistent, e.g. after a flipped
+    bit. Reading the column first raises an exception instead.
+    """
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    codecs = {group.column(index).compression for group in groups for index in range(group.num_columns)}
+    if codecs <= {"ZSTD"}:
+        return []
+    return [f"Columns are compressed with {', '.join(sorted(codecs))}; expected ZSTD."]
+
+
+def _faults_of_rows(parquet: pq.ParquetFile, name: str | None) -> Iterator[str]:
+    """Yield the faults of the rows, and how they differ from the footer and the name."""
     width = math.prod(parquet.schema_arrow.field("embeddings").type.shape)
-    seen = _Seen()
+    faults: defaultdict[str, list[str]] = defaultdict(list)
+    extent, rows = Extent(), list[Row]()
     for batch in parquet.iter_batches(max(1, BATCH_BYTES // (4 * width))):
-        bad = list(row_faults(batch))
-        for fault in bad or _misplaced(batch, seen):
-            seen.add(fault)
-        seen.bad_rows |= bool(bad)
+        bad = row_faults(batch)
+        for what, urls in bad.items():
+            faults[what] += urls
         if not bad:
-            seen.extent.add(batch["geometry"])
-    yield from (f"The file has {fault}." for fault in seen.faults.values())
-    # With bad rows left out, the rest can't be compared with footer and name.
-    if seen.urls and not seen.bad_rows:
-        yield from _extent_faults(seen.extent, entry)
+            extent.add(batch["geometry"])
+            columns = (batch[column].to_pylist() for column in ("source_url", "date", "geometry"))
+            rows += zip(*columns, strict=True)
+    complete = bool(rows) and not faults
+    for what, url in _misplaced(rows):
+        faults[what].append(url)
+    yield from (f"The file has {fault}." for fault in described(faults))
+    if complete:  # with bad rows left out, the rest can't be compared with footer and name
+        yield from _extent_faults(extent, _geometry_entry(parquet.metadata)[0])
         if name is not None:
-            yield from _name_faults(name, min(seen.dates), max(seen.dates))
+            dates = [day for _, day, _ in rows]
+            yield from _name_faults(name, min(dates), max(dates))
 
 
-def _misplaced(batch: pa.RecordBatch, seen: _Seen) -> Iterator[Fault]:
-    """Yield rows in the wrong order and duplicate rows."""
-    columns = (batch[name].to_pylist() for name in ("source_url", "date", "geometry"))
-    for url, day, footprint in zip(*columns, strict=True):
+def _misplaced(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """Yield the fault and the URL of rows in the wrong order and of duplicate rows."""
+    last, seen = (date.min, -1), set[tuple[str, bytes]]()
+    for url, day, footprint in rows:
         number = CHIP_NUMBER.search(url)
         # A URL without a number may be anywhere within its date.
-        place = (day, int(number[1]) if number else seen.last[1] if day == seen.last[0] else -1)
-        if place < seen.last:
-            yield Fault("a date or chip number below that of the row before", 1, url)
-        if (url, footprint) in seen.urls:
-            yield Fault("the source_url and footprint of an earlier row", 1, url)
-        seen.last = place
-        seen.urls.add((url, footprint))
-        seen.dates.add(day)
+        place = (day, int(number[1]) if number else last[1] if day == last[0] else -1)
+        if place < last:
+            yield "a date or chip number below that of the row before", url
+        if (url, footprint) in seen:
+            yield "the source_url and footprint of an earlier row", url
+        last = place
+        seen.add((url, footprint))
 
 
 def _extent_faults(extent: Extent, entry: dict[str, Any]) -> Iterator[str]:

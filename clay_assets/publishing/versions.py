@@ -1,7 +1,7 @@
 """The files of a published version: finds them, reads their inputs, and keeps them to one model.
 
 A file's name has only the version, and readers of a folder read all files: a version of mixed models would
-compare vectors of different networks.
+compare vectors of different networks. Every function that takes a store raises `StorageError` if it refuses.
 """
 
 import hashlib
@@ -10,8 +10,7 @@ from contextlib import closing
 from pathlib import PurePosixPath
 
 from clay_assets.parquet import DamagedFileError
-from clay_assets.publishing.footer import read_provenance
-from clay_assets.publishing.names import parse_published_name
+from clay_assets.publishing.schema import parse_published_name, read_provenance
 from clay_assets.results.fingerprint import Fingerprint
 from clay_assets.storage import FolderMissing, Store, StoredObject
 
@@ -25,12 +24,8 @@ class VersionMixed(ValueError):
     systemic = True
 
 
-def published_files(output: Store, version: int, tile: str = "") -> dict[str, list[StoredObject]]:
-    """List the published files of a version, whatever their dates, by tile; only of `tile` if it is given.
-
-    Raises:
-        StorageError: If the store cannot be listed.
-    """
+def published_files(output: Store, version: int | None, tile: str = "") -> dict[str, list[StoredObject]]:
+    """List the published files of a version (None: of any), whatever their dates, by tile; or of one tile."""
     try:
         found = output.list(f"{tile}_" if tile else "")
     except FolderMissing:  # nothing has been published yet
@@ -39,12 +34,9 @@ def published_files(output: Store, version: int, tile: str = "") -> dict[str, li
     for file in found:
         base = PurePosixPath(file.url).name
         name = parse_published_name(base)
-        if (
-            name is not None
-            and output.url(base) == file.url  # not in a folder below
-            and name.version == version
-            and tile in ("", name.tile)
-        ):
+        if name is None or output.url(base) != file.url:  # another program's, or in a folder below
+            continue
+        if version in (None, name.version) and tile in ("", name.tile):
             files.setdefault(name.tile, []).append(file)
     return files
 
@@ -52,10 +44,7 @@ def published_files(output: Store, version: int, tile: str = "") -> dict[str, li
 def inputs_of(fingerprint: Fingerprint, digest: str, inventory: Sequence[StoredObject]) -> str:
     """Hash everything that a published file's content depends on; the file stores it as `inputs`.
 
-    Args:
-        fingerprint: Fingerprint of the tile's results.
-        digest: `chips_digest` of the chips that they account for.
-        inventory: The tile's inventory: the file has the present URLs of its chips.
+    `digest` is the `chips_digest` of the chips with results; the file has the present URLs of the inventory.
     """
     folder = inventory[0].url.rpartition("/")[0] if inventory else ""
     facts = (fingerprint.folder, digest, folder, str(FORMAT_VERSION))
@@ -63,47 +52,37 @@ def inputs_of(fingerprint: Fingerprint, digest: str, inventory: Sequence[StoredO
 
 
 def made_from(output: Store, file: StoredObject) -> str | None:
-    """Read the `inputs` of a published file; return None if this package did not write the file.
-
-    Raises:
-        StorageError: If the file cannot be read, or was replaced since it was listed.
-    """
-    with closing(output.open(file)) as source:
-        try:
-            return read_provenance(source).get("inputs")
-        except DamagedFileError:
-            return None
+    """Read the `inputs` of a published file; return None if this package did not write the file."""
+    return (_provenance(output, file) or {}).get("inputs")
 
 
 def require_one_model(output: Store, version: int, made: Fingerprint, replaced: Collection[str]) -> None:
-    """Refuse to publish into a version with files of another checkpoint or level.
+    """Refuse to publish vectors into a version with files of another checkpoint or level.
 
     Reads the footer of one file, of a tile that the run does not replace.
 
-    Args:
-        output: Store of published files.
-        version: Version of the published data.
-        made: Fingerprint of the vectors to publish.
-        replaced: Tiles that the run publishes.
-
     Raises:
         VersionMixed: If another tile's file has another model, checkpoint or level.
-        StorageError: If the store refuses.
     """
-    others = (files[-1] for tile, files in published_files(output, version).items() if tile not in replaced)
-    for file in others:
-        try:
-            with closing(output.open(file)) as source:
-                provenance = read_provenance(source)
-        except DamagedFileError:  # reported by the check of its own tile
+    for tile, files in published_files(output, version).items():
+        provenance = None if tile in replaced else _provenance(output, files[-1])
+        if provenance is None:  # a damaged file is reported by the check of its own tile
             continue
         names = ("model", "level", "checkpoint_sha256")
         expected, got = [getattr(made, name) for name in names], [provenance.get(name, "") for name in names]
         if got != expected:
-            words = "{} {} of checkpoint {:.12}".format
+            words, file = "{} {} of checkpoint {:.12}".format, PurePosixPath(files[-1].url).name
             raise VersionMixed(
-                f"version {version} in {output.uri} holds {words(*got)} ({PurePosixPath(file.url).name}),"
-                f" this run produces {words(*expected)}: publish under another CLAY_VERSION, or remove the"
-                " old files"
+                f"version {version} in {output.uri} holds {words(*got)} ({file}), this run produces"
+                f" {words(*expected)}: publish under another CLAY_VERSION, or remove the old files"
             )
         return
+
+
+def _provenance(output: Store, file: StoredObject) -> dict[str, str] | None:
+    """Read the provenance of a published file; return None if it is damaged."""
+    with closing(output.open(file)) as source:
+        try:
+            return read_provenance(source)
+        except DamagedFileError:
+            return None

@@ -5,7 +5,6 @@ The caller orders the rows; `validation.py` reports a wrong order.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clay_assets.parquet import vectors
-from clay_assets.publishing.rows import Extent, RowsRefusedError, cut_footprints, row_faults
-from clay_assets.publishing.schema import (
-    PREFIX,
-    arrow_schema_metadata,
-    geo_metadata,
-    mean_metadata,
-    published_schema,
-)
+from clay_assets.publishing.rows import Extent, RowsRefusedError, cut_footprints, described, row_faults
+from clay_assets.publishing.schema import PREFIX, footer_metadata, geo_metadata, published_schema
+from clay_assets.storage.folder import replacing
 
 ROW_GROUP_BYTES = 32 * 2**20
 """Bytes of uncompressed vectors per row group: 10,922 rows at level mean, 42 at patch, 7 at group. The writer
@@ -53,15 +47,6 @@ PARQUET_OPTIONS: dict[str, Any] = {
 }
 
 
-@dataclass
-class _Totals:
-    """Sums over the rows so far."""
-
-    vectors: np.ndarray  # (D,) float64, over rows and places
-    places: int = 0  # vectors summed: one per row at level mean
-    extent: Extent = field(default_factory=Extent)
-
-
 def write_geoparquet(
     path: Path,
     batches: Iterable[pa.RecordBatch | pa.Table],
@@ -71,7 +56,7 @@ def write_geoparquet(
     """Write rows to a GeoParquet 1.0.0 file at `path`, replacing an earlier one once complete.
 
     Args:
-        path: A local file in an existing folder; `{path}.part` exists while writing.
+        path: A local file.
         batches: Rows in the order of date, then chip number, in batches of any length. Columns `source_url`
             string, `date` date32, `embeddings` fixed-size list of float32, `geometry` binary: a polygon's WKB
             in OGC:CRS84, which is cut if it crosses the antimeridian.
@@ -87,77 +72,61 @@ def write_geoparquet(
     if prefixed := [name for name in provenance if name.startswith(PREFIX)]:
         raise ValueError(f"got provenance names {prefixed}; expected them without {PREFIX!r}")
     schema, width = published_schema(shape), math.prod(shape)
-    totals = _Totals(np.zeros(shape[-1]))
-    part = path.with_name(f"{path.name}.part")
-    try:
-        # We open the file: pyarrow leaves a file that it opened open if closing the writer fails.
-        with pa.OSFile(str(part), "wb") as sink, pq.ParquetWriter(sink, schema, **PARQUET_OPTIONS) as writer:
-            for group in _row_groups(_accepted(batches, schema, width, totals), width):
-                writer.write_table(group)
-            extent = totals.extent
-            if extent.bounds is None:
-                raise RowsRefusedError(f"got no rows for {path.name}; expected at least one")
-            # All bounds are known only now. Closing the writer puts this metadata into the footer.
-            metadata = {"geo": geo_metadata(extent.bounds, extent.types, extent.counterclockwise)}
-            metadata |= {PREFIX + name: value for name, value in provenance.items()}
-            mean = mean_metadata(totals.vectors / totals.places)
-            writer.add_key_value_metadata(metadata | arrow_schema_metadata(schema, metadata) | mean)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)  # closing it has written a footer, so it would look complete
-        raise
+    full = max(1, ROW_GROUP_BYTES // (4 * width))  # rows of a group
+    extent, total, places = Extent(), np.zeros(shape[-1]), 0  # the sum of the vectors of all rows and places
+    pending = schema.empty_table()
+    # We open the file: pyarrow leaves a file that it opened open if closing the writer fails.
+    with replacing(path) as file, pq.ParquetWriter(file, schema, **PARQUET_OPTIONS) as writer:
+        for rows in _accepted(batches, schema, width):
+            extent.add(rows["geometry"].chunk(0))
+            at_places = vectors(rows["embeddings"].chunk(0)).reshape(-1, shape[-1])
+            total += at_places.sum(axis=0, dtype=np.float64)
+            places += len(at_places)
+            pending = pa.concat_tables([pending, rows])
+            while len(pending) >= full:
+                writer.write_table(pending.slice(0, full))
+                pending = pending.slice(full)
+        if len(pending):
+            writer.write_table(pending)
+        if extent.bounds is None:
+            raise RowsRefusedError(f"got no rows for {path.name}; expected at least one")
+        # All bounds are known only now. Closing the writer puts this metadata into the footer.
+        geo = geo_metadata(extent.bounds, extent.types, extent.counterclockwise)
+        writer.add_key_value_metadata(footer_metadata(schema, geo, provenance, total / places))
 
 
 def _accepted(
-    batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema, width: int, totals: _Totals
+    pieces: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema, width: int
 ) -> Iterator[pa.Table]:
-    """Yield the batches in the published schema and add them to `totals`; refuse faulty rows."""
-    for piece in batches:
+    """Yield the batches in the published schema, each as one chunk; refuse wrong columns and faulty rows."""
+    for piece in pieces:
         for batch in piece.to_batches() if isinstance(piece, pa.Table) else [piece]:
-            _check_columns(batch, schema, width)
-            if faults := [str(fault) for fault in row_faults(batch)]:
+            _require_columns(batch, schema, width)
+            if faults := described(row_faults(batch)):
                 raise RowsRefusedError(f"got {'; '.join(faults)}; expected none. Embed those chips again")
-            footprints = cut_footprints(batch["geometry"])
-            totals.extent.add(footprints)
-            flat = vectors(batch["embeddings"]).reshape(-1)
-            places = flat.reshape(-1, len(totals.vectors))
-            totals.vectors += places.sum(axis=0, dtype=np.float64)
-            totals.places += len(places)
             # Rebuilt from the values (no copy): the tensor's storage requires its own name for the list's
             # child.
-            lists = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
+            values = pa.array(vectors(batch["embeddings"]).reshape(-1))
+            lists = pa.FixedSizeListArray.from_arrays(values, width)
             tensors = pa.ExtensionArray.from_storage(schema.field("embeddings").type, lists)
+            footprints = cut_footprints(batch["geometry"])
             yield pa.table([batch["source_url"], batch["date"], tensors, footprints], schema=schema)
 
 
-def _check_columns(batch: pa.RecordBatch, schema: pa.Schema, width: int) -> None:
+def _require_columns(batch: pa.RecordBatch, schema: pa.Schema, width: int) -> None:
     if sorted(batch.schema.names) != sorted(schema.names):
         raise RowsRefusedError(f"got the columns {batch.schema.names}; expected {schema.names}")
-    expected = {column.name: column.type for column in schema} | {"embeddings": pa.list_(pa.float32(), width)}
-    got = {name: batch.schema.field(name).type for name in schema.names}
-    vector = got["embeddings"]
+    vector = batch["embeddings"].type
     if pa.types.is_fixed_size_list(vector) and vector.list_size != width and batch.num_rows:
         raise RowsRefusedError(
             f"got an embedding of {vector.list_size} values for {batch['source_url'][0]}; expected {width}. "
             "Embed the tile again at the level and with the model that this file is for"
         )
+    expected = {name: schema.field(name).type for name in schema.names}
+    expected["embeddings"] = pa.list_(pa.float32(), width)
+    got = {name: batch[name].type for name in expected}
     wrong = [
         f"{name} as {got[name]}; expected {expected[name]}" for name in got if got[name] != expected[name]
     ]
     if wrong:
         raise RowsRefusedError(f"got {', and '.join(wrong)}")
-
-
-def _row_groups(tables: Iterable[pa.Table], width: int) -> Iterator[pa.Table]:
-    """Cut and join tables to row groups of `ROW_GROUP_BYTES`; only the last may be smaller."""
-    full = max(1, ROW_GROUP_BYTES // (4 * width))
-    pending: list[pa.Table] = []
-    for table in tables:
-        rest = table
-        while (room := full - sum(map(len, pending))) <= len(rest):
-            yield pa.concat_tables([*pending, rest.slice(0, room)])
-            pending, rest = [], rest.slice(room)
-        if len(rest):
-            pending.append(rest)
-    if pending:
-        yield pa.concat_tables(pending)

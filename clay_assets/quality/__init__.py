@@ -2,6 +2,5 @@
 
 vectors.py  results: accounting, shape, norms, duplicates, variety
 files.py    published file: validity and location
-report.py   reports, stored so that an unchanged tile is not read again, and their sums over tiles
-examine.py  returns the stored report if it is current, else a new one
+report.py   reports on tiles, stored so that an unchanged tile is not read again, and their sums
 """

@@ -21,34 +21,25 @@ from clay_assets.results.fingerprint import chip_key
 from clay_assets.storage import StoredObject
 from clay_model.spec import model_of, width_of
 
+# Range of a plausible norm. Trained weights give about 2; untrained ones, whose last LayerNorm has a gain of
+# 1, at most the square root of the width: 16 to 36.
 NORMS = (0.1, 100.0)
-"""Range of a plausible norm. Trained weights give about 2; untrained ones, whose last LayerNorm has a gain of
-1, at most the square root of the width: 16 to 36."""
-
+# Range of a plausible ratio to the tile's median norm: about five times the spread of the published tile.
 NORM_RATIOS = (0.5, 2.0)
-"""Range of a plausible ratio to the tile's median norm: about five times the spread of the published tile."""
 
-COLLAPSED_COSINE = 0.9999
-"""Median pairwise cosine above which the network does not tell the chips apart."""
+COLLAPSED_COSINE = 0.9999  # median pairwise cosine above which the network does not tell the chips apart
+COLLAPSED_RANK = 2.0  # effective rank below which vectors differ along one line, such as brightness or date
+ENOUGH_TO_COMPARE = 16  # minimum number of vectors whose variety is judged: a few neighbours may be similar
 
-COLLAPSED_RANK = 2.0
-"""Effective rank below which vectors differ along one line only, such as brightness or date."""
-
-ENOUGH_TO_COMPARE = 16
-"""Minimum number of vectors whose variety is judged: a few neighbours may be similar."""
-
+# Vectors read per tile: all of 21,845 chips at level mean, 81 at patch, 13 at group, spread evenly.
 MAX_BYTES = 64 * 2**20
-"""Vectors read per tile: all of 21,845 chips at level mean, 81 at patch, 13 at group, spread evenly."""
-
-MAX_COMPARED = 128
-"""Vectors compared with one another: 8,128 pairs."""
+MAX_COMPARED = 128  # vectors compared with one another: 8,128 pairs
 
 ACCOUNT = "every_chip_accounted_for"
 
 Vectors = NDArray[np.float32]
 
-Verdict = tuple[str, dict[str, Any]]
-"""The fault ("" if there is none), and numbers that are reported in any case."""
+Verdict = tuple[str, dict[str, Any]]  # the fault, "" if there is none; numbers reported in any case
 
 
 class _Sample(NamedTuple):
@@ -69,66 +60,53 @@ def judge_vectors(tile: str, results: TileResults, inventory: Sequence[StoredObj
     """
     provenance = results.header.provenance
     rows = results.chips()
-    sample = _read_sample(results, provenance.shape[-1])
     embedded = sum(row.window == 0 and row.reason is None for row in rows)
+    sample = _read_sample(results, provenance.shape[-1])
     return {
         ACCOUNT: _judge_account(tile, inventory, rows, embedded, sample.undecided),
         "vectors_finite_and_of_the_right_width": _judge_numbers(provenance, embedded, sample),
         "norms_plausible": _judge_norms(np.linalg.norm(sample.means, axis=1)),
-        "no_two_rows_alike": _judge_duplicates(sample.urls, sample.duplicates),
+        "no_two_rows_alike": _judge_duplicates(sample),
         "not_collapsed": _judge_variety(sample.means, untrained=provenance.untrained),
     }
 
 
 def _read_sample(results: TileResults, dim: int) -> _Sample:
-    urls: list[str] = []
-    finite = [np.empty(0, dtype=bool)]
-    means = [np.empty((0, dim), dtype=np.float32)]
-    duplicates: list[str] = []
-    undecided: list[str] = []
-    seen: set[int] = set()
+    urls, undecided, digests = list[str](), list[str](), list[int]()
+    finite, means = [np.empty(0, dtype=bool)], [np.empty((0, dim), dtype=np.float32)]
     for table in results.sample(["source_url", "embeddings", "reason"], MAX_BYTES):
         has_vector = table["embeddings"].is_valid()
         decided = pc.xor(has_vector, table["reason"].is_valid())
         undecided += table["source_url"].filter(pc.invert(decided)).to_pylist()
-        piece = table.filter(has_vector).combine_chunks()
-        if not piece.num_rows:
-            continue
-        numbers = vectors(piece["embeddings"].chunk(0))
-        finite.append(np.isfinite(numbers).all(axis=1))
-        means.append(numbers.reshape(len(numbers), -1, dim).mean(axis=1))
-        for url, row in zip(piece["source_url"].to_pylist(), numbers, strict=True):
-            word = hash(row.tobytes())
-            if word in seen:
-                duplicates.append(url)
-            seen.add(word)
-            urls.append(url)
+        piece = table.filter(has_vector)
+        urls += piece["source_url"].to_pylist()
+        for chunk in piece["embeddings"].chunks:
+            numbers = vectors(chunk)
+            digests += [hash(row.tobytes()) for row in numbers]
+            finite.append(np.isfinite(numbers).all(axis=1))
+            means.append(numbers.reshape(len(numbers), -1, dim).mean(axis=1))
     usable = np.concatenate(finite)
+    _, first = np.unique(digests, return_index=True)
+    duplicates = np.delete(np.array(urls, dtype=object), first).tolist()
     return _Sample(urls, usable, np.concatenate(means)[usable], duplicates, undecided)
 
 
 def _judge_account(
-    tile: str,
-    inventory: Sequence[StoredObject],
-    rows: Sequence[KnownChip],
-    embedded: int,
-    undecided: Sequence[str],
+    tile: str, chips: Sequence[StoredObject], rows: Sequence[KnownChip], embedded: int, undecided: list[str]
 ) -> Verdict:
     """Check that each chip of the inventory was either embedded or skipped, and no other chip."""
     skipped = sum(row.reason is not None for row in rows)
-    count = f"{embedded} embedded + {skipped} skipped, {len(inventory)} in the inventory"
+    count = f"{embedded} embedded + {skipped} skipped, {len(chips)} in the inventory"
     got = sorted((row.key, row.etag) for row in rows if row.window == 0)
     fault = ""
-    if embedded + skipped != len(inventory):
+    if embedded + skipped != len(chips):
         fault = count
-    elif got != sorted((chip_key(chip.url, tile), chip.etag) for chip in inventory):
+    elif got != sorted((chip_key(chip.url, tile), chip.etag) for chip in chips):
         fault = f"{count}, but some are other chips, have changed, or occur twice"
     elif undecided:
-        fault = (
-            f"{count}, but {len(undecided)} rows with neither a vector nor a reason, or with both,"
-            f" the first of {undecided[0]}"
-        )
-    return fault, {"chips": len(inventory), "embedded": embedded, "skipped": skipped}
+        odd = f"{len(undecided)} rows with neither a vector nor a reason, or with both"
+        fault = f"{count}, but {odd}, the first of {undecided[0]}"
+    return fault, {"chips": len(chips), "embedded": embedded, "skipped": skipped}
 
 
 def _judge_numbers(provenance: Provenance, embedded: int, sample: _Sample) -> Verdict:
@@ -150,25 +128,21 @@ def _judge_norms(norms: Vectors) -> Verdict:
     if not len(norms):
         return "", {}
     median = float(np.median(norms))
-    smallest, largest = np.multiply(NORM_RATIOS, median).clip(*NORMS)
-    odd = norms[(norms < smallest) | (norms > largest)]
+    low, high = np.multiply(NORM_RATIOS, median).clip(*NORMS)
+    odd = norms[(norms < low) | (norms > high)]
     fault = ""
     if len(odd):
-        fault = (
-            f"{len(odd)} norms from {odd.min():.3g} to {odd.max():.3g},"
-            f" expected {smallest:.3g} to {largest:.3g} (median {median:.3g})"
-        )
-    return fault, {
-        "smallest norm": round(float(norms.min()), 4),
-        "median norm": round(median, 4),
-        "largest norm": round(float(norms.max()), 4),
-    }
+        fault = f"{len(odd)} norms from {odd.min():.3g} to {odd.max():.3g}, expected {low:.3g} to {high:.3g}"
+        fault += f" (median {median:.3g})"
+    numbers = {"smallest norm": norms.min(), "median norm": median, "largest norm": norms.max()}
+    return fault, {name: round(float(norm), 4) for name, norm in numbers.items()}
 
 
-def _judge_duplicates(urls: Sequence[str], duplicates: Sequence[str]) -> Verdict:
+def _judge_duplicates(sample: _Sample) -> Verdict:
     """Check that no two chips have the same vector."""
-    fault = f"{len(duplicates)} duplicate vectors, such as that of {duplicates[0]}" if duplicates else ""
-    return fault, {"vectors checked": len(urls), "duplicate vectors": len(duplicates)}
+    count = len(sample.duplicates)
+    fault = f"{count} duplicate vectors, such as that of {sample.duplicates[0]}" if count else ""
+    return fault, {"vectors checked": len(sample.urls), "duplicate vectors": count}
 
 
 def _judge_variety(means: Vectors, *, untrained: bool) -> Verdict:
@@ -189,13 +163,10 @@ def _judge_variety(means: Vectors, *, untrained: bool) -> Verdict:
 
 
 def variety(means: Vectors) -> tuple[float, float]:
-    """Return the median pairwise cosine and the effective rank of two or more vectors.
+    """Return the median pairwise cosine and the effective rank of two or more vectors, (N, D).
 
-    The rank is the exponential of the entropy of the centred vectors' singular values (Roy and Vetterli,
-    2007): how many directions they spread over.
-
-    Args:
-        means: (N, D); of more than `MAX_COMPARED`, as many are taken, spread evenly.
+    Of more than `MAX_COMPARED`, as many are taken, spread evenly. The rank is the exponential of the entropy
+    of the centred vectors' singular values (Roy and Vetterli, 2007): how many directions they spread over.
     """
     picked = np.linspace(0, len(means) - 1, min(len(means), MAX_COMPARED)).round().astype(int)
     sample = means[picked].astype(np.float64)

@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from clay_assets.publishing import parse_published_name
-from clay_assets.publishing.schema import MEAN, PREFIX, Bounds
+from clay_assets.publishing.schema import MEAN, PREFIX, Bounds, parse_published_name
 from clay_assets.reading.files import SourceFile
 
 SAMENESS = ("model", "level", "checkpoint_sha256")

@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
-from clay_assets.publishing import parse_published_name
-from clay_assets.publishing.schema import Bounds
+from clay_assets.publishing.schema import Bounds, parse_published_name
 from clay_assets.reading.facts import Facts
 from clay_assets.reading.files import SourceFile
 from clay_assets.tiles.code import TILE_CODE

@@ -14,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 
 from clay_assets.chips.name import CHIP_NAME
-from clay_assets.publishing import parse_published_name
+from clay_assets.publishing.schema import parse_published_name
 from clay_assets.reading.columns import place_means
 from clay_assets.reading.embeddings import ALONGSIDE
 from clay_assets.reading.facts import Facts

@@ -17,8 +17,7 @@ import shapely
 from numpy.typing import NDArray
 
 from clay_assets.chips.antimeridian import bounds_of
-from clay_assets.publishing import PublishedName, parse_published_name
-from clay_assets.publishing.schema import CRS
+from clay_assets.publishing.schema import CRS, PublishedName, parse_published_name
 from clay_assets.reading.facts import facts_of
 from clay_assets.reading.files import SourceFile
 from clay_assets.reading.scan import opened

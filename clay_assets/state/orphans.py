@@ -5,8 +5,8 @@ Only `clay prune --yes` removes them.
 
 from collections.abc import Collection
 
-from clay_assets.publishing.names import parse_published_name
-from clay_assets.storage import FolderMissing, Store, StoredObject
+from clay_assets.publishing.versions import published_files
+from clay_assets.storage import Store, StoredObject
 
 
 def orphaned_files(
@@ -22,16 +22,5 @@ def orphaned_files(
     Raises:
         StorageError: If the store cannot be listed.
     """
-    try:
-        found = output.list()
-    except FolderMissing:  # nothing has been published
-        return {}
-    orphans: dict[str, list[StoredObject]] = {}
-    for file in found:
-        base = file.url.rpartition("/")[2]
-        name = parse_published_name(base)
-        if name is None or output.url(base) != file.url:  # another program's, or in a subfolder
-            continue
-        if name.tile not in manifest or name.tile in empty:
-            orphans.setdefault(name.tile, []).append(file)
-    return orphans
+    files = published_files(output, version=None)
+    return {tile: found for tile, found in files.items() if tile not in manifest or tile in empty}

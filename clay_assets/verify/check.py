@@ -15,9 +15,8 @@ from typing import Literal, NamedTuple
 import pyarrow.parquet as pq
 
 from clay_assets.parquet import DAMAGE, damaged
-from clay_assets.publishing import validate
-from clay_assets.publishing.footer import column_faults, geometry_entry, storage_faults
-from clay_assets.publishing.schema import MEAN, PREFIX
+from clay_assets.publishing.schema import provenance_in
+from clay_assets.publishing.validation import footer_faults, validate
 from clay_assets.publishing.versions import FORMAT_VERSION, inputs_of, published_files
 from clay_assets.reading import scan
 from clay_assets.results.fingerprint import chip_key, chips_digest
@@ -163,14 +162,8 @@ def _read(output: Store, listed: StoredObject, deep: bool) -> tuple[CheckedFile,
     with closing(BytesIO(output.read(listed)) if whole else output.open(listed)) as source:
         try:
             with pq.ParquetFile(source, pre_buffer=False) as parquet:
-                metadata, schema = parquet.metadata, parquet.schema_arrow
-            pairs = metadata.metadata or {}
-            faults = [*column_faults(schema, None), *storage_faults(metadata), *geometry_entry(pairs)[1]]
-            provenance = {
-                key.decode().removeprefix(PREFIX): value.decode()
-                for key, value in pairs.items()
-                if key.startswith(PREFIX.encode()) and key != (PREFIX + MEAN).encode()
-            }
+                rows, faults = parquet.metadata.num_rows, footer_faults(parquet)
+                provenance = provenance_in(parquet.metadata)
         except DAMAGE as error:
             return CheckedFile(listed, {}, 0), [str(damaged(error))], None
         urls = None
@@ -180,7 +173,7 @@ def _read(output: Store, listed: StoredObject, deep: bool) -> tuple[CheckedFile,
             if not faults:
                 source.seek(0)
                 urls = set(pq.read_table(source, columns=["source_url"])["source_url"].to_pylist())
-    return CheckedFile(listed, provenance, metadata.num_rows), faults, urls
+    return CheckedFile(listed, provenance, rows), faults, urls
 
 
 def _differences(

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from clay_assets.dagster.checks import CHECKS
-from clay_assets.publishing import published_schema, validate
+from clay_assets.publishing.schema import published_schema
+from clay_assets.publishing.validation import validate
 from clay_assets_tests.dagster.command_line import OURS, materialize, materialize_here
 from clay_assets_tests.geotiffs import BAD_CHIPS, chip_bytes, chip_name, chip_pixels, good_chip
 from clay_assets_tests.golden import REAL_CHIPS, GoldenChip, expected

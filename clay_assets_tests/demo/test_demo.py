@@ -15,7 +15,7 @@ from clay_assets.demo.__main__ import main
 from clay_assets.demo.checkpoint import write_untrained_checkpoint
 from clay_assets.demo.chips import CHILE, SCENES, Scene, write_chips
 from clay_assets.demo.report import show
-from clay_assets.publishing import write_geoparquet
+from clay_assets.publishing.writer import write_geoparquet
 from clay_assets.tiles.bounds import tile_bounds, utm_zone
 from clay_assets_tests.golden import REAL_CHIPS, REAL_PIXELS
 from clay_assets_tests.publishing.geoparquet_rows import PROVENANCE, rows

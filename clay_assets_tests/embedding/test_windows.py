@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from clay_assets.chips import read_chip
 from clay_assets.embedding.encoders import EncoderSettings
-from clay_assets.publishing import read_provenance, validate
+from clay_assets.publishing.schema import read_provenance
+from clay_assets.publishing.validation import validate
 from clay_assets.results.fingerprint import Fingerprint
 from clay_assets.state import survey
 from clay_assets.storage import Store

@@ -25,17 +25,15 @@ from referencing.jsonschema import DRAFT7
 
 from clay_assets.chips.geotiff import read_header
 from clay_assets.chips.place import locate
-from clay_assets.publishing import (
+from clay_assets.publishing.rows import RowsRefusedError
+from clay_assets.publishing.schema import (
     PublishedName,
-    RowsRefusedError,
     parse_published_name,
-    published_name,
     published_schema,
     read_provenance,
-    validate,
-    write_geoparquet,
 )
-from clay_assets.publishing.writer import ROW_GROUP_BYTES
+from clay_assets.publishing.validation import validate
+from clay_assets.publishing.writer import ROW_GROUP_BYTES, write_geoparquet
 from clay_assets_tests.geotiffs import chip_bytes, chip_pixels
 from clay_assets_tests.publishing.geoparquet_rows import (
     DATES,
@@ -202,7 +200,7 @@ def test_only_a_chip_across_the_antimeridian_is_published_as_two_polygons(
 
     write_geoparquet(path, [with_column(rows(3), "geometry", whole)], MEAN, PROVENANCE)
 
-    assert validate(path, shape=MEAN, name=path.name) == []
+    assert validate(path, name=path.name) == []
     frame = geopandas.read_parquet(path)
     assert frame.geom_type.tolist() == ["Polygon", "MultiPolygon", "Polygon"]
     assert frame.geometry.is_valid.all()
@@ -507,9 +505,8 @@ def test_provenance_names_with_the_prefix_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_name_is_built_and_parsed(name: str, parts: tuple[str, date, date, int]) -> None:
-    assert published_name(*parts) == name
+    assert str(PublishedName(*parts)) == name
     assert parse_published_name(name) == PublishedName(*parts)
-    assert str(parse_published_name(name)) == name
 
 
 @pytest.mark.parametrize(
@@ -517,7 +514,7 @@ def test_name_is_built_and_parsed(name: str, parts: tuple[str, date, date, int])
     [
         "27WXN_20200101_20231231_v01.gpq",  # two digits
         "27WXN_20200101_20231231_v001.parquet",
-        "27WXN_20200101_20231231_v001.gpq.part",  # one being written
+        ".27WXN_20200101_20231231_v001.gpq.0a1b2c3d4e5f.tmp",  # one being written
         "27WXN_20200230_20231231_v001.gpq",  # no such day
         "27WXN_20231231_20200101_v001.gpq",  # backwards
         "7WXN_20200101_20231231_v001.gpq",
@@ -539,8 +536,8 @@ def test_name_that_cannot_be_parsed_again_is_refused(
     with pytest.raises(
         ValueError, match="Expected an MGRS tile such as 27WXN, a first date not after the last"
     ):
-        published_name(tile, first, last, version)
+        PublishedName(tile, first, last, version)
 
 
 def test_written_files_pass_their_own_validation(published: Path) -> None:
-    assert validate(published, shape=MEAN, name=published.name) == []
+    assert validate(published, name=published.name) == []

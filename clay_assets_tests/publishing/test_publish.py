@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from clay_assets.publishing import read_provenance, validate
 from clay_assets.publishing.publish import Published, ResultsMissing, publish_tile
+from clay_assets.publishing.schema import read_provenance
+from clay_assets.publishing.validation import validate
 from clay_assets.publishing.versions import published_files
 from clay_assets.results import Provenance, ResultsHeader, ResultsWriter, TileSummary
 from clay_assets.results.fingerprint import Fingerprint, chips_digest

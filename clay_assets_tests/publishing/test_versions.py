@@ -8,7 +8,7 @@ import pytest
 
 from clay_assets.embedding.encoders import UntrainedWeights
 from clay_assets.pipeline import STEPS, Step
-from clay_assets.publishing import read_provenance
+from clay_assets.publishing.schema import read_provenance
 from clay_assets.publishing.versions import VersionMixed
 from clay_assets.state import TileStores, survey
 from clay_assets.storage import Store

@@ -14,8 +14,7 @@ import pytest
 
 from clay_assets.chips import MAX_NODATA
 from clay_assets.publishing.versions import published_files
-from clay_assets.quality.examine import check_file, check_inventory, check_results
-from clay_assets.quality.report import Report, combined
+from clay_assets.quality.report import Report, check_file, check_inventory, check_results, combined
 from clay_assets.quality.vectors import variety
 from clay_assets.results import results_key
 from clay_assets.results.outcomes import Embedded, Outcome
@@ -432,6 +431,8 @@ def test_two_files_of_one_version_are_a_fault_even_if_one_has_a_report(stores: T
     stores.output.write(f"{TILE}_20190101_20200615_v001.gpq", stores.output.read(file))
 
     assert "2 files of one version: expected one" in file_of(stores).faults[VALID]
+    stores.output.delete(f"{TILE}_20190101_20200615_v001.gpq")
+    assert file_of(stores).faults == {}
 
 
 def test_a_footprint_of_another_tile_is_outside(stores: TileStores) -> None:

@@ -14,7 +14,8 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from clay_assets.publishing import published_name, write_geoparquet
+from clay_assets.publishing.schema import PublishedName
+from clay_assets.publishing.writer import write_geoparquet
 
 DAYS = (date(2020, 6, 15), date(2021, 7, 3))
 SOUTH = {"27WXM": 7_100_000, "27WXN": 7_200_000}
@@ -86,7 +87,7 @@ def write(
     days: tuple[date, ...] = DAYS,
 ) -> Path:
     """Write one tile's file."""
-    path = folder / published_name(tile, days[0], days[-1], version)
+    path = folder / str(PublishedName(tile, days[0], days[-1], version))
     write_geoparquet(path, [rows(tile, seed, shape, days)], shape, provenance)
     return path
 

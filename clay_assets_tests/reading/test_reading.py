@@ -13,7 +13,7 @@ import pytest
 import shapely
 
 from clay_assets.parquet import DamagedFileError
-from clay_assets.publishing import write_geoparquet
+from clay_assets.publishing.writer import write_geoparquet
 from clay_assets.reading import MixedEmbeddings, NothingToRead, read_embeddings, read_vectors
 from clay_assets.reading.facts import facts_of
 from clay_assets.reading.files import find_files

@@ -14,7 +14,7 @@ import pytest
 import shapely
 
 from clay_assets.chips import READER_VERSION
-from clay_assets.publishing import write_geoparquet
+from clay_assets.publishing.writer import write_geoparquet
 from clay_assets.results import (
     KnownChip,
     Provenance,
@@ -258,7 +258,7 @@ READ_WITH_FLIPPED_BITS = """
 import sys
 from pathlib import Path
 from clay_assets.parquet import DamagedFileError
-from clay_assets.publishing import validate
+from clay_assets.publishing.validation import validate
 from clay_assets.storage import Store
 from clay_assets.results import TileResults, results_key
 from clay_assets.results.fingerprint import Fingerprint

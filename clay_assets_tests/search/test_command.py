@@ -13,7 +13,7 @@ from PIL import Image
 from clay_assets import similar
 from clay_assets.chips import read_chip
 from clay_assets.cli import main
-from clay_assets.publishing import write_geoparquet
+from clay_assets.publishing.writer import write_geoparquet
 from clay_assets.search.picture import CAPTION, GAP, SIDE, caption, picture_of, true_colour
 from clay_assets.search.similar import search
 from clay_assets_tests.geotiffs import chip_bytes, chip_pixels

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clay_assets import similar
 from clay_assets.parquet import DamagedFileError
-from clay_assets.publishing import write_geoparquet
+from clay_assets.publishing.writer import write_geoparquet
 from clay_assets.reading import MixedEmbeddings, read_vectors, scan
 from clay_assets.reading.embeddings import chosen_files
 from clay_assets.reading.selection import Selection

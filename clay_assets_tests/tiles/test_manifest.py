@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from clay_assets.chips import ChipName, ChipRejected
-from clay_assets.publishing import parse_published_name
+from clay_assets.publishing.schema import parse_published_name
 from clay_assets.tiles.code import TILE_CODE
 from clay_assets.tiles.manifest import ManifestError, read_tiles
 

@@ -17,8 +17,9 @@ import pytest
 
 from clay_assets import embed_tile
 from clay_assets.cli import main
-from clay_assets.publishing import read_provenance, write_geoparquet
+from clay_assets.publishing.schema import read_provenance
 from clay_assets.publishing.versions import published_files
+from clay_assets.publishing.writer import write_geoparquet
 from clay_assets.settings import Settings
 from clay_assets.state import TileStores
 from clay_assets.storage import Store, StoredObject
