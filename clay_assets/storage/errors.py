@@ -11,43 +11,37 @@ ATTEMPTS = 5
 class StorageError(Exception):
     """An operation of a store failed."""
 
-    # True if every other object of the store would fail as well (wrong credentials, no such bucket): a caller
-    # with many objects should stop.
     systemic: ClassVar[bool] = False
+
+
+class SystemicError(StorageError):
+    """Every other object of the store would fail as well: a caller with many objects should stop."""
+
+    systemic = True
 
 
 class AccessDenied(StorageError):
     """Permissions forbid access to this object, it is archived, or a link leads out of the store."""
 
 
-class StoreDenied(AccessDenied):
+class StoreDenied(AccessDenied, SystemicError):
     """Credentials are missing, wrong or expired, or do not allow to list or to write."""
 
-    systemic = True
 
-
-class DiskFull(StorageError):
+class DiskFull(SystemicError):
     """The disk of a local store or of the temporary folder has no space."""
 
-    systemic = True
 
-
-class BucketMissing(StorageError):
+class BucketMissing(SystemicError):
     """The bucket or container does not exist."""
 
-    systemic = True
 
-
-class FolderMissing(StorageError):
+class FolderMissing(SystemicError):
     """The folder of a local store does not exist."""
 
-    systemic = True
 
-
-class Misconfigured(StorageError):
+class Misconfigured(SystemicError):
     """The store's address or its settings cannot be used."""
-
-    systemic = True
 
 
 class ObjectMissing(StorageError):

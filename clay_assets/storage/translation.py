@@ -140,11 +140,10 @@ def _of_obstore(text: str) -> tuple[type[StorageError], str, str]:
     request = re.search(r"Error performing ([A-Z]+ [^\s?]+)", text)
     request_line = request[1] if request else "the request"
     if status := re.search(r"(?:status code: |\(code: )(\d{3})", text):
-        code, message = (_tagged(name, text) for name in ("Code", "Message"))
+        tags = dict(re.findall(r"<(Code|Message)>(.*?)</\1>", text, re.DOTALL))
+        code, message = tags.get("Code", ""), " ".join(tags.get("Message", "without a message").split())
         kind, remedy = _first(SERVER_SIDE, f"{code} {status[1]}")
-        cause = (
-            f"the server answered {request_line} with {code or status[1]}, {message or 'without a message'}"
-        )
+        cause = f"the server answered {request_line} with {code or status[1]}, {message}"
         return kind, f"{cause}, in every attempt" if kind is TransferFailed else cause, remedy
     reason = text.rpartition(" - ")[2]
     causes = re.findall(r'message: "([^"]+)"|(Invalid\w*Certificate\w*\(\s*\w+)|kind: (\w+)', debug)
@@ -153,11 +152,6 @@ def _of_obstore(text: str) -> tuple[type[StorageError], str, str]:
     if issubclass(kind, TransferFailed):
         return kind, f"{request_line} failed in every attempt: {reason} ({detail})", remedy
     return kind, reason, remedy
-
-
-def _tagged(name: str, text: str) -> str:
-    found = re.search(f"<{name}>(.*?)</{name}>", text, re.DOTALL)
-    return " ".join(found[1].split()) if found else ""
 
 
 def _first(rules: Rules, text: str) -> tuple[type[StorageError], str]:
