@@ -109,12 +109,7 @@ class Bucket:
                     raise _another(found, there, BrokenAnswer)
             return data
 
-        try:
-            return self._request(name, get)
-        except NotPartial:  # e.g. rclone's server, which declares a part to be the whole object
-            if span is None:
-                raise
-            return self.read(key, expected)[span[0] : span[1]]
+        return self._request(name, get)
 
     def open(self, key: str, expected: StoredObject | None) -> BinaryIO:
         """Return a file whose reads are range GETs of one version of the object."""
@@ -193,6 +188,7 @@ class _Ranges(io.RawIOBase):
     def __init__(self, bucket: Bucket, key: str, found: StoredObject) -> None:
         self._bucket, self._key, self._found = bucket, key, found
         self._position = 0
+        self._whole: bytes | None = None  # if the server cannot send parts
 
     def readable(self) -> bool:
         return True
@@ -211,7 +207,15 @@ class _Ranges(io.RawIOBase):
         end = min(self._position + len(buffer), self._found.size)
         if end <= self._position:
             return 0
-        data = self._bucket.read(self._key, self._found, (self._position, end))
+        data = self._part(self._position, end)
         buffer[: len(data)] = data
         self._position = end
         return len(data)
+
+    def _part(self, start: int, end: int) -> bytes:
+        if self._whole is None:
+            try:
+                return self._bucket.read(self._key, self._found, (start, end))
+            except NotPartial:  # e.g. rclone's server, which declares a part to be the whole object
+                self._whole = self._bucket.read(self._key, self._found)
+        return self._whole[start:end]
