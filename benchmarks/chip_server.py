@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from clay_assets.tiles.code import TILE_CODE
+from clay_assets.tiles import TILE_CODE
 
 PAGE = 1000
 NO_BODY = b"", "0", 7_400_000  # without files: listings alone

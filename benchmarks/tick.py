@@ -37,7 +37,7 @@ from clay_assets.dagster.build import build_resources
 from clay_assets.demo.checkpoint import write_untrained_checkpoint
 from clay_assets.settings import Settings
 from clay_assets.storage import Store
-from clay_assets.tiles.code import TILE_CODE
+from clay_assets.tiles import TILE_CODE
 from clay_assets_tests.geotiffs import chip_bytes, chip_name, chip_pixels
 from clay_assets_tests.s3_server import S3Bucket, client, serving
 

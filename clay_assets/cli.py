@@ -20,8 +20,7 @@ from clay_assets.export import command as export_command
 from clay_assets.search import command as similar_command
 from clay_assets.settings import Settings, SettingsError
 from clay_assets.storage import StorageError, Store
-from clay_assets.tiles.bucket_tiles import FOLDERS_NAMED, OutputError, print_tiles
-from clay_assets.tiles.manifest import ManifestError, read_tiles
+from clay_assets.tiles.manifest import FOLDERS_NAMED, ManifestError, print_tiles, read_tiles
 from clay_assets.verify import command as verify_command
 
 
@@ -60,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 tiles = read_tiles(parsed.tiles or settings.tiles)
                 status = verify_command.run(parsed, stores, tiles, settings.encoder(), settings.version)
         sys.stdout.flush()
-    except (StorageError, ManifestError, SettingsError, OutputError) as error:
+    except (StorageError, ManifestError, SettingsError) as error:
         print(f"clay: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `clay tiles … | head` closed the pipe

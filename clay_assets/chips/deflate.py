@@ -19,101 +19,25 @@ from numpy.typing import NDArray
 
 from clay_assets.chips.directory import Blocks, GeoTiffError
 
-ADLER_BASE = 65521
-"""Modulus of Adler-32: the largest prime below 2^16."""
-
+ADLER_BASE = 65521  # modulus of Adler-32: the largest prime below 2^16
 NATIVE = "<" if sys.byteorder == "little" else ">"
 
 
 def inflate(data: bytes, blocks: Blocks, block: tuple[int, int], samples: NDArray[Any]) -> None:
-    """Decode all blocks of a TIFF.
+    """Decode all blocks of a TIFF, none of which may be omitted; raise `GeoTiffError` if one is damaged.
 
-    Args:
-        data: The whole file.
-        blocks: Location of all blocks; none may be omitted.
-        block: Rows and columns of a block.
-        samples: Output: (planes, rows, columns, samples of a pixel), contiguous, of the file's sample type in
-            native byte order. A file has one plane, or one for each band.
-
-    Raises:
-        GeoTiffError: If a block is damaged.
+    Writes to `samples` (planes, rows, columns, samples of a pixel), contiguous, of the file's sample type in
+    native byte order. A file has one plane, or one for each band. A block has `block` rows and columns.
     """
-    plain = not blocks.tiled and blocks.predictor == 1 and blocks.order == NATIVE
-    if not (plain and _inflate_strips(data, blocks, block[0], samples)):
-        _inflate_blocks(data, blocks, block, samples)
-
-
-def verify(data: bytes, blocks: Blocks, longest: int) -> None:
-    """Verify the checksums of blocks that GDAL will read.
-
-    Args:
-        data: The whole file.
-        blocks: Location of the blocks; omitted ones are skipped.
-        longest: Maximum number of bytes in a block.
-
-    Raises:
-        GeoTiffError: If a block is damaged.
-    """
-    spans = zip(blocks.offsets.tolist(), blocks.counts.tolist(), strict=True)
-    for number, (start, count) in enumerate(spans, start=1):
-        stream = zlib.decompressobj()
-        try:
-            stream.decompress(data[start : start + count], longest + 1)
-        except zlib.error as error:
-            count = len(blocks.offsets)
-            raise GeoTiffError(f"has damage in block {number:,} of {count:,}: {error}") from error
-        if count and not stream.eof:
-            raise GeoTiffError(f"has damage in block {number:,} of {len(blocks.offsets):,}: it does not end")
-
-
-def _inflate_strips(data: bytes, blocks: Blocks, height: int, samples: NDArray[Any]) -> bool:
-    """Decode all strips in one call; return False if the samples do not match the checksums."""
-    planes, rows, columns, width = samples.shape
-    heights = np.minimum(height, rows - np.arange(0, rows, height))
-    lengths = np.tile(heights, planes) * (columns * width * samples.itemsize)
-    if len(lengths) != len(blocks.offsets) or blocks.counts.min() < 4:
-        return False
-    try:
-        imagecodecs.tiff_decode(data, out=samples.reshape([size for size in samples.shape if size > 1]))
-    except (
-        imagecodecs.TiffError,
-        ValueError,
-        IndexError,
-    ):  # the latter two: damage that imagecodecs does not recognise
-        return False
-    ends = (blocks.offsets + blocks.counts)[:, None]
-    checksums = np.frombuffer(data, np.uint8)[ends + np.arange(-4, 0)].view(">u4")[:, 0]
-    found = imagecodecs.deflate_adler32(samples.reshape(-1).view(np.uint8))  # type: ignore[arg-type] # any buffer
-    return joined_adler32(checksums, lengths) == found
-
-
-def joined_adler32(checksums: NDArray[np.integer[Any]], lengths: NDArray[np.int64]) -> int:
-    """Return the Adler-32 of concatenated parts, computed from the Adler-32 of each part.
-
-    Adler-32 has two sums: low is 1 plus the sum of all bytes, high is the sum of low after each byte. In a
-    part that is not the first, low is higher by the sum of the bytes before it.
-
-    Args:
-        checksums: (N,) Adler-32 of each part.
-        lengths: (N,) bytes of each part.
-    """
-    low, high = checksums.astype(np.int64) & 0xFFFF, checksums.astype(np.int64) >> 16
-    bytes_up_to = np.cumsum(low - 1)
-    bytes_before = bytes_up_to - (low - 1)
-    joined_low = (1 + bytes_up_to[-1]) % ADLER_BASE
-    joined_high = (high + lengths % ADLER_BASE * (bytes_before % ADLER_BASE)).sum() % ADLER_BASE
-    return int(joined_high << 16 | joined_low)
-
-
-def _inflate_blocks(data: bytes, blocks: Blocks, block: tuple[int, int], samples: NDArray[Any]) -> None:
-    """Decode block by block: any kind of block, each one verified."""
+    plain = blocks.predictor == 1 and blocks.order == NATIVE
+    if plain and not blocks.tiled and _inflate_strips(data, blocks, block[0], samples):
+        return
     planes, rows, columns, width = samples.shape
     height, breadth = block
     corners = [*product(range(planes), range(0, rows, height), range(0, columns, breadth))]
     if len(corners) != len(blocks.offsets):
         raise GeoTiffError(f"has {len(blocks.offsets):,} blocks, expected {len(corners):,}")
     scratch = np.empty((height, breadth, width), samples.dtype)
-    plain = blocks.predictor == 1 and blocks.order == NATIVE
     ends = (blocks.offsets + blocks.counts).tolist()
     for number, (start, end) in enumerate(zip(blocks.offsets.tolist(), ends, strict=True)):
         plane, top, left = corners[number]
@@ -136,29 +60,70 @@ def _inflate_blocks(data: bytes, blocks: Blocks, block: tuple[int, int], samples
             _put(stored, blocks, target)
 
 
+def verify(data: bytes, blocks: Blocks, longest: int) -> None:
+    """Verify the checksums of blocks that GDAL will read, each at most `longest` bytes when decoded.
+
+    Omitted blocks are skipped; `GeoTiffError` is raised if a block is damaged.
+    """
+    spans = zip(blocks.offsets.tolist(), blocks.counts.tolist(), strict=True)
+    for number, (start, count) in enumerate(spans, start=1):
+        stream = zlib.decompressobj()
+        try:
+            stream.decompress(data[start : start + count], longest + 1)
+            trouble = "it does not end" if count and not stream.eof else ""
+        except zlib.error as error:
+            trouble = str(error)
+        if trouble:
+            raise GeoTiffError(f"has damage in block {number:,} of {len(blocks.offsets):,}: {trouble}")
+
+
+def _inflate_strips(data: bytes, blocks: Blocks, height: int, samples: NDArray[Any]) -> bool:
+    """Decode all strips in one call; return False if the samples do not match the checksums."""
+    planes, rows, columns, width = samples.shape
+    heights = np.minimum(height, rows - np.arange(0, rows, height))
+    lengths = np.tile(heights, planes) * (columns * width * samples.itemsize)
+    if len(lengths) != len(blocks.offsets) or blocks.counts.min() < 4:
+        return False
+    try:
+        imagecodecs.tiff_decode(data, out=samples.reshape([size for size in samples.shape if size > 1]))
+    except (imagecodecs.TiffError, ValueError, IndexError):  # the last two: damage that it does not recognise
+        return False
+    ends = (blocks.offsets + blocks.counts)[:, None]
+    checksums = np.frombuffer(data, np.uint8)[ends + np.arange(-4, 0)].view(">u4")[:, 0]
+    found = imagecodecs.deflate_adler32(samples.reshape(-1).view(np.uint8))  # type: ignore[arg-type] # any buffer
+    return joined_adler32(checksums, lengths) == found
+
+
+def joined_adler32(checksums: NDArray[np.integer[Any]], lengths: NDArray[np.int64]) -> int:
+    """Return the Adler-32 of concatenated parts, from the Adler-32 (N,) and bytes (N,) of each part.
+
+    Adler-32 has two sums: low is 1 plus the sum of all bytes, high is the sum of low after each byte. In a
+    part that is not the first, low is higher by the sum of the bytes before it.
+    """
+    low, high = checksums.astype(np.int64) & 0xFFFF, checksums.astype(np.int64) >> 16
+    bytes_up_to = np.cumsum(low - 1)
+    bytes_before = bytes_up_to - (low - 1)
+    joined_low = (1 + bytes_up_to[-1]) % ADLER_BASE
+    joined_high = (high + lengths % ADLER_BASE * (bytes_before % ADLER_BASE)).sum() % ADLER_BASE
+    return int(joined_high << 16 | joined_low)
+
+
 def _put(stored: NDArray[Any], blocks: Blocks, target: NDArray[Any]) -> None:
-    """Copy a decoded block into the image: undo the predictor and crop what exceeds the image."""
-    if blocks.predictor == 3:
-        decoded = _without_float_predictor(stored)
-    else:
-        decoded = stored.view(stored.dtype.newbyteorder(blocks.order))
+    """Copy a decoded block into the image: undo the predictor, in place, and crop what exceeds the image."""
+    decoded = stored.view(stored.dtype.newbyteorder(blocks.order))
     if blocks.predictor == 2:  # differences between the samples' bits, of any type
         bits = decoded.view(f"{blocks.order}u{decoded.itemsize}")
         imagecodecs.delta_decode(bits, axis=1, out=bits)
+    elif blocks.predictor == 3:
+        # float32 as differences between neighbouring bytes, most significant bytes of a row first.
+        # imagecodecs' own function for this takes twice as long.
+        rows, columns, width = stored.shape
+        differences = stored.reshape(rows, -1).view(np.uint8).reshape(rows, 4 * columns, width)
+        imagecodecs.delta_decode(differences, axis=1, out=differences)
+        significant = differences.reshape(rows, 4, columns, width)
+        numbers = significant[:, 0].astype(np.uint32)
+        for byte in range(1, 4):
+            numbers <<= 8
+            numbers |= significant[:, byte]
+        decoded = numbers.view(np.float32)
     target[...] = decoded[: target.shape[0], : target.shape[1]]
-
-
-def _without_float_predictor(stored: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Restore float32 from differences between neighbouring bytes, most significant bytes of a row first.
-
-    Overwrites `stored`. imagecodecs' own function for this takes twice as long.
-    """
-    rows, columns, width = stored.shape
-    differences = stored.reshape(rows, -1).view(np.uint8).reshape(rows, 4 * columns, width)
-    imagecodecs.delta_decode(differences, axis=1, out=differences)
-    significant = differences.reshape(rows, 4, columns, width)
-    numbers = significant[:, 0].astype(np.uint32)
-    for byte in range(1, 4):
-        numbers <<= 8
-        numbers |= significant[:, byte]
-    return numbers.view(np.float32)

@@ -6,9 +6,9 @@ checked against the file's length before it is followed.
 """
 
 import struct
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
+from xml.parsers import expat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,30 +22,22 @@ class NotTiffError(GeoTiffError):
     """The bytes are not a TIFF."""
 
 
-@dataclass(frozen=True)
-class Dialect:
-    """One of the four binary layouts of a TIFF.
+class Dialect(NamedTuple):
+    """One of the four binary layouts of a TIFF."""
 
-    Attributes:
-        order: Byte order, "<" or ">".
-        start: Position of the pointer to the first directory.
-        pointer: struct's letter for an offset, and for the number of values of an entry.
-        number: struct's letter for the number of entries.
-    """
-
-    order: Literal["<", ">"]
-    start: int
-    pointer: str
-    number: str
+    order: Literal["<", ">"]  # byte order
+    start: int  # position of the pointer to the first directory
+    pointer: str  # struct's letter for an offset, and for the number of values of an entry
+    number: str  # struct's letter for the number of entries
 
 
+# By the first four bytes of the file.
 DIALECTS = {
     b"II*\0": Dialect("<", 4, "I", "H"),
     b"MM\0*": Dialect(">", 4, "I", "H"),
     b"II+\0": Dialect("<", 8, "Q", "Q"),  # BigTIFF
     b"MM\0+": Dialect(">", 8, "Q", "Q"),
 }
-"""By the first four bytes of the file."""
 
 # Types and tags by number, from the TIFF 6.0, BigTIFF and GeoTIFF specifications.
 TYPE_BYTES = dict(
@@ -58,43 +50,33 @@ STRIP_OFFSETS, STRIP_BYTE_COUNTS = 273, 279
 TILE_OFFSETS, TILE_BYTE_COUNTS = 324, 325
 PIXEL_SCALE, TIE_POINT, GEO_KEYS, GDAL_METADATA = 33550, 33922, 34735, 42112
 
+# By the GeoTIFF specification: https://docs.ogc.org/is/19-008r4/19-008r4.html
+EPSG_LENGTHS, EPSG_ANGLES, USER_DEFINED_UNIT = range(9000, 9100), range(9100, 9200), 32_767
+# Keys of a reference system that name a unit, and the accepted codes of each.
+UNITS = {2052: EPSG_LENGTHS, 2054: EPSG_ANGLES, 3076: EPSG_LENGTHS, 4099: EPSG_LENGTHS}
+
+# Tags whose values differ from chip to chip, and the maximum bytes of the other values.
+PLACEMENT = frozenset({TIE_POINT, STRIP_OFFSETS, STRIP_BYTE_COUNTS, TILE_OFFSETS, TILE_BYTE_COUNTS})
+MAX_CONTENT = 1 << 16
+
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """Location and encoding of an image's blocks.
+    """Location and encoding of an image's blocks, row by row from the top, band after band if separate."""
 
-    Attributes:
-        order: The file's byte order, "<" or ">".
-        tiled: Tiles, rather than strips as wide as the image.
-        bits: Bits per sample.
-        predictor: 1: samples unchanged; 2: differences between neighbours; 3: of their bytes, regrouped.
-        offsets: Position of each block; row by row from the top, and band after band if they are separate.
-        counts: Bytes of each block; 0 for a block that the file omits.
-    """
-
-    order: Literal["<", ">"]
-    tiled: bool
-    bits: int
-    predictor: int
-    offsets: NDArray[np.int64]
-    counts: NDArray[np.int64]
+    order: Literal["<", ">"]  # the file's byte order
+    tiled: bool  # tiles, rather than strips as wide as the image
+    bits: int  # per sample
+    predictor: int  # 1: samples unchanged; 2: differences between neighbours; 3: of their bytes, regrouped
+    offsets: NDArray[np.int64]  # position of each block
+    counts: NDArray[np.int64]  # bytes of each block; 0 for one that the file omits
 
 
 class Directory:
-    """The first directory of a TIFF.
-
-    Attributes:
-        order: The file's byte order, "<" or ">".
-        entries: For each tag, type and number of its values, and their position.
-    """
+    """The first directory of a TIFF. Methods raise GeoTiffError if values are not in the file."""
 
     def __init__(self, data: bytes) -> None:
-        """Read the entries.
-
-        Raises:
-            NotTiffError: If the bytes are not a TIFF.
-            GeoTiffError: If the file ends before its directory does.
-        """
+        """Read the entries; raise `NotTiffError` if the bytes are not a TIFF."""
         dialect = DIALECTS.get(data[:4])
         if dialect is None:
             raise NotTiffError(f"begins with {data[:12]!r}, expected a TIFF's II*, MM*, II+ or MM+")
@@ -103,14 +85,13 @@ class Directory:
         self._inline = struct.calcsize(dialect.order + dialect.pointer)
         start = self._unpack(dialect.pointer, dialect.start)
         if start >= len(data):
-            raise GeoTiffError(
-                f"has {len(data):,} bytes, expected its directory at byte {start:,}: truncated or damaged"
-            )
+            raise self._truncated(f"its directory at byte {start:,}")
         number = self._unpack(dialect.number, start)
         start += struct.calcsize(dialect.order + dialect.number)
         entry = struct.Struct(f"{dialect.order}HH{dialect.pointer}{self._inline}x")
         end = start + number * entry.size
         self._check_end("its directory", end)
+        # For each tag, type and number of its values, and their position.
         self.entries: dict[int, tuple[int, int, int]] = {}
         positions = range(start + entry.size - self._inline, end, entry.size)
         values = entry.iter_unpack(memoryview(data)[start:end])
@@ -121,26 +102,15 @@ class Directory:
                 position = self._unpack(dialect.pointer, position)
             self.entries[tag] = (kind, count, position)
 
-    def __contains__(self, tag: int) -> bool:
-        return tag in self.entries
-
     def raw(self, tag: int) -> bytes:
-        """Return the bytes of a tag's values; empty if the tag is missing.
-
-        Raises:
-            GeoTiffError: If they are not in the file.
-        """
+        """Return the bytes of a tag's values; empty if the tag is missing."""
         kind, count, position = self.entries.get(tag, (1, 0, 0))
         end = position + count * TYPE_BYTES.get(kind, 1)
         self._check_end(f"the values of tag {tag}", end)
         return self._data[position:end]
 
     def integers(self, tag: int) -> NDArray[np.int64]:
-        """Return the values of an integer tag.
-
-        Raises:
-            GeoTiffError: If there are none, they are not integers, or they are not in the file.
-        """
+        """Return the values of an integer tag; raise `GeoTiffError` if there are none or of another type."""
         kind, count, _ = self.entries.get(tag, (0, 0, 0))
         if kind not in INTEGERS or count < 1:
             raise GeoTiffError(f"has {count:,} values of type {kind} in tag {tag}, expected integers")
@@ -151,27 +121,35 @@ class Directory:
         kind, count, _ = self.entries.get(tag, (0, 0, 0))
         return struct.unpack(f"{self.order}{count}d", self.raw(tag)) if kind == DOUBLE else ()
 
-    def text(self, tag: int) -> bytes:
-        """Return a tag's text up to its first NUL, as other readers do; empty if the tag is missing."""
-        return self.raw(tag).partition(b"\0")[0]
+    def refuse_what_gdal_would_print(self) -> None:
+        """Refuse damaged metadata and unknown units, about which rasterio and GDAL print to stderr.
 
-    def geo_keys(self) -> NDArray[np.int64]:
-        """Return the keys of the reference system, (keys, 4): key, tag of the value or 0, count, value."""
-        values = self.integers(GEO_KEYS) if GEO_KEYS in self else np.empty(0, np.int64)
-        return values[4 : len(values) // 4 * 4].reshape(-1, 4)
+        GDAL quotes such metadata in an error, which rasterio cannot decode; it searches for such units.
+        """
+        metadata = self.raw(GDAL_METADATA).partition(b"\0")[0]  # up to the first NUL, as other readers
+        if metadata:
+            try:
+                expat.ParserCreate("utf-8").Parse(metadata, True)
+            except expat.ExpatError as error:
+                raise GeoTiffError(f"has damaged metadata, expected XML: {error}") from error
+        keys = self.integers(GEO_KEYS) if GEO_KEYS in self.entries else np.empty(0, np.int64)
+        # After a header of the same size: key, tag of the value or 0, count, value.
+        for key, place, _, value in keys[4 : len(keys) // 4 * 4].reshape(-1, 4):
+            units = UNITS.get(int(key))
+            if units is not None and place == 0 and value not in units and value != USER_DEFINED_UNIT:
+                raise GeoTiffError(
+                    f"names unit {value} in key {key} of its reference system, expected one of EPSG's, from"
+                    f" {units.start} to {units.stop - 1}"
+                )
 
     def blocks(self) -> Blocks:
-        """Return the location and encoding of the image's blocks.
-
-        Raises:
-            GeoTiffError: If the directory does not describe them, or places one beyond the end of the file.
-        """
-        tiled = TILE_OFFSETS in self
+        """Return the location and encoding of the image's blocks, all of them within the file."""
+        tiled = TILE_OFFSETS in self.entries
         blocks = Blocks(
             order=self.order,
             tiled=tiled,
             bits=int(self.integers(BITS_PER_SAMPLE)[0]),
-            predictor=int(self.integers(PREDICTOR)[0]) if PREDICTOR in self else 1,
+            predictor=int(self.integers(PREDICTOR)[0]) if PREDICTOR in self.entries else 1,
             offsets=self.integers(TILE_OFFSETS if tiled else STRIP_OFFSETS),
             counts=self.integers(TILE_BYTE_COUNTS if tiled else STRIP_BYTE_COUNTS),
         )
@@ -182,24 +160,16 @@ class Directory:
         # Check each by itself first: the sum of two numbers near 2^63 overflows.
         for positions in (blocks.offsets, blocks.counts, blocks.offsets + blocks.counts):
             if positions.min() < 0 or positions.max() > len(self._data):
-                raise GeoTiffError(
-                    f"has {len(self._data):,} bytes, expected all blocks before their end: truncated"
-                    " or damaged"
-                )
+                raise self._truncated("all blocks before their end")
         return blocks
 
-    def content(self, without: Collection[int], max_bytes: int) -> bytes | None:
-        """Return the directory as bytes, equal for files that differ only in the values of some tags.
+    def content(self) -> bytes | None:
+        """Return the directory as bytes, equal for files that differ only in the values of `PLACEMENT`.
 
-        Args:
-            without: Tags whose values are left out; their types and counts are included.
-            max_bytes: Maximum number of bytes of the other values.
-
-        Returns:
-            None if the other values are larger, or of a type that TIFF 6.0 and BigTIFF do not define.
+        None if the other values are too large, or of a type that TIFF 6.0 and BigTIFF do not define.
         """
-        kept = {tag: (kind, count) for tag, (kind, count, _) in self.entries.items() if tag not in without}
-        if sum(TYPE_BYTES.get(kind, max_bytes + 1) * count for kind, count in kept.values()) > max_bytes:
+        kept = {tag: (kind, count) for tag, (kind, count, _) in self.entries.items() if tag not in PLACEMENT}
+        if sum(TYPE_BYTES.get(kind, MAX_CONTENT + 1) * count for kind, count in kept.values()) > MAX_CONTENT:
             return None
         shape = repr([(tag, kind, count) for tag, (kind, count, _) in self.entries.items()]).encode()
         return b"".join([self._data[:4], shape, *map(self.raw, kept)])
@@ -212,6 +182,7 @@ class Directory:
 
     def _check_end(self, what: str, end: int) -> None:
         if end > len(self._data):
-            raise GeoTiffError(
-                f"has {len(self._data):,} bytes, expected {what} up to byte {end:,}: truncated or damaged"
-            )
+            raise self._truncated(f"{what} up to byte {end:,}")
+
+    def _truncated(self, expected: str) -> GeoTiffError:
+        return GeoTiffError(f"has {len(self._data):,} bytes, expected {expected}: truncated or damaged")

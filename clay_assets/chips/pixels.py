@@ -1,6 +1,7 @@
 """Refuses pixels that cannot be embedded, and counts those without data.
 
-No pixel is ever changed: filling a gap would invent a measurement. The ranges and fill values: `limits`.
+No pixel is ever changed: filling a gap would invent a measurement. The ranges of the bands are wider than
+those of real measurements: they reject fill values, other units and damage, but no real chip.
 """
 
 import math
@@ -10,33 +11,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clay_assets.chips.limits import FILLS, LIMITS, OPTICAL
 from clay_assets.chips.rejection import ChipRejected
+from clay_model.spec import BANDS
+
+OPTICAL = BANDS[: BANDS.index("vh")]
+
+# Lowest and highest value of each band.
+LIMITS = {
+    # Reflectance x 10,000. Sentinel-2 L2A has uint16 digital numbers, 0 for no data and 65,535 for
+    # saturation. Since processing baseline 04.00 they have an offset of 1,000, so harmonised values begin at
+    # -999. The limits are twice that and one and a half times 65,535, because resampling by cubic convolution
+    # overshoots.
+    **dict.fromkeys(OPTICAL, (-2_000.0, 100_000.0)),
+    # Linear power of SAR. Noise subtraction leaves values just below 0; in decibels, the wrong unit, nearly
+    # all are below -1. A Sentinel-1 product has uint16 amplitudes that calibration divides by some hundreds:
+    # 65,535 is 45 dB, and terrain flattening increases it on slopes towards the radar. 1e6 is 60 dB.
+    **dict.fromkeys(("vh", "vv"), (-1.0, 1e6)),
+    # Metres: the Dead Sea's shore (-440) to Mount Everest (8,849), with a margin for errors and for heights
+    # above the ellipsoid, which differ from those above the geoid by up to 107.
+    "dem": (-1_000.0, 10_000.0),
+}
+
+# Common no-data values, declared or not: two conventions and the lowest float32.
+FILLS = (-9_999.0, -32_768.0, -3.4028234663852886e38)
+
+# Default of the highest accepted share of a chip's pixels without data. The code that made the chips of Clay
+# v0 (Clay-foundation/model, scripts/pipeline/tile.py) dropped chips with 30 % of clouds, shadows and no data,
+# and those with a single 0 in B02: its chips are far below this.
+MAX_NODATA = 0.3
 
 
 def check_pixels(
-    pixels: NDArray[Any],
-    bands: Mapping[str, int],
-    nodata: float | None,
-    max_nodata: float,
+    pixels: NDArray[Any], bands: Mapping[str, int], nodata: float | None, max_nodata: float
 ) -> float:
-    """Refuse pixels that cannot be embedded.
+    """Refuse pixels (bands, rows, columns) that cannot be embedded; return `Chip.nodata` of the others.
 
     The share without data is checked first, so that the message of a chip that is mostly fill says so. A fill
     value outside a band's range (such as -9,999) is refused even in a single pixel: the network would take it
-    for a measurement. One inside the range (0) is embedded as it is, up to `max_nodata`.
+    for a measurement. One inside the range (0) is embedded as it is, up to a share of `max_nodata`.
 
-    Args:
-        pixels: (bands, rows, columns) as in the file.
-        bands: Name and position in the file of each band that the network takes.
-        nodata: No-data value that the file declares; None: it declares none.
-        max_nodata: Highest share of pixels without data, 0 to 1.
-
-    Returns:
-        The share of pixels without data, 0 to 1 (see `Chip.nodata`).
-
-    Raises:
-        ChipRejected: With the first reason that applies of `nodata`, `nonfinite` and `range`.
+    `bands` has the name and index of each band that the network takes, `nodata` the value that the file
+    declares. Raises `ChipRejected` with the first reason that applies of `nodata`, `nonfinite` and `range`.
     """
     with np.errstate(all="ignore"):  # NaN and sums that overflow: such pixels are refused below
         low, high = (dict(zip(bands, ends[[*bands.values()]], strict=True)) for ends in extremes(pixels))
@@ -67,14 +82,7 @@ def check_pixels(
 
 
 def extremes(pixels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the lowest and highest value of each band; NaN if a band has a NaN.
-
-    Args:
-        pixels: (bands, rows, columns), of any memory layout.
-
-    Returns:
-        Two arrays (bands,) of the pixels' type.
-    """
+    """Return the lowest and highest value of each band of (bands, rows, columns); NaN if a band has a NaN."""
     # Reducing interleaved bands along both axes is strided and takes 88 ms. Half rows, which fit the L1 cache
     # together with their result, take 0.7 ms.
     if pixels.transpose(1, 2, 0).flags.c_contiguous:
@@ -85,10 +93,7 @@ def extremes(pixels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _nodata_share(
-    optical: Mapping[str, NDArray[Any]],
-    low: Mapping[str, Any],
-    high: Mapping[str, Any],
-    nodata: float | None,
+    optical: Mapping[str, NDArray[Any]], low: Mapping[str, Any], high: Mapping[str, Any], nodata: float | None
 ) -> float:
     """Return the share of pixels without data; read pixels only if the bands' extremes require it.
 

@@ -14,14 +14,11 @@ import numpy as np
 from clay_assets.chips.geotiff import Header
 from clay_model.spec import BANDS, CHIP_SIZE, ModelSpec
 
-COMPRESSIONS = ("NONE", "DEFLATE", "LZW", "ZSTD", "PACKBITS")
-"""Accepted codecs, by GDAL's names: lossless and common."""
+COMPRESSIONS = ("NONE", "DEFLATE", "LZW", "ZSTD", "PACKBITS")  # by GDAL's names: lossless and common
 
-BLOCK_SIDE = 1024
-"""Longest side of a strip or tile in pixels, twice a chip's: 54 MB of interleaved float32."""
-
-BLOCK_AREA = 256
-"""Fewest pixels of a strip or tile: a chip in millions of tiny blocks would take minutes."""
+# Pixels. Longest side of a strip or tile, twice a chip's: 54 MB of interleaved float32. Smallest area: a chip
+# in millions of tiny blocks would take minutes.
+BLOCK_SIDE, BLOCK_AREA = 1024, 256
 
 MAX_CHIP_BYTES = 64 * 2**20
 """Largest file, in bytes. A chip has 13.6 MB of float32 pixels, and no layout doubles that; a larger object
@@ -48,24 +45,8 @@ def quoted(text: str, longest: int = 60) -> str:
 
 
 def check_header(header: Header, date: datetime.date, spec: ModelSpec) -> None:
-    """Refuse a file by its header.
-
-    Args:
-        header: The file's header.
-        date: Date in its name.
-        spec: The model.
-
-    Raises:
-        ChipRejected: With the first reason found, and a message with all problems.
-    """
-    found = [
-        *_shape(header, spec),
-        *_bands(header, spec.bands),
-        *_storage(header),
-        *_scale(header),
-        *_date(header, date),
-        *_georeference(header),
-    ]
+    """Raise `ChipRejected` with the first reason found, and a message with all problems."""
+    found = [*_problems_of_samples(header, spec), *_problems_of_tags(header, date)]
     if found:
         raise ChipRejected(found[0][0], "; ".join(message for _, message in found))
 
@@ -73,8 +54,7 @@ def check_header(header: Header, date: datetime.date, spec: ModelSpec) -> None:
 def band_order(descriptions: Sequence[str | None], bands: Sequence[str]) -> list[int]:
     """Return each band's index in a file: by name if the file names its bands, else by position.
 
-    Raises:
-        KeyError: If the file names some of them only; `check_header` refuses such files.
+    A file that names only some of them is refused by `check_header`.
     """
     if not any(descriptions):
         return [*range(len(bands))]
@@ -82,34 +62,28 @@ def band_order(descriptions: Sequence[str | None], bands: Sequence[str]) -> list
     return [positions[band.casefold()] for band in bands]
 
 
-def _shape(header: Header, spec: ModelSpec) -> Iterator[tuple[Reason, str]]:
+def _problems_of_samples(header: Header, spec: ModelSpec) -> Iterator[tuple[Reason, str]]:
+    """Check the number of pixels and bands, and how they are stored."""
     sides = [*range(spec.window_size, CHIP_SIZE + 1, spec.window_size)]
     if header.width != header.height or header.width not in sides:
         expected = " or ".join(f"{side} x {side}" for side in sides)
         yield "size", f"has {header.width} x {header.height} pixels, expected {expected}"
 
-
-def _bands(header: Header, bands: Sequence[str]) -> Iterator[tuple[Reason, str]]:
-    # The first ten bands of a chip of Clay v0 are those of v1.5.
-    counts = sorted({len(bands), len(BANDS)})
+    counts = sorted({len(spec.bands), len(BANDS)})  # the first ten bands of a chip of Clay v0 are v1.5's
     if len(header.dtypes) not in counts:
         yield "bands", f"has {len(header.dtypes)} bands, expected {' or '.join(map(str, counts))}"
     elif any(header.descriptions):
         names = [(text or "").strip() for text in header.descriptions]
         known = {name.casefold() for name in names}
-        missing = [band for band in bands if band.casefold() not in known]
+        missing = ", ".join(band for band in spec.bands if band.casefold() not in known)
         if missing:
-            got, expected = quoted(", ".join(names), 200), ", ".join(bands)
-            yield (
-                "bands",
-                f"has no band named {', '.join(missing)} among {got}, expected {expected}, each once",
-            )
+            got, expected = quoted(", ".join(names), 200), ", ".join(spec.bands)
+            yield "bands", f"has no band named {missing} among {got}, expected {expected}, each once"
 
-
-def _storage(header: Header) -> Iterator[tuple[Reason, str]]:
     types = sorted(set(header.dtypes))
     if types != ["float32"] and (len(types) != 1 or np.dtype(types[0]).kind not in "iu"):
         yield "type", f"has samples of type {' and '.join(types)}, expected float32 or one integer type"
+
     if header.compression not in COMPRESSIONS:
         expected = ", ".join(COMPRESSIONS)
         yield "layout", f"is compressed by {quoted(header.compression)}, expected one of {expected}"
@@ -119,29 +93,21 @@ def _storage(header: Header) -> Iterator[tuple[Reason, str]]:
         yield "layout", f"has blocks of {columns:,} x {rows:,} pixels, expected {expected}"
 
 
-def _scale(header: Header) -> Iterator[tuple[Reason, str]]:
-    """Refuse a scale or offset rather than apply it: the result need not be in the network's units.
-
-    Many Sentinel-2 files declare 0.0001, although the network takes reflectance x 10,000.
-    """
+def _problems_of_tags(header: Header, date: datetime.date) -> Iterator[tuple[Reason, str]]:
+    """Check scales and offsets, date and georeference."""
+    # They are refused rather than applied: the result need not be in the network's units. Many Sentinel-2
+    # files declare 0.0001, although the network takes reflectance x 10,000.
     scaled = sorted({*zip(header.scales, header.offsets, strict=True)} - {(1.0, 0.0)})
     if scaled:
         got = " and ".join(f"scale {scale:g}, offset {offset:g}" for scale, offset in scaled[:3])
-        yield (
-            "scale",
-            f"has {got}, expected 1, 0: samples in the network's units, without these tags",
-        )
+        yield "scale", f"has {got}, expected 1, 0: samples in the network's units, without these tags"
 
-
-def _date(header: Header, date: datetime.date) -> Iterator[tuple[Reason, str]]:
     tag = header.tags.get("date")
     if tag is None:
         yield "date", f"has no tag `date`, expected {date} as in its name"
     elif tag != date.isoformat():
         yield "date", f"has {quoted(tag)} as its tag `date`, expected {date} as in its name"
 
-
-def _georeference(header: Header) -> Iterator[tuple[Reason, str]]:
     if not header.crs:
         yield "crs", "has no coordinate reference system, expected one, such as a UTM zone"
     transform = header.transform

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from clay_assets.chips.antimeridian import joined_bounds
+from clay_assets.chips.place import joined_bounds
 from clay_assets.export.layout import Gatherer, place_rows, row_groups
 from clay_assets.export.quantization import SAMPLE_ROWS, SEED, Recall, calibrate, dequantize, quantize, recall
 from clay_assets.export.stac_item import export_item

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
-from clay_assets.chips.antimeridian import cut_at_antimeridian, joined_bounds
+from clay_assets.chips.place import cut_at_antimeridian, joined_bounds
 from clay_assets.parquet import vectors
 from clay_assets.publishing.schema import COLUMNS, Bounds
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pyproj
 
 from clay_assets.parquet import DAMAGE, damaged
-from clay_assets.tiles.code import TILE_PATTERN
+from clay_assets.tiles import TILE_PATTERN
 
 COLUMNS = ("source_url", "date", "embeddings", "geometry")
 GEOPARQUET_VERSION = "1.0.0"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from clay_assets.publishing.schema import Bounds, parse_published_name
 from clay_assets.reading.facts import Facts
 from clay_assets.reading.files import SourceFile
-from clay_assets.tiles.code import TILE_CODE
+from clay_assets.tiles import TILE_CODE
 
 PARTITION = re.compile(r"/grid_zone=(?P<zone>[0-9]{2}[A-Z])/year=(?P<year>[0-9]{4})/")
 """Zone and year in the folders of a compact copy (`export`)."""

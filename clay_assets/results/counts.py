@@ -10,7 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from clay_assets.chips import MAX_CHIP_BYTES
-from clay_assets.chips.antimeridian import bounds_of
+from clay_assets.chips.place import bounds_of
 from clay_assets.parquet import vectors
 from clay_assets.results import TileSummary
 from clay_assets.results.outcomes import Outcome, Skipped

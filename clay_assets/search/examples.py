@@ -13,7 +13,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from clay_assets.chips.name import CHIP_NAME
+from clay_assets.chips.reading import CHIP_NAME
 from clay_assets.publishing.schema import parse_published_name
 from clay_assets.reading.columns import place_means
 from clay_assets.reading.embeddings import ALONGSIDE

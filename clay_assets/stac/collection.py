@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from clay_assets.chips.antimeridian import joined_bounds
+from clay_assets.chips.place import joined_bounds
 from clay_assets.reading.facts import Facts, MixedEmbeddings
 from clay_assets.reading.selection import boxes_of
 from clay_assets.stac import parts

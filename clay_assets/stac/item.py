@@ -16,7 +16,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from clay_assets.chips.antimeridian import bounds_of
+from clay_assets.chips.place import bounds_of
 from clay_assets.publishing.schema import CRS, PublishedName, parse_published_name
 from clay_assets.reading.facts import facts_of
 from clay_assets.reading.files import SourceFile

@@ -6,33 +6,18 @@ exception: the code has the zone in which the tile is gridded.
 """
 
 import functools
-import threading
 
 import numpy as np
 import pyproj
 import shapely
 from numpy.typing import NDArray
 
-BANDS = "CDEFGHJKLMNPQRSTUVWX"
-"""Latitude bands from 80° S northwards, 8° each; the last has 12°."""
-
-COLUMNS = ("ABCDEFGH", "JKLMNPQR", "STUVWXYZ")
-"""Column letters from 100 km easting on, in zones 1, 2, 3; they repeat every three zones."""
-
-ROWS = "ABCDEFGHJKLMNPQRSTUV"
-"""Row letters northwards; at the equator, odd zones begin with A and even zones with F."""
-
-SQUARE = 100_000
-"""Side of a square in metres."""
-
-TILE = 109_800
-"""Side of a Sentinel-2 tile in metres: from the square's north-west corner 9.8 km into its neighbours."""
-
-CYCLE = len(ROWS) * SQUARE
-"""Metres after which the row letters repeat."""
-
-Bounds = tuple[float, float, float, float]
-"""West, south, east, north in metres of a UTM zone."""
+BANDS = "CDEFGHJKLMNPQRSTUVWX"  # of latitude, from 80° S northwards, 8° each; the last has 12°
+COLUMNS = ("ABCDEFGH", "JKLMNPQR", "STUVWXYZ")  # from 100 km easting on; repeat every three zones
+ROWS = "ABCDEFGHJKLMNPQRSTUV"  # northwards; at the equator, odd zones begin with A and even zones with F
+SQUARE = 100_000  # metres
+CYCLE = len(ROWS) * SQUARE  # metres after which the row letters repeat
+TILE = 109_800  # metres: from the square's north-west corner 9.8 km into its neighbours
 
 
 def utm_zone(tile: str) -> pyproj.CRS:
@@ -40,16 +25,11 @@ def utm_zone(tile: str) -> pyproj.CRS:
     return pyproj.CRS.from_epsg((32600 if tile[2] >= "N" else 32700) + int(tile[:2]))
 
 
-def tile_bounds(tile: str) -> Bounds:
-    """Return the bounds of a Sentinel-2 tile in metres of its UTM zone.
+def tile_bounds(tile: str) -> tuple[float, float, float, float]:
+    """Return west, south, east, north of a Sentinel-2 tile such as 27WXN, in metres of its UTM zone.
 
-    Sentinel-2 snaps tiles to multiples of 60 m: the real bounds are up to 60 m away.
-
-    Args:
-        tile: MGRS code such as 27WXN.
-
-    Raises:
-        ValueError: If the zone has no such column.
+    Sentinel-2 snaps tiles to multiples of 60 m: the real bounds are up to 60 m away. Raises ValueError if the
+    zone has no such column.
     """
     zone, band, column, row = int(tile[:2]), tile[2], tile[3], tile[4]
     columns = COLUMNS[(zone - 1) % 3]
@@ -65,41 +45,25 @@ def tile_bounds(tile: str) -> Bounds:
 @functools.cache
 def _band_centre(band: str) -> float:
     """Return the northing of the middle of a latitude band, at the central meridian."""
-    index = BANDS.index(band)
-    latitude = -80 + 8 * index + (6 if band == "X" else 4)
-    return float(_to_utm.transformer(f"31{band}").transform(3, latitude)[1])
+    latitude = -80 + 8 * BANDS.index(band) + (6 if band == "X" else 4)
+    return float(_to_utm(f"31{band}").transform(3, latitude)[1])
 
 
-class _Transformers(threading.local):
-    """One transformer per zone and thread: creating one takes 4 ms, and threads must not share them."""
-
-    def __init__(self) -> None:
-        self.transformer = functools.lru_cache(maxsize=8)(self._make)
-
-    @staticmethod
-    def _make(zone: str) -> pyproj.Transformer:
-        return pyproj.Transformer.from_crs("OGC:CRS84", utm_zone(zone), always_xy=True)
-
-
-_to_utm = _Transformers()
+@functools.lru_cache(maxsize=8)
+def _to_utm(zone: str) -> pyproj.Transformer:
+    """Return a transformer to a zone such as 31X. Threads may share it: pyproj makes one for each in 4 ms."""
+    return pyproj.Transformer.from_crs("OGC:CRS84", utm_zone(zone), always_xy=True)
 
 
 def overhang(tile: str, footprints: NDArray[np.object_]) -> NDArray[np.float64]:
-    """Return how far footprints extend beyond their tile.
+    """Return how far footprints (N,), shapely polygons in OGC:CRS84, extend beyond their tile: (N,) metres.
 
-    Args:
-        tile: MGRS code.
-        footprints: (N,) shapely polygons in OGC:CRS84.
-
-    Returns:
-        (N,) metres; 0 for a footprint inside, infinity for one outside the domain of the tile's UTM zone.
-
-    Raises:
-        ValueError: If the zone has no such column.
+    0 for a footprint inside, infinity for one outside the domain of the tile's UTM zone. Raises ValueError as
+    `tile_bounds` does.
     """
     west, south, east, north = tile_bounds(tile)
     corners, owners = shapely.get_coordinates(footprints, return_index=True)
-    x, y = _to_utm.transformer(tile[:3]).transform(corners[:, 0], corners[:, 1])
+    x, y = _to_utm(tile[:3]).transform(corners[:, 0], corners[:, 1])
     beyond = np.maximum.reduce([west - x, x - east, south - y, y - north, np.zeros(len(x))])
     furthest = np.zeros(len(footprints))
     np.maximum.at(furthest, owners, np.where(np.isfinite(beyond), beyond, np.inf))

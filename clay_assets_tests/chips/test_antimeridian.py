@@ -6,7 +6,7 @@ import pytest
 import shapely
 
 from clay_assets.chips import read_chip
-from clay_assets.chips.antimeridian import bounds_of, cut_at_antimeridian
+from clay_assets.chips.place import bounds_of, cut_at_antimeridian
 from clay_assets.tiles.bounds import overhang
 from clay_assets_tests.geotiffs import chip_bytes, chip_name
 

@@ -8,8 +8,7 @@ import torch
 from rasterio.io import MemoryFile
 
 from clay_assets.chips import MAX_NODATA, ChipRejected, read_chip
-from clay_assets.chips.limits import FILLS, LIMITS, OPTICAL
-from clay_assets.chips.pixels import extremes
+from clay_assets.chips.pixels import FILLS, LIMITS, OPTICAL, extremes
 from clay_assets_tests.checkpoints import lightning_checkpoint, write_checkpoint
 from clay_assets_tests.geotiffs import (
     LAYOUTS,

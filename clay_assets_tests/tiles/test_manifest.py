@@ -5,7 +5,7 @@ import pytest
 
 from clay_assets.chips import ChipName, ChipRejected
 from clay_assets.publishing.schema import parse_published_name
-from clay_assets.tiles.code import TILE_CODE
+from clay_assets.tiles import TILE_CODE
 from clay_assets.tiles.manifest import ManifestError, read_tiles
 
 
