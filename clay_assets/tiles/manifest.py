@@ -9,8 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from clay_assets.storage import StorageError, Store
-from clay_assets.storage.folder import replacing
+from clay_assets.storage import StorageError, Store, replacing
 from clay_assets.tiles import TILE_CODE
 
 FOLDERS_NAMED = 10
