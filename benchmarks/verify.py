@@ -30,7 +30,7 @@ from clay_assets.demo.checkpoint import write_untrained_checkpoint
 from clay_assets.publishing.schema import read_provenance
 from clay_assets.publishing.versions import inputs_of
 from clay_assets.publishing.writer import write_geoparquet
-from clay_assets.results.fingerprint import chips_digest
+from clay_assets.results import chips_digest
 from clay_assets.state import TileStores
 from clay_assets.storage import Store
 from clay_assets.tiles.inventory import list_chips

@@ -116,9 +116,8 @@ def _print_estimate(settings: Settings, manifest: Path) -> None:
     """Print the states of a manifest's tiles, the remaining chips, and how long they will take."""
     # Modules that read Parquet and GeoTIFF names take most of a second to import.
     from clay_assets.embedding.checkpoint_cache import CheckpointMissing
-    from clay_assets.state.estimate import outlook, state_table
-    from clay_assets.state.orphans import orphaned_files
-    from clay_assets.state.survey import survey
+    from clay_assets.state.states import outlook, state_table
+    from clay_assets.state.survey import orphaned_files, survey
 
     tiles = read_tiles(manifest)
     stores = settings.stores()
@@ -141,7 +140,7 @@ def _print_estimate(settings: Settings, manifest: Path) -> None:
 
 def _print_orphans(settings: Settings, *, remove: bool) -> None:
     """Print, and remove if asked, published files of tiles without chips or outside of the manifest."""
-    from clay_assets.state.orphans import orphaned_files
+    from clay_assets.state.survey import orphaned_files
     from clay_assets.tiles.inventory import list_chips, require_tiles
 
     stores = settings.stores()

@@ -7,7 +7,6 @@ from os import PathLike
 from clay_assets.embedding.encoders import EncoderSettings
 from clay_assets.embedding.progress import Progress
 from clay_assets.pipeline import RunStopped, TileJob, TileOutcome, process_tiles
-from clay_assets.results.counts import count_reasons
 from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.state.states import TileStores
 from clay_assets.storage import Store
@@ -95,6 +94,6 @@ def embed_tile(
     return EmbeddedTile(
         url=outcome.published.url,
         rows=outcome.published.rows,
-        skipped=Counter(count_reasons(outcome.results.summary.skipped)),
+        skipped=outcome.results.summary.reasons,
         written=outcome.published.written,
     )

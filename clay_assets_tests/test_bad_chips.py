@@ -216,7 +216,7 @@ def test_a_newer_chip_reader_reads_only_skipped_chips_again(
     scene.put("27WXP", {1: 10})
     process(scene, ["27WXN", "27WXP"])
     scene.chips.take_reads()
-    for module in ("state.comparison", "results.writer", "embedding.run"):
+    for module in ("state.comparison", "results.outcomes", "embedding.run"):
         monkeypatch.setattr(f"clay_assets.{module}.READER_VERSION", READER_VERSION + 1)
     encoder = scene.encoder()
 

@@ -11,7 +11,7 @@ import pytest
 from clay_assets.cli import main
 from clay_assets.settings import Settings
 from clay_assets.state import TileStores
-from clay_assets.state.estimate import human_size, human_time
+from clay_assets.state.states import human_size, human_time
 from clay_assets.storage import Store
 from clay_assets.tiles.manifest import read_tiles
 from clay_assets_tests.s3_server import S3Bucket

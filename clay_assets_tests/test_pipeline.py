@@ -14,8 +14,7 @@ from clay_assets.pipeline import RunStopped, Step, TileJob, TileOutcome, process
 from clay_assets.pipeline.planner import TILES_AHEAD
 from clay_assets.pipeline.run import PUBLISHERS
 from clay_assets.publishing.publish import ResultsMissing
-from clay_assets.results import results_key
-from clay_assets.results.fingerprint import Fingerprint
+from clay_assets.results import Fingerprint, results_key
 from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.state.states import TileStores
 from clay_assets.storage import BucketMissing, Store, StoreDenied, StoredObject, TransferFailed

@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 from clay_assets.chips import MAX_NODATA, READER_VERSION, ChipName
 from clay_assets.embedding.checkpoint_cache import CheckpointFacts, publish_facts
 from clay_assets.publishing.publish import publish_tile
-from clay_assets.results import Provenance, ResultsHeader, ResultsWriter, TileSummary, results_key
-from clay_assets.results.fingerprint import Fingerprint, chips_digest
-from clay_assets.results.outcomes import Embedded, Outcome, Skipped
-from clay_assets.results.schema import THUMBNAIL_SIZE
-from clay_assets.results.target import Target
+from clay_assets.results import Provenance, ResultsHeader, ResultsWriter, Target, TileSummary, results_key
+from clay_assets.results.header import Fingerprint, chips_digest
+from clay_assets.results.outcomes import THUMBNAIL_SIZE, Embedded, Outcome, Skipped
 from clay_assets.state import TileStores
 from clay_assets.storage import Store, StoredObject
 from clay_assets.tiles.inventory import list_chips, write_inventory

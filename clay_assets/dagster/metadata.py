@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pyarrow as pa
 
-from clay_assets.results import ResultsHeader, results_key
-from clay_assets.results.fingerprint import chips_digest
-from clay_assets.results.schema import results_schema
+from clay_assets.results import ResultsHeader, chips_digest, results_key
+from clay_assets.results.outcomes import results_schema
 from clay_assets.storage import Store
 from clay_assets.tiles.inventory import INVENTORY, Inventory, inventory_key
 

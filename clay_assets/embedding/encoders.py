@@ -19,8 +19,7 @@ from clay_assets.embedding.checkpoint_cache import (
     fetch_checkpoint,
     known_facts,
 )
-from clay_assets.results.fingerprint import Fingerprint
-from clay_assets.results.target import Target
+from clay_assets.results import Fingerprint, Target
 from clay_assets.settings import SettingsError
 from clay_assets.storage import Store
 from clay_model.spec import model_of
@@ -128,16 +127,8 @@ class EncoderSettings:
             )
         if self.precision not in ("auto", "fp32", "bf16"):
             raise SettingsError(f"CLAY_PRECISION is {self.precision!r}, expected auto, fp32 or bf16")
-        return Target.of(
-            model=facts.model,
-            checkpoint_sha256=facts.sha256,
-            level=level,
-            precision=self.precision,
-            preprocessing=spec.preprocessing_version,
-            best=best,
-            untrained=facts.untrained,
-            max_nodata=self.max_nodata,
-        )
+        made = Fingerprint(facts.model, facts.sha256, level, self.precision, spec.preprocessing_version)
+        return Target.of(made, best, self.max_nodata)
 
     def embedders(self, planned: Fingerprint) -> Sequence["Embedder"]:
         """Return the network on each device; loads it at the first call in a process.

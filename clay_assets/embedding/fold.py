@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 
 from clay_assets.chips import READER_VERSION
 from clay_assets.parquet import DamagedFileError
-from clay_assets.results import ResultsHeader, ResultsWriter, TileResults
+from clay_assets.results import Fingerprint, ResultsHeader, ResultsWriter, Target, TileResults
 from clay_assets.results.counts import TileCounts
-from clay_assets.results.fingerprint import Fingerprint, chip_key, chips_digest
+from clay_assets.results.header import chip_key, chips_digest
 from clay_assets.results.pieces import pieces_prefix, remove_pieces
-from clay_assets.results.target import Target
 from clay_assets.state.comparison import compare
 from clay_assets.storage import Store, StoredObject
 

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clay_assets.parquet import DamagedFileError
-from clay_assets.results import ResultsHeader
-from clay_assets.results.fingerprint import Fingerprint
-from clay_assets.results.target import Target
+from clay_assets.results import Fingerprint, ResultsHeader, Target
 from clay_assets.state.comparison import compare, is_complete
 from clay_assets.storage import Store, StoredObject
 

@@ -20,8 +20,7 @@ from clay_assets.embedding.energy import Counter, counter_of
 from clay_assets.embedding.plan import TilePlan
 from clay_assets.embedding.progress import Progress
 from clay_assets.embedding.stream import ChipStream
-from clay_assets.results import Provenance
-from clay_assets.results.fingerprint import Fingerprint
+from clay_assets.results import Fingerprint, Provenance
 from clay_assets.storage import Store
 from clay_model import Embedder
 

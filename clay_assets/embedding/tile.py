@@ -16,9 +16,8 @@ from clay_assets.embedding.energy import EnergyMeter
 from clay_assets.embedding.plan import TilePlan
 from clay_assets.embedding.run import EmbeddingRun
 from clay_assets.parquet import DamagedFileError
-from clay_assets.results import ResultsHeader, ResultsWriter, TileResults, TileSummary
-from clay_assets.results.counts import TileCounts, count_reasons
-from clay_assets.results.fingerprint import chip_key, chips_digest
+from clay_assets.results import ResultsHeader, ResultsWriter, TileResults, TileSummary, chip_key, chips_digest
+from clay_assets.results.counts import TileCounts
 from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.results.pieces import PieceLimits, PieceWriter
 from clay_assets.state.comparison import is_complete
@@ -224,8 +223,7 @@ def _valid_chips(work: Store, plan: TilePlan) -> int:
 
 
 def _skips_in_words(summary: TileSummary) -> str:
-    counts = count_reasons(summary.skipped)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items())
     return (
         f"none of its {summary.chips} chips can be used ({reasons});"
         f" the first: {summary.skipped[0]['detail']} ({summary.skipped[0]['source_url']})."

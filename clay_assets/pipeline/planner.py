@@ -9,8 +9,8 @@ from typing import NamedTuple
 from clay_assets.embedding.fold import fold_pieces
 from clay_assets.embedding.plan import TilePlan, plan_tile
 from clay_assets.pipeline.job import TileJob, TileOutcome
+from clay_assets.results import Target
 from clay_assets.results.pieces import find_pieces, remove_pieces
-from clay_assets.results.target import Target
 from clay_assets.storage import StoredObject, again_if_replaced
 from clay_assets.tiles.inventory import list_chips, read_inventory, require_tiles, write_inventory
 

@@ -15,7 +15,7 @@ from clay_assets.pipeline.planner import LOOKUPS, TILES_AHEAD, PlannedTile, Plan
 from clay_assets.publishing.publish import publish_tile
 from clay_assets.publishing.versions import published_files, require_one_model
 from clay_assets.quality.report import Part, Report, check_file, check_inventory, check_results
-from clay_assets.results.target import Target
+from clay_assets.results import Target
 from clay_assets.storage import StorageError, TransferFailed, again_if_replaced
 from clay_assets.tiles.inventory import InventoryMissing, inventory_key, list_chips, read_inventory
 

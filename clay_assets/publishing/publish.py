@@ -17,10 +17,8 @@ from clay_assets.publishing import versions
 from clay_assets.publishing.schema import COLUMNS, PublishedName, published_schema
 from clay_assets.publishing.versions import inputs_of, made_from, published_files
 from clay_assets.publishing.writer import write_geoparquet
-from clay_assets.results import ResultsHeader, TileResults, results_key
-from clay_assets.results.fingerprint import chip_key, chips_digest
+from clay_assets.results import ResultsHeader, Target, TileResults, chip_key, chips_digest, results_key
 from clay_assets.results.outcomes import NoUsableChips
-from clay_assets.results.target import Target
 from clay_assets.storage import Store, StoredObject, temporary_errors
 from clay_assets.tiles.inventory import read_inventory
 

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from clay_assets.parquet import DamagedFileError
 from clay_assets.publishing.schema import parse_published_name, read_provenance
-from clay_assets.results.fingerprint import Fingerprint
+from clay_assets.results import Fingerprint
 from clay_assets.storage import FolderMissing, Store, StoredObject
 
 FORMAT_VERSION = 2

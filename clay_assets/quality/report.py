@@ -17,9 +17,7 @@ from pydantic.dataclasses import dataclass
 from clay_assets.parquet import DamagedFileError
 from clay_assets.quality.files import judge_file
 from clay_assets.quality.vectors import ACCOUNT, Verdict, judge_vectors
-from clay_assets.results import TileResults, results_key
-from clay_assets.results.fingerprint import chips_digest
-from clay_assets.results.target import Target
+from clay_assets.results import Target, TileResults, chips_digest, results_key
 from clay_assets.storage import ObjectMissing, Store, StoredObject
 
 HAS_CHIPS = "tile_has_chips"

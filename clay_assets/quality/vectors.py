@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from clay_assets.parquet import vectors
-from clay_assets.results import KnownChip, Provenance, TileResults
-from clay_assets.results.fingerprint import chip_key
+from clay_assets.results import KnownChip, Provenance, TileResults, chip_key
 from clay_assets.storage import StoredObject
 from clay_model.spec import model_of, width_of
 

@@ -1,76 +1,56 @@
-"""Parquet key-value metadata of a results file: readable from its footer alone."""
+"""Key-value metadata of a results file: its fingerprint, provenance, chips and summary, all in the footer."""
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from clay_assets.chips import READER_VERSION
-from clay_assets.results.fingerprint import Fingerprint
+from clay_assets.storage import StoredObject
 
 
 @dataclass(frozen=True)
-class TileSummary:
-    """A tile's results in numbers, as the Dagster UI shows them.
+class Fingerprint:
+    """All that an embedding depends on besides its chip; results are stored by it."""
 
-    Attributes:
-        embedded: Chips with a vector.
-        skipped: Chips without, each by URL with its reason and detail.
-        seconds: Wall time from the end of the previous tile of the run to the end of this tile's last chip: a
-            run's tiles add up to the time in which the run had something to embed.
-        encoded: Chips embedded in that run; the others had results already.
-        bytes_read: Bytes of chips fetched in that run.
-        bounds: West, south, east, north of the embedded chips, degrees in OGC:CRS84; empty without any.
-        nodata: Mean share of the embedded chips' pixels without data, 0 to 1.
-        windows: Vectors: one for each window of the embedded chips.
-        energy: `emb:energy` of the run that last embedded chips of the tile; None if it was not measured.
-        picture: The tile as `picture.tile_picture` drew it.
-    """
-
-    embedded: int
-    skipped: list[dict[str, str]]
-    seconds: float
-    encoded: int
-    bytes_read: int
-    bounds: list[float]
-    nodata: float = 0.0
-    windows: int = 0
-    energy: dict[str, Any] | None = None
-    picture: str = field(default="", repr=False)
+    model: str  # with its size, e.g. `clay-v0-small`
+    checkpoint_sha256: str  # of the checkpoint file, in hexadecimal
+    level: str  # how much of a chip one vector describes, e.g. `mean`
+    precision: str  # `fp32` or `bf16`, already resolved
+    preprocessing: int  # version of the preprocessing of pixels, place and time
 
     @property
-    def chips(self) -> int:
-        """Chips accounted for."""
-        return self.embedded + len(self.skipped)
+    def folder(self) -> str:
+        """Folder name of such results, e.g. `clay-v0-small-mean-bf16-1f2e3d4c`."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"{self.model}-{self.level}-{self.precision}-{digest[:8]}"
 
-    @property
-    def chips_per_second(self) -> float:
-        """Rate of the run that last embedded chips of the tile."""
-        return self.encoded / self.seconds if self.seconds else 0.0
+
+def chip_key(url: str, tile: str) -> str:
+    """Return the part of a chip's URL below its tile's folder, which stays when the bucket moves."""
+    return url.split(f"/{tile}/", 1)[-1]
+
+
+def chips_digest(tile: str, chips: Iterable[StoredObject]) -> str:
+    """Hash a tile's chips in their present state: another chip or another ETag changes it."""
+    lines = sorted(f"{chip_key(chip.url, tile)}\t{chip.etag}\n" for chip in chips)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a tile's vectors are made: the same for every tile of a run.
+    """How a tile's vectors are made: the same for every tile of a run."""
 
-    Attributes:
-        fingerprint: Decides whether earlier vectors are still valid.
-        shape: Shape of one embedding.
-        untrained: Whether the checkpoint's weights were never trained.
-        device: Device of the encoder, e.g. `cpu` or `cuda:0`.
-        software: Packages and versions, as `name/version` with spaces between.
-        reader: `chips.READER_VERSION`.
-        max_nodata: Highest accepted share of a chip's pixels without data.
-    """
-
-    fingerprint: Fingerprint
-    shape: tuple[int, ...]
-    untrained: bool
-    device: str
-    software: str = ""
+    fingerprint: Fingerprint  # decides whether earlier vectors are still valid
+    shape: tuple[int, ...]  # of one embedding
+    untrained: bool  # whether the checkpoint's weights were never trained
+    device: str  # of the encoder, e.g. `cpu` or `cuda:0`
+    software: str = ""  # packages and versions, as `name/version` with spaces between
     reader: int = READER_VERSION
-    max_nodata: float = 1.0
+    max_nodata: float = 1.0  # highest accepted share of a chip's pixels without data
 
     @property
     def model(self) -> str:
@@ -82,39 +62,55 @@ class Provenance:
         """Numbers in one embedding."""
         return math.prod(self.shape)
 
-    def to_json(self) -> str:
-        """Serialize as one line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
 
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Parse the output of `to_json`."""
-        facts = json.loads(text)
-        facts |= {"fingerprint": Fingerprint(**facts["fingerprint"]), "shape": tuple(facts["shape"])}
-        return cls(**facts)
+@dataclass(frozen=True)
+class TileSummary:
+    """A tile's results in numbers, as the Dagster UI shows them."""
+
+    embedded: int  # chips with a vector
+    skipped: list[dict[str, str]]  # chips without, each by `source_url` with its `reason` and `detail`
+    # Wall time from the end of the run's previous tile to the end of this tile's last chip: a run's tiles add
+    # up to the time in which the run had something to embed.
+    seconds: float
+    encoded: int  # chips embedded in that run; the others had results already
+    bytes_read: int  # of chips fetched in that run
+    bounds: list[float]  # west, south, east, north of the embedded chips, degrees in OGC:CRS84; or empty
+    nodata: float = 0.0  # mean share of the embedded chips' pixels without data, 0 to 1
+    windows: int = 0  # vectors: one for each window of the embedded chips
+    energy: dict[str, Any] | None = None  # `emb:energy` of the run that last embedded chips, if measured
+    picture: str = field(default="", repr=False)  # as `picture.tile_picture` drew it
+
+    @property
+    def chips(self) -> int:
+        """Chips accounted for."""
+        return self.embedded + len(self.skipped)
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """Number of skipped chips by reason, the most frequent first."""
+        reasons = sorted(skip["reason"] for skip in self.skipped)
+        return Counter(dict(Counter(reasons).most_common()))
+
+    @property
+    def chips_per_second(self) -> float:
+        """Rate of the run that last embedded chips of the tile."""
+        return self.encoded / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True)
 class ResultsHeader:
-    """Metadata of a results file.
-
-    Attributes:
-        provenance: How the vectors were made.
-        digest: `chips_digest` of the chips accounted for.
-        summary: The results in numbers.
-        remaining: Chips of the inventory not reached when an error or an interrupt ended the run; 0 if the
-            results are complete.
-    """
+    """Metadata of a results file."""
 
     provenance: Provenance
-    digest: str
+    digest: str  # `chips_digest` of the chips accounted for
     summary: TileSummary
+    # Chips of the inventory not reached when an error or an interrupt ended the run; 0 in complete results.
     remaining: int = 0
 
     def to_metadata(self) -> dict[str, str]:
         """Return the Parquet key-value metadata."""
         return {
-            "clay:making": self.provenance.to_json(),
+            "clay:making": json.dumps(asdict(self.provenance), sort_keys=True),
             "clay:chips": self.digest,
             "clay:summary": json.dumps(asdict(self.summary)),
             "clay:left": str(self.remaining),
@@ -122,14 +118,12 @@ class ResultsHeader:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[bytes, bytes]) -> Self:
-        """Parse the output of `to_metadata`.
-
-        Raises:
-            KeyError, TypeError, ValueError: If the file is not one of ours, or another version's.
-        """
+        """Parse `to_metadata`; KeyError, TypeError or ValueError if it is not ours, or another version's."""
+        making = json.loads(metadata[b"clay:making"])
+        making |= {"fingerprint": Fingerprint(**making["fingerprint"]), "shape": tuple(making["shape"])}
         return cls(
-            provenance=Provenance.from_json(metadata[b"clay:making"].decode()),
-            digest=metadata[b"clay:chips"].decode(),
-            summary=TileSummary(**json.loads(metadata[b"clay:summary"])),
-            remaining=int(metadata[b"clay:left"]),
+            Provenance(**making),
+            metadata[b"clay:chips"].decode(),
+            TileSummary(**json.loads(metadata[b"clay:summary"])),
+            int(metadata[b"clay:left"]),
         )

@@ -16,21 +16,13 @@ import shapely
 from numpy.typing import NDArray
 from PIL import Image
 
-from clay_assets.results.schema import THUMBNAIL_SIZE
+from clay_assets.results.outcomes import THUMBNAIL_SIZE
 from clay_model.spec import BANDS
 
-WHITE = 3_000.0
-"""Reflectance x 10,000 shown as white: bright soil; snow and cloud saturate."""
-
-MAX_BYTES = 30_000
-"""Maximum size of the picture in the event log, base64 included."""
-
-GAP = 8
-"""Pixels between the two halves."""
-
-MAX_CHIPS_ACROSS = 48
-"""Chips or windows along a side of the picture; a tile has 22 chips of 512 pixels, 44 windows of 256."""
-
+WHITE = 3_000.0  # reflectance x 10,000 shown as white: bright soil; snow and cloud saturate
+MAX_BYTES = 30_000  # of the picture in the event log, base64 included
+GAP = 8  # pixels between the two halves
+MAX_CHIPS_ACROSS = 48  # or windows along a side; a tile has 22 chips of 512 pixels, 44 windows of 256
 CAPTION = (
     "Left: true colour. Right: the embeddings' first three principal components as red, green and blue;"
     " chips of similar colour have similar embeddings."
@@ -40,22 +32,19 @@ _RGB = [BANDS.index(name) for name in ("B04", "B03", "B02")]
 
 
 def chip_thumbnail(pixels: NDArray[Any]) -> bytes:
-    """Return a small true-colour image of a chip.
+    """Return a window in true colour: RGB bytes row by row, `THUMBNAIL_SIZE` pixels square.
 
     Args:
-        pixels: (bands, side, side) of a window, the optical bands first in the order of `BANDS`, physical
-            units; side is a multiple of 16.
-
-    Returns:
-        RGB bytes row by row, `THUMBNAIL_SIZE` pixels square; a square root lifts dark land.
+        pixels: (bands, side, side), the optical bands first in the order of `BANDS`, physical units; side is
+            a multiple of 16.
     """
     # 8 x 8 pixels of each block suffice: every fourth pixel of 512 each way costs a sixteenth of all.
     step = max(1, pixels.shape[1] // (8 * THUMBNAIL_SIZE))
     sample = pixels[_RGB, ::step, ::step]
     side = sample.shape[1] // THUMBNAIL_SIZE
     blocks = sample.reshape(3, THUMBNAIL_SIZE, side, THUMBNAIL_SIZE, side).mean(axis=(2, 4))
-    colour = np.sqrt(np.clip(blocks / WHITE, 0, 1)) * 255
-    return np.ascontiguousarray(colour.transpose(1, 2, 0)).astype(np.uint8).tobytes()
+    colour = np.sqrt(np.clip(blocks / WHITE, 0, 1)) * 255  # a square root lifts dark land
+    return colour.transpose(1, 2, 0).astype(np.uint8).tobytes()
 
 
 def principal_colours(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -67,28 +56,19 @@ def principal_colours(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
     if len(vectors) < 3:
         return np.full((len(vectors), 3), 128, dtype=np.uint8)
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
-    components = centred @ _axes(centred)
+    # From the smaller of the two matrices of products: a singular value decomposition of three dates' vectors
+    # takes 3 s, and the next tile would wait for it.
+    if len(centred) > centred.shape[1]:
+        components = centred @ np.linalg.eigh(centred.T @ centred).eigenvectors[:, :-4:-1]
+    else:
+        squares, directions = np.linalg.eigh(centred @ centred.T)
+        components = (directions * np.sqrt(np.maximum(squares, 0)))[:, :-4:-1]
     # The sign of a component is arbitrary: fix it, so that the same vectors give the same picture.
-    components *= np.where(
-        components[np.abs(components).argmax(axis=0), range(components.shape[1])] < 0, -1, 1
-    )
+    largest = components[np.abs(components).argmax(axis=0), range(components.shape[1])]
+    components *= np.where(largest < 0, -1, 1)
     low, high = np.percentile(components, (2, 98), axis=0)
     stretched = np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1)
     return (30 + 215 * stretched).astype(np.uint8)
-
-
-def _axes(centred: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the first three principal axes of (N, D) vectors, as columns (D, 3).
-
-    From the smaller of the two matrices of products: a singular value decomposition of three dates' vectors
-    takes 3 s, and the next tile would wait for it.
-    """
-    if len(centred) > centred.shape[1]:
-        return np.linalg.eigh(centred.T @ centred).eigenvectors[:, :-4:-1]
-    combinations = np.linalg.eigh(centred @ centred.T).eigenvectors[:, :-4:-1]  # of the vectors
-    axes = centred.T @ combinations
-    unit: NDArray[np.float64] = axes / np.maximum(np.linalg.norm(axes, axis=0), 1e-30)
-    return unit
 
 
 def tile_picture(
@@ -97,35 +77,30 @@ def tile_picture(
     vectors: NDArray[np.float32],
     thumbnails: Sequence[bytes],
 ) -> str:
-    """Draw a tile as Markdown that the Dagster UI shows.
+    """Draw a tile as a Markdown image for the Dagster UI, at most `MAX_BYTES` long; "" without chips.
 
     Args:
         footprints: N WKB polygons in OGC:CRS84.
         dates: N acquisition dates; where chips overlap, the latest is on top.
         vectors: (N, D), one a chip.
         thumbnails: N of `chip_thumbnail`.
-
-    Returns:
-        One Markdown image, at most `MAX_BYTES` long; "" without chips.
     """
     if not len(vectors):
         return ""
     rows, columns = _layout(footprints)
+    height, width = int(rows.max()) + 1, int(columns.max()) + 1
     # A few chips are shown larger, up to eight times.
-    scale = max(1, min(8, 352 // (THUMBNAIL_SIZE * (int(max(rows.max(), columns.max())) + 1))))
-    size = THUMBNAIL_SIZE * scale
-    height, width = (int(rows.max()) + 1) * size, (int(columns.max()) + 1) * size
-    picture = Image.new("RGB", (2 * width + GAP, height), "white")
+    size = THUMBNAIL_SIZE * max(1, min(8, 352 // (THUMBNAIL_SIZE * max(height, width))))
+    halves = np.full((2, height, width, size, size, 3), 255, dtype=np.uint8)  # white where there is no chip
     colours = principal_colours(vectors)
     for index in sorted(range(len(dates)), key=lambda index: dates[index]):
-        place = (int(columns[index]) * size, int(rows[index]) * size)
+        place = rows[index], columns[index]
         seen = Image.frombytes("RGB", (THUMBNAIL_SIZE, THUMBNAIL_SIZE), thumbnails[index])
-        picture.paste(seen.resize((size, size), Image.Resampling.BICUBIC), place)
-        colour = tuple(int(part) for part in colours[index])
-        picture.paste(
-            colour, (place[0] + width + GAP, place[1], place[0] + width + GAP + size, place[1] + size)
-        )
-    return _as_markdown(picture)
+        halves[0][place] = np.asarray(seen.resize((size, size), Image.Resampling.BICUBIC))
+        halves[1][place] = colours[index]
+    left, right = halves.swapaxes(2, 3).reshape(2, height * size, width * size, 3)
+    gap = np.full((height * size, GAP, 3), 255, dtype=np.uint8)
+    return _as_markdown(Image.fromarray(np.concatenate([left, gap, right], axis=1)))
 
 
 def _as_markdown(picture: Image.Image) -> str:

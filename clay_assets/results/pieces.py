@@ -6,36 +6,30 @@ every tile, and listings of results do not show them.
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from types import TracebackType
 from typing import Self
 
-from clay_assets.results.fingerprint import Fingerprint, chips_digest
-from clay_assets.results.header import Provenance, ResultsHeader, TileSummary
-from clay_assets.results.outcomes import Embedded, Outcome
+from clay_assets.results.counts import TileCounts
+from clay_assets.results.header import Fingerprint, Provenance, ResultsHeader, chips_digest
+from clay_assets.results.outcomes import Outcome
 from clay_assets.results.writer import ResultsWriter
 from clay_assets.storage import FolderMissing, StorageError, Store, StoredObject
 
 log = logging.getLogger(__name__)
 
-PIECES_PREFIX = "chip_pieces/"
-"""Begins the key of every piece in the work store."""
+PIECES_PREFIX = "chip_pieces/"  # begins the key of every piece in the work store
 
 
 @dataclass(frozen=True)
 class PieceLimits:
-    """Limits of a piece, which is stored when the first is reached.
-
-    Attributes:
-        chips: Number of chips in a piece.
-        seconds: Time after the first chip of a piece was finished.
-    """
+    """Limits of a piece, which is stored when the first is reached."""
 
     chips: int = 256
-    seconds: float = 60.0
+    seconds: float = 60.0  # after the first chip of the piece was finished
 
 
 def pieces_prefix(tile: str, fingerprint: Fingerprint) -> str:
@@ -44,16 +38,11 @@ def pieces_prefix(tile: str, fingerprint: Fingerprint) -> str:
 
 
 def find_pieces(work: Store) -> Mapping[str, Sequence[StoredObject]]:
-    """List the pieces that runs left, by tile, each tile's in the order of their keys.
-
-    Raises:
-        StorageError: If the store refuses.
-    """
-    found: dict[str, list[StoredObject]] = {}
+    """List the pieces that runs left, by tile, each tile's in the order of their keys."""
+    found: dict[str, list[StoredObject]] = defaultdict(list)
     with suppress(FolderMissing):  # nothing was embedded yet
         for item in work.list(PIECES_PREFIX):
-            tile = PurePosixPath(item.url).parts[-3]
-            found.setdefault(tile, []).append(item)
+            found[PurePosixPath(item.url).parts[-3]].append(item)
     return found
 
 
@@ -62,9 +51,8 @@ class _Piece:
     """The piece being written."""
 
     writer: ResultsWriter
-    began: float
-    chips: list[StoredObject] = field(default_factory=list)
-    embedded: int = 0
+    counts: TileCounts
+    began: float = field(default_factory=time.monotonic)
 
 
 class PieceWriter:
@@ -86,22 +74,20 @@ class PieceWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._piece is not None:
-            self._piece.writer.__exit__(kind, error, trace)
+            self._piece.writer.__exit__()
 
     def add(self, outcome: Outcome) -> None:
         """Append the outcome of one chip; store the piece if it reaches a limit."""
         if self._piece is None:
-            self._piece = _Piece(ResultsWriter(self._provenance.width), time.monotonic())
+            made = self._provenance
+            self._piece = _Piece(ResultsWriter(made.width), TileCounts(dim=made.shape[-1]))
         piece = self._piece
         piece.writer.add(outcome)
-        piece.chips.append(outcome.chip)
-        piece.embedded += isinstance(outcome, Embedded)
+        piece.counts.count(outcome)
         seconds = time.monotonic() - piece.began
-        if len(piece.chips) >= self._limits.chips or seconds >= self._limits.seconds:
+        if piece.counts.read >= self._limits.chips or seconds >= self._limits.seconds:
             self._piece = None
             with piece.writer:
                 self._store(piece, seconds)
@@ -111,28 +97,16 @@ class PieceWriter:
         remove_pieces(self._work, self._tile, self._keys)
 
     def _store(self, piece: _Piece, seconds: float) -> None:
-        summary = TileSummary(
-            embedded=piece.embedded,
-            skipped=[],  # counted from the rows when the piece is merged
-            seconds=seconds,
-            encoded=piece.embedded,
-            bytes_read=sum(chip.size for chip in piece.chips),
-            bounds=[],
-        )
-        header = ResultsHeader(
-            self._provenance,
-            digest=chips_digest(self._tile, piece.chips),
-            summary=summary,
-            remaining=max(1, self._chips - len(piece.chips)),  # never complete by itself
-        )
+        chips, summary = piece.counts.accounted, piece.counts.numbers(seconds)
+        remaining = max(1, self._chips - len(chips))  # never complete by itself
+        header = ResultsHeader(self._provenance, chips_digest(self._tile, chips), summary, remaining)
         key = f"{pieces_prefix(self._tile, self._provenance.fingerprint)}{len(self._keys) + 1:04}.parquet"
         try:
             piece.writer.store(self._work, self._tile, header, key)
+            self._keys.append(key)
         except StorageError as error:  # the tile's own file may still be stored
             message = "%d finished chips of tile %s would be lost by a kill: %s"
-            log.warning(message, len(piece.chips), self._tile, error)
-        else:
-            self._keys.append(key)
+            log.warning(message, len(chips), self._tile, error)
 
 
 def remove_pieces(work: Store, tile: str, pieces: Iterable[str | StoredObject]) -> None:

@@ -1,30 +1,31 @@
-"""Reads a results file: from S3, only the parts that are needed are fetched."""
+"""Finds and reads results files: from S3, only the parts that are needed are fetched.
+
+What takes a `Store` raises a `StorageError` if the store refuses.
+"""
 
 import functools
 import logging
 import math
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
+from typing import BinaryIO, Literal, NamedTuple, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clay_assets.parquet import DAMAGE, TILE, damaged
-from clay_assets.results.fingerprint import Fingerprint, chip_key
-from clay_assets.results.header import ResultsHeader
-from clay_assets.results.schema import results_schema
+from clay_assets.results.header import Fingerprint, ResultsHeader, chip_key
+from clay_assets.results.outcomes import results_schema
 from clay_assets.storage import ObjectMissing, Store, StoredObject
 
 log = logging.getLogger(__name__)
 
-GROUPS_HELD = 4
-"""Row groups cached while rows are taken: sorted rows alternate between those of several runs."""
-
-RESULTS_PREFIX = "chip_embeddings/"
-"""Begins the key of every results file in the work store."""
+RESULTS_PREFIX = "chip_embeddings/"  # begins the key of every results file in the work store
+GROUPS_HELD = 4  # row groups cached while rows are taken: sorted rows alternate between those of several runs
+PRECISIONS: tuple[Literal["bf16", "fp32"], ...] = ("bf16", "fp32")  # accepted under `auto`, in this order
 
 
 def results_key(tile: str, fingerprint: Fingerprint) -> str:
@@ -33,40 +34,24 @@ def results_key(tile: str, fingerprint: Fingerprint) -> str:
 
 
 class KnownChip(NamedTuple):
-    """A row of earlier results, without its vector.
+    """A row of earlier results, without its vector."""
 
-    Attributes:
-        key: `chip_key` of its URL.
-        etag: ETag of the object that was read.
-        window: Number of the window in the chip, row by row from 0.
-        reason: Why the chip was skipped; None if it was embedded.
-        reader: `chips.READER_VERSION` that it was read with.
-        nodata: Share of its pixels without data; None if it was skipped.
-    """
-
-    key: str
-    etag: str
-    window: int
-    reason: str | None
-    reader: int
-    nodata: float | None
+    key: str  # `chip_key` of its URL
+    etag: str  # of the object that was read
+    window: int  # of the chip, row by row from 0
+    reason: str | None  # why the chip was skipped; None if it was embedded
+    reader: int  # `chips.READER_VERSION` that it was read with
+    nodata: float | None  # share of its pixels without data; None if it was skipped
 
 
 class TileResults:
-    """An open results file. Use as a context manager.
+    """An open results file, with its `tile` and `header`. Use as a context manager.
 
-    Attributes:
-        tile: MGRS code.
-        header: The file's metadata.
+    Its methods raise `DamagedFileError` if the pages do not match the footer.
     """
 
     def __init__(self, source: BinaryIO, tile: str) -> None:
-        """Read the footer of a file, which is closed together with this object.
-
-        Raises:
-            OSError, KeyError, TypeError, ValueError: If this is not a results file, or one of another
-                version.
-        """
+        """Read the footer of a file, which is closed together with this object; for `open`."""
         self.tile = tile
         self._source = source
         self._file = pq.ParquetFile(source)
@@ -82,9 +67,7 @@ class TileResults:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -100,12 +83,10 @@ class TileResults:
 
         Returns None if the file is missing or of a format that this version cannot read; the caller then
         computes the results from the chips.
-
-        Raises:
-            StorageError: If the store refuses.
         """
+        key = results_key(tile, fingerprint)
         try:
-            source = store.open(piece or results_key(tile, fingerprint))
+            source = store.open(piece or key)
         except ObjectMissing:
             return None
         try:
@@ -113,38 +94,22 @@ class TileResults:
             if results.header.provenance.fingerprint != fingerprint:
                 raise ValueError("a copy of results of another fingerprint")
             return results
-        except (KeyError, TypeError, ValueError, pa.ArrowException) as error:  # pyarrow's: not a Parquet file
+        except (KeyError, TypeError, ValueError, *DAMAGE) as error:
             source.close()
-            reason: Exception = error
-        except OSError as error:
-            source.close()
-            reason = damaged(error)  # raises errors of the disk
-        name = piece.url if piece else store.url(results_key(tile, fingerprint))
+            reason = damaged(error) if isinstance(error, OSError) else error  # raises errors of the disk
+        name = piece.url if piece else store.url(key)
         log.warning("%s is not used: expected results of tile %s; %r", name, tile, reason)
         return None
 
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return int(self._file.metadata.num_rows)
-
     def columns(self, names: Sequence[str]) -> pa.Table:
-        """Read some columns of all rows, in the file's order.
-
-        Raises:
-            DamagedFileError: If the pages do not match the footer.
-        """
+        """Read some columns of all rows, in the file's order."""
         with _damage_translated():
             table = self._file.read(columns=list(names))
             table.validate(full=True)  # also checks that text is UTF-8
         return table
 
     def chips(self) -> list[KnownChip]:
-        """Read each row's chip, in the file's order.
-
-        Raises:
-            DamagedFileError: As `columns`.
-        """
+        """Read each row's chip, in the file's order."""
         table = self.columns(["source_url", "etag", "window", "reason", "reader", "nodata"])
         rows = zip(*(column.to_pylist() for column in table.itercolumns()), strict=True)
         return [KnownChip(chip_key(url, self.tile), *facts) for url, *facts in rows]
@@ -152,43 +117,24 @@ class TileResults:
     def sample(self, names: Sequence[str], max_bytes: int) -> Iterator[pa.Table]:
         """Read some columns, one row group at a time: all of them, or some spread evenly over the file.
 
-        Args:
-            names: Columns.
-            max_bytes: Limit of vectors read in total, approximate; at least one row group is read.
-
-        Raises:
-            DamagedFileError: As `columns`.
+        Vectors of about `max_bytes` are read in total, and at least one row group.
         """
-        groups = self._file.num_row_groups
-        stride = max(1, math.ceil(4 * self.header.provenance.width * self.rows / max_bytes))
-        for group in range(0, groups, stride):
-            with _damage_translated():
-                table = self._file.read_row_group(group, columns=list(names))
-            yield table
+        size = 4 * self.header.provenance.width * self._file.metadata.num_rows
+        for group in range(0, self._file.num_row_groups, max(1, math.ceil(size / max_bytes))):
+            yield self._row_group(group, names)
 
     def take(self, rows: Iterable[int]) -> Iterator[pa.Table]:
-        """Read rows in the order given, in tables of neighbours; caches at most `GROUPS_HELD` row groups.
-
-        Raises:
-            DamagedFileError: As `columns`.
-        """
-        sizes = [self._file.metadata.row_group(index).num_rows for index in range(self._file.num_row_groups)]
-        starts = np.concatenate(([0], np.cumsum(sizes))).astype(int)
+        """Read rows in the order given, in tables of neighbours; caches at most `GROUPS_HELD` row groups."""
+        groups = range(self._file.num_row_groups)
+        ends = list(accumulate(self._file.metadata.row_group(group).num_rows for group in groups))
         read = functools.lru_cache(GROUPS_HELD)(self._row_group)
-        held, pending = -1, list[int]()
-        for row in rows:
-            group = int(np.searchsorted(starts, row, side="right")) - 1
-            if group != held and pending:
-                yield read(held).take(pending)
-                pending = []
-            held = group
-            pending.append(row - int(starts[group]))
-        if pending:
-            yield read(held).take(pending)
+        for group, members in groupby(rows, lambda row: bisect(ends, row)):
+            start = ends[group - 1] if group else 0
+            yield read(group).take([row - start for row in members])
 
-    def _row_group(self, index: int) -> pa.Table:
+    def _row_group(self, index: int, names: Sequence[str] | None = None) -> pa.Table:
         with _damage_translated():
-            return self._file.read_row_group(index)
+            return self._file.read_row_group(index, columns=names)
 
 
 @contextmanager
@@ -198,3 +144,29 @@ def _damage_translated() -> Iterator[None]:
         yield
     except DAMAGE as error:
         raise damaged(error) from error
+
+
+@dataclass(frozen=True)
+class Target:
+    """Target settings: which results count as current, and which fingerprint a tile without results gets.
+
+    Under `auto` a tile keeps the precision of its results on any hardware: precisions differ by 2.4e-3, too
+    little to embed an archive again.
+    """
+
+    fingerprints: Sequence[Fingerprint]  # of results that count as current, in the order of preference
+    preferred: Fingerprint  # for a tile without results
+    max_nodata: float = 1.0  # highest accepted share of a chip's pixels without data
+
+    @classmethod
+    def of(cls, settings: Fingerprint, best: str, max_nodata: float = 1.0) -> Self:
+        """Resolve a precision of `auto`: any is current, and a tile without results gets the `best`."""
+        if settings.precision != "auto":
+            return cls((settings,), settings, max_nodata)
+        either = tuple(replace(settings, precision=precision) for precision in PRECISIONS)
+        return cls(either, replace(settings, precision=best), max_nodata)
+
+    def results(self, work: Store, tile: str) -> TileResults | None:
+        """Open a tile's current results; None if there are none. The caller closes them."""
+        found = (TileResults.open(work, tile, fingerprint) for fingerprint in self.fingerprints)
+        return next((results for results in found if results is not None), None)

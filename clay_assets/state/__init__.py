@@ -3,11 +3,9 @@
 The schedule, the sensor, the command line and the run itself share these definitions. They compare a listing
 of the chips with the headers of the results and of the published file; no chip and no vector is read.
 
-    states.py      the states of a tile
+    states.py      the states of a tile; texts about many: a table, and how long the rest will take
     comparison.py  compares chips with results: which to embed, keep and drop, and why
-    survey.py      determines the states of many tiles
-    orphans.py     finds published files without a tile
-    estimate.py    summarizes states: a table, and how long the rest will take
+    survey.py      determines the states of many tiles; finds published files without a tile
 
 Not here: embedding and publishing, or requesting runs (`dagster.automation`).
 """

@@ -4,30 +4,21 @@ Runs, schedules and estimates share it. Pure functions: the caller lists and rea
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clay_assets.chips import READER_VERSION
-from clay_assets.results import KnownChip, ResultsHeader
-from clay_assets.results.fingerprint import chip_key, chips_digest
+from clay_assets.results import KnownChip, ResultsHeader, chip_key, chips_digest
 from clay_assets.storage import StoredObject
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a run would do for a tile.
+    """What a run would do for a tile."""
 
-    Attributes:
-        to_embed: Chips to embed, in the order of the inventory.
-        kept: Rows of the results that are still valid, in the file's order.
-        removed: Number of rows of deleted or changed chips.
-        why: What differs, as text for people.
-    """
-
-    to_embed: Sequence[StoredObject]
-    kept: Sequence[int]
-    removed: int
-    why: str
+    to_embed: Sequence[StoredObject]  # in the order of the inventory
+    kept: Sequence[int]  # rows of the results that are still valid, in the file's order
+    why: str  # what differs, as text for people
 
 
 def is_complete(
@@ -50,49 +41,35 @@ def compare(
     tile: str,
     chips: Sequence[StoredObject],
     header: ResultsHeader,
-    rows: Iterable[KnownChip],
+    rows: Sequence[KnownChip],
     *,
     max_nodata: float,
     retry_skipped: bool = False,
 ) -> Comparison:
-    """Compare a tile's chips with its results.
-
-    Args:
-        tile: MGRS code.
-        chips: Its inventory.
-        header: Header of the results.
-        rows: Rows of the results.
-        max_nodata: Highest share of a chip's pixels without data.
-        retry_skipped: Read skipped chips again.
-
-    Returns:
-        The chips to embed and the rows to keep.
-    """
-    stricter = header.provenance.max_nodata > max_nodata
+    """Compare a tile's chips with its results; with `retry_skipped` each skipped chip is to be read again."""
+    more_allowed = max_nodata > header.provenance.max_nodata
 
     def is_valid(row: KnownChip) -> bool:
         if row.reason is None:
             return row.nodata is None or row.nodata <= max_nodata
-        if row.reason == "nodata" and not stricter and header.provenance.max_nodata != max_nodata:
-            return False
-        return not retry_skipped and row.reader >= READER_VERSION
+        is_allowed_now = row.reason == "nodata" and more_allowed
+        return not (is_allowed_now or retry_skipped or row.reader < READER_VERSION)
 
-    found = list(rows)
     valid: dict[tuple[str, str], list[int]] = defaultdict(list)  # one row per window of a chip
-    for index, row in enumerate(found):
+    for index, row in enumerate(rows):
         if is_valid(row):
             valid[row.key, row.etag].append(index)
-    known = {row.key for row in found}
     keys = [(chip_key(chip.url, tile), chip.etag) for chip in chips]
-    to_embed = [chip for chip, key in zip(chips, keys, strict=True) if key not in valid]
-    kept = sorted(index for key in keys if key in valid for index in valid[key])
-    unchanged = {(row.key, row.etag) for row in found}
+    known, unchanged = {row.key for row in rows}, {(row.key, row.etag) for row in rows}
+    to_embed: list[StoredObject] = []
     counts: Counter[str] = Counter()
-    for key in keys:
+    for chip, key in zip(chips, keys, strict=True):
         if key not in valid:
+            to_embed.append(chip)
             counts["new" if key[0] not in known else "to read again" if key in unchanged else "changed"] += 1
     counts["removed"] = len(known - {key for key, _ in keys})
+    kept = sorted(index for key in keys for index in valid.get(key, ()))
     kinds = ("new", "changed", "to read again", "removed")
-    named = [f"{counts[kind]} {kind}" for kind in kinds if counts[kind]]
     # "unfinished": the chips that an interrupted run did not reach, and only those, were deleted since.
-    return Comparison(to_embed, kept, len(found) - len(kept), ", ".join(named) or "unfinished")
+    why = ", ".join(f"{counts[kind]} {kind}" for kind in kinds if counts[kind]) or "unfinished"
+    return Comparison(to_embed, kept, why)

@@ -19,11 +19,10 @@ from clay_assets.publishing.schema import provenance_in
 from clay_assets.publishing.validation import footer_faults, validate
 from clay_assets.publishing.versions import FORMAT_VERSION, inputs_of, published_files
 from clay_assets.reading import scan
-from clay_assets.results.fingerprint import chip_key, chips_digest
-from clay_assets.results.target import Target
+from clay_assets.results import Target, chip_key, chips_digest
 from clay_assets.state.comparison import is_complete
-from clay_assets.state.orphans import orphaned_files
 from clay_assets.state.states import TileStores
+from clay_assets.state.survey import orphaned_files
 from clay_assets.storage import ObjectChanged, ObjectMissing, Store, StoredObject
 from clay_assets.tiles.inventory import list_chips
 

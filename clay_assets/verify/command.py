@@ -78,7 +78,7 @@ def run(
 
 def as_text(answer: dict[str, Any]) -> str:
     """Return what `--json` prints as text: counts, a table of the faults' kinds, each kind's first faults."""
-    from clay_assets.state.estimate import human_size
+    from clay_assets.state.states import human_size
     from clay_assets.verify.check import KINDS
 
     read = "every row" if answer["deep"] else "listings and footers"

@@ -18,9 +18,8 @@ from clay_assets.reading.columns import embedding_array
 from clay_assets.reading.facts import facts_of
 from clay_assets.reading.files import SourceFile
 from clay_assets.reading.scan import opened
-from clay_assets.results.fingerprint import Fingerprint, chip_key
+from clay_assets.results import Fingerprint, Target, chip_key
 from clay_assets.results.outcomes import Outcome, Skipped
-from clay_assets.results.target import Target
 from clay_assets.state.states import TileStores
 from clay_assets.storage import Store, StoredObject
 from clay_assets.verify.check import CheckedTile, Fault

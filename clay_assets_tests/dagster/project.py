@@ -11,7 +11,7 @@ from clay_assets.dagster import ClayEncoder, ObjectStore
 from clay_assets.dagster.assets import build_assets
 from clay_assets.embedding.checkpoint_cache import CheckpointFacts, LocalCheckpoint
 from clay_assets.embedding.encoders import EncoderSettings
-from clay_assets.results.target import Target
+from clay_assets.results import Target
 from clay_assets.settings import Settings
 from clay_assets.storage import Store
 from clay_assets_tests.embedding.scene import Scene

@@ -14,9 +14,8 @@ from clay_assets.embedding.progress import Progress
 from clay_assets.embedding.run import EmbeddingRun
 from clay_assets.embedding.tile import embed_planned
 from clay_assets.pipeline import STEPS, Step, TileJob, TileOutcome, process_tiles
-from clay_assets.results import ResultsHeader, TileResults
-from clay_assets.results.fingerprint import Fingerprint
-from clay_assets.results.target import PRECISIONS
+from clay_assets.results import Fingerprint, ResultsHeader, TileResults
+from clay_assets.results.reader import PRECISIONS
 from clay_assets.state.states import TileStores
 from clay_assets.storage import Store, StoredObject, TransferFailed
 from clay_assets.tiles.inventory import list_chips, read_inventory, write_inventory

@@ -15,7 +15,7 @@ from clay_assets.chips import read_chip
 from clay_assets.embedding.encoders import EncoderSettings
 from clay_assets.publishing.schema import read_provenance
 from clay_assets.publishing.validation import validate
-from clay_assets.results.fingerprint import Fingerprint
+from clay_assets.results import Fingerprint
 from clay_assets.state import survey
 from clay_assets.storage import Store
 from clay_assets_tests import recipe

@@ -15,7 +15,7 @@ from clay_assets.publishing.schema import read_provenance
 from clay_assets.publishing.validation import validate
 from clay_assets.publishing.versions import published_files
 from clay_assets.results import Provenance, ResultsHeader, ResultsWriter, TileSummary
-from clay_assets.results.fingerprint import Fingerprint, chips_digest
+from clay_assets.results.header import Fingerprint, chips_digest
 from clay_assets.results.outcomes import Embedded, NoUsableChips, Outcome, Skipped
 from clay_assets.storage import AccessDenied, Store, StoredObject
 from clay_assets.tiles.inventory import InventoryMissing, write_inventory

@@ -16,9 +16,8 @@ from clay_assets.chips import MAX_NODATA
 from clay_assets.publishing.versions import published_files
 from clay_assets.quality.report import Report, check_file, check_inventory, check_results, combined
 from clay_assets.quality.vectors import variety
-from clay_assets.results import results_key
+from clay_assets.results import Target, results_key
 from clay_assets.results.outcomes import Embedded, Outcome
-from clay_assets.results.target import Target
 from clay_assets.state import TileStores
 from clay_assets.storage import Store, StoredObject
 from clay_assets.tiles.inventory import list_chips, read_inventory, write_inventory

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from clay_assets.chips import READER_VERSION
-from clay_assets.results import KnownChip, Provenance, ResultsHeader, TileSummary
-from clay_assets.results.fingerprint import chip_key, chips_digest
+from clay_assets.results import KnownChip, Provenance, ResultsHeader, TileSummary, chip_key, chips_digest
 from clay_assets.state.comparison import Comparison, compare, is_complete
 from clay_assets.storage import StoredObject
 from clay_assets_tests.tile_scene import FINGERPRINT
@@ -66,7 +65,7 @@ def test_chips_moved_to_another_bucket_count_as_unchanged() -> None:
     moved = [chip(1, under="/mnt/archive/chips"), chip(2, under="/mnt/archive/chips")]
     rows = [row(chip(1)), row(chip(2))]
     assert is_complete(TILE, moved, header([chip(1), chip(2)]), max_nodata=LIMIT)
-    assert compared(moved, rows) == Comparison([], [0, 1], 0, "unfinished")
+    assert compared(moved, rows) == Comparison([], [0, 1], "unfinished")
 
 
 @pytest.mark.parametrize(
@@ -101,13 +100,12 @@ def test_new_changed_and_removed_chips_are_distinguished() -> None:
     found = compared(chips, rows)
 
     assert found.to_embed == [chip(2, "new state"), chip(5), chip(6)]
-    assert found.kept == [1, 3]
-    assert found.removed == 2  # the rows of the removed chip and of the earlier state
+    assert found.kept == [1, 3]  # not the rows of the removed chip and of the earlier state
     assert found.why == "2 new, 1 changed, 1 removed"
 
 
 def test_unfinished_results_are_rewritten_if_their_remaining_chips_were_removed() -> None:
-    assert compared([chip(1)], [row(chip(1))]) == Comparison([], [0], 0, "unfinished")
+    assert compared([chip(1)], [row(chip(1))]) == Comparison([], [0], "unfinished")
 
 
 def test_all_windows_of_a_chip_are_kept_or_dropped_together() -> None:
@@ -115,7 +113,7 @@ def test_all_windows_of_a_chip_are_kept_or_dropped_together() -> None:
 
     found = compared([chip(1), chip(2, "new state")], windows)
 
-    assert (found.to_embed, found.kept, found.removed) == ([chip(2, "new state")], [0, 1, 2, 3], 4)
+    assert (found.to_embed, found.kept) == ([chip(2, "new state")], [0, 1, 2, 3])
 
 
 def test_a_newer_reader_reads_skipped_chips_again_and_keeps_vectors() -> None:

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from clay_assets.state import Rate, TileState
-from clay_assets.state.estimate import outlook, state_table, usual_rates
+from clay_assets.state.states import outlook, state_table
 
 NEW = TileState("27WXN", "new", 7_200, 64_800_000, 7_200, 64_800_000, "listed")
 
@@ -26,9 +26,9 @@ def test_rate_is_that_of_the_model_and_device_with_most_chips() -> None:
     usual = [current(60, 10.0), current(50, 10.0)]
     others = [*[current(33, 1.0, device="cpu")] * 3, current(100, 1.0, model="clay-v0-tiny")]
 
-    rates = usual_rates(state.rate for state in [*others, *usual] if state.rate)
-
-    assert rates == [state.rate for state in usual]
+    assert outlook([NEW, *others, *usual])[1] == (
+        "Earlier runs embedded 5.5 chips a second: 110 chips of 2 tiles, with clay-v0-small on cuda:0."
+    )
 
 
 def test_without_an_earlier_run_no_time_is_estimated() -> None:

@@ -7,8 +7,7 @@ from typing import BinaryIO
 import pytest
 
 from clay_assets.chips import READER_VERSION
-from clay_assets.results import results_key
-from clay_assets.results.target import Target
+from clay_assets.results import Target, results_key
 from clay_assets.state import STATES, Rate, SurveyCache, TileState, TileStores, summarize, survey
 from clay_assets.storage import BucketMissing, FolderMissing, ObjectChanged, Store, StoredObject
 from clay_assets_tests.s3_server import S3Bucket

@@ -5,21 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from clay_assets.results.target import Target
+from clay_assets.results import Fingerprint, Target
 from clay_assets.state import TileStores
 from clay_assets.storage import Store
 from clay_assets_tests.tile_scene import FINGERPRINT, MadeUp, put_chips
 
 
 def target(precision: str, *, best: str = "fp32", sha256: str = "c" * 64) -> Target:
-    return Target.of(
-        model="clay-v0-small",
-        checkpoint_sha256=sha256,
-        level="mean",
-        precision=precision,
-        preprocessing=1,
-        best=best,
-    )
+    return Target.of(Fingerprint("clay-v0-small", sha256, "mean", precision, 1), best)
 
 
 def precisions(of: Target) -> list[str]:

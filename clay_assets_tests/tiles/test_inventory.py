@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from clay_assets.results.fingerprint import chips_digest
+from clay_assets.results import chips_digest
 from clay_assets.storage import FolderMissing, Store, StoredObject
 from clay_assets.tiles.inventory import (
     InventoryMissing,
