@@ -69,11 +69,12 @@ def results_schema(width: int) -> pa.Schema:
 def rows_of(outcome: Outcome) -> Iterator[dict[str, Any]]:
     """Yield the rows of a chip: one for each window of an embedded chip, one for a skipped chip."""
     chip = outcome.chip
-    row = {"source_url": chip.url, "etag": chip.etag, "size": chip.size, "reader": READER_VERSION}
+    row: dict[str, Any] = {"source_url": chip.url, "etag": chip.etag, "size": chip.size}
+    row |= {"reader": READER_VERSION, "reason": None}
     if isinstance(outcome, Skipped):
         yield {**row, "window": 0, "reason": outcome.reason, "detail": outcome.detail}
         return
-    row |= {"reason": None, "date": outcome.date, "nodata": outcome.nodata}
+    row |= {"date": outcome.date, "nodata": outcome.nodata}
     windows = zip(outcome.footprints, outcome.vectors, outcome.thumbnails, strict=True)
     for window, (footprint, vector, thumbnail) in enumerate(windows):
         image = {"geometry": footprint, "embeddings": vector.reshape(-1), "thumbnail": thumbnail}
