@@ -6,7 +6,6 @@ float32, or as bytes with their measured loss. Published files stay as they are.
     layout.py        zone, year and place on the curve of each row; rows of many files in that order
     quantization.py  float32 ↔ uint8, and the recall that remains
     writer.py        one partition's file
-    stac_item.py     the dataset as a STAC Item
-    dataset.py       `export`: all steps in order, and the report next to the data
+    dataset.py       `export`: all steps in order; the report and the STAC Item next to the data
     command.py       `clay export`
 """

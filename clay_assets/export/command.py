@@ -2,12 +2,8 @@
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from clay_assets.cli_options import Subparsers, add_version, add_where
-
-if TYPE_CHECKING:
-    from clay_assets.export.dataset import Exported
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -25,15 +21,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace, where: str) -> int:
-    """Export the embeddings and print a summary.
-
-    Args:
-        args: Options of `add_parser`.
-        where: Address of the embeddings without `--where`.
-
-    Returns:
-        The exit status: 0, or 2 if nothing was written; the reason is on stderr.
-    """
+    """Export the embeddings at `--where`, else at `where`; return 0, or 2 after an error."""
     from clay_assets.export.dataset import export
     from clay_assets.reading import NothingToRead
     from clay_assets.storage import StorageError, Store
@@ -43,17 +31,10 @@ def run(args: argparse.Namespace, where: str) -> int:
     except (StorageError, NothingToRead, ValueError, OSError) as error:
         print(f"clay: {error}", file=sys.stderr)
         return 2
-    print(as_text(done))
+    print(f"{done.rows:,} rows in {done.files:,} files, {done.bytes / 1e6:,.1f} MB, at {done.url}")
+    if recall := done.recall:
+        print(
+            f"recall@{recall.neighbours} against float32: {recall.raw:.3f} raw, {recall.centred:.3f} centred"
+            f" ({recall.queries:,} queries among {recall.among:,} rows)"
+        )
     return 0
-
-
-def as_text(done: "Exported") -> str:
-    """Return rows, files and bytes as text; for uint8 also the recall."""
-    text = f"{done.rows:,} rows in {done.files:,} files, {done.bytes / 1e6:,.1f} MB, at {done.url}"
-    if done.recall is None:
-        return text
-    recall = done.recall
-    return (
-        f"{text}\nrecall@{recall.neighbours} against float32: {recall.raw:.3f} raw, {recall.centred:.3f}"
-        f" centred ({recall.queries:,} queries among {recall.among:,} rows)"
-    )

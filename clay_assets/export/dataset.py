@@ -12,94 +12,72 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
 from clay_assets.chips.place import joined_bounds
 from clay_assets.export.layout import Gatherer, place_rows, row_groups
-from clay_assets.export.quantization import SAMPLE_ROWS, SEED, Recall, calibrate, dequantize, quantize, recall
-from clay_assets.export.stac_item import export_item
-from clay_assets.export.writer import write_partition
+from clay_assets.export.quantization import SAMPLE_ROWS, SEED, Recall, calibrate, quantize, recall
+from clay_assets.export.writer import copy_schema, write_partition
 from clay_assets.publishing.schema import Bounds
 from clay_assets.reading.embeddings import chosen_files
-from clay_assets.reading.facts import Facts
-from clay_assets.reading.files import NothingToRead, Where
+from clay_assets.reading.files import Facts, NothingToRead, Quantization, Where
+from clay_assets.reading.scan import dim_of
 from clay_assets.reading.selection import Selection, boxes_of
 from clay_assets.search.similarity import collection_mean
-from clay_assets.stac.parts import as_bytes
-from clay_assets.storage import S3Options, Store
+from clay_assets.stac import parts as stac
+from clay_assets.storage import Store
 
 Stored = Literal["float32", "uint8"]
-
-NAME = "embeddings.parquet"
 
 
 @dataclass(frozen=True)
 class Exported:
-    """Result of an export.
+    """Result of an export."""
 
-    Attributes:
-        url: URL of the dataset's folder.
-        rows: Number of rows.
-        files: Number of partitions.
-        bytes: Size of all files.
-        dtype: Stored type of the vectors.
-        first: Earliest acquisition.
-        last: Latest acquisition.
-        bbox: Bounds of all rows, degrees in OGC:CRS84.
-        recall: Loss by quantization; None for float32, or for too few rows.
-        provenance: What all files have in common.
-    """
-
-    url: str
+    url: str  # of the dataset's folder
     rows: int
-    files: int
-    bytes: int
-    dtype: Stored
-    first: date
-    last: date
-    bbox: Bounds
-    recall: Recall | None
-    provenance: dict[str, str]
+    files: int  # one for each partition
+    bytes: int  # of all files
+    dtype: Stored  # of the stored vectors
+    first: date  # earliest acquisition
+    last: date  # latest acquisition
+    bbox: Bounds  # of all rows
+    recall: Recall | None  # loss by quantization; None for float32, or for too few rows
+    provenance: dict[str, str]  # what all files have in common
 
 
-def export(
-    where: Where,
-    target: Store,
-    *,
-    dtype: Stored = "float32",
-    version: int | None = None,
-    options: S3Options | None = None,
-) -> Exported:
+def export(where: Where, target: Store, *, dtype: Stored = "float32", version: int | None = None) -> Exported:
     """Write one dataset of all published files; replace an earlier one at `target`.
 
     Files appear one by one: do not read a dataset that is being replaced before the export has ended.
 
     Args:
-        where: A folder, a file, or a list of either.
+        where: As in `read_embeddings`.
         target: Folder or prefix that holds the dataset alone.
         dtype: Stored type of the vectors; `uint8` takes about a quarter of the bytes.
         version: Version of the published files, if a folder has several.
-        options: How to reach S3; None for the AWS SDK's own variables and files.
 
     Raises:
         MixedEmbeddings, NothingToRead, DamagedFileError, StorageError: As `read_embeddings`.
-        NoGridZone: A file's name has no tile.
-        ValueError: The level has several vectors a row, or the target holds the published files.
+        ValueError: A file's name has no tile, the level has several vectors a row, or the target holds the
+            published files.
     """
-    files, facts = chosen_files(where, Selection(version=version), options)
-    _refuse(facts, [file.url for file in files], target)
-    placed = place_rows(files, facts)
-    gatherer = Gatherer(files, facts)
-    quantization = calibrate(files, facts) if dtype == "uint8" else None
-    provenance = _common([fact.provenance for fact in facts])
-    width = gatherer.take(placed[:1]).vectors.shape[1]
+    files = chosen_files(where, Selection(version=version), None)
+    _refuse(files, target)
+    placed = place_rows(files)
+    gatherer = Gatherer(files)
+    quantization = calibrate(files) if dtype == "uint8" else None
+    provenance = _common([facts.provenance for facts in files])
+    width = dim_of(files[0])
+    schema = copy_schema(width, quantized=quantization is not None)
     sizes: dict[str, int] = {}
-    parts: list[tuple[Bounds, date, date]] = []
+    written: list[tuple[Bounds, date, date]] = []
     with tempfile.TemporaryDirectory(prefix="clay-export-") as folder:
-        path = Path(folder) / NAME
+        path = Path(folder, "embeddings.parquet")
         for (zone, year), rows in placed.groupby(["zone", "year"], observed=True):
             groups = (gatherer.take(group) for group in row_groups(rows))
-            parts.append(write_partition(path, groups, width, provenance, quantization))
-            key = f"grid_zone={zone}/year={year}/{NAME}"
+            written.append(write_partition(path, groups, schema, provenance, quantization))
+            key = f"grid_zone={zone}/year={year}/{path.name}"
             target.put(key, path)
             sizes[target.url(key)] = path.stat().st_size
     for earlier in target.list("grid_zone="):
@@ -108,45 +86,69 @@ def export(
     measured = None
     if quantization is not None:
         exact = gatherer.take(placed.sample(min(len(placed), SAMPLE_ROWS), random_state=SEED)).vectors
-        copy = dequantize(quantize(exact, quantization), quantization)
-        measured = recall(exact, copy, collection_mean(files, facts, width))
+        copy = quantization.restore(quantize(exact, quantization))
+        measured = recall(exact, copy, collection_mean(files, width))
+    bounds, first, last = zip(*written, strict=True)
     done = Exported(
         url=target.uri,
         rows=len(placed),
         files=len(sizes),
         bytes=sum(sizes.values()),
         dtype=dtype,
-        first=min(first for _, first, _ in parts),
-        last=max(last for _, _, last in parts),
-        bbox=joined_bounds(np.array([box for bounds, _, _ in parts for box in boxes_of(bounds)])),
+        first=min(first),
+        last=max(last),
+        bbox=joined_bounds(np.array([part for bbox in bounds for part in boxes_of(bbox)])),
         recall=measured,
         provenance=provenance,
     )
     days = {"first": str(done.first), "last": str(done.last)}
-    target.write("_report.json", as_bytes(asdict(done) | days))
-    target.write("_item.json", as_bytes(export_item(done, width, quantization, datetime.now(UTC))))
+    target.write("_report.json", stac.as_bytes(asdict(done) | days))
+    target.write("_item.json", stac.as_bytes(_item(done, schema, quantization)))
     return done
 
 
-def _refuse(facts: Sequence[Facts], urls: Sequence[str], target: Store) -> None:
-    if not sum(fact.rows for fact in facts):
+def _item(done: Exported, schema: pa.Schema, quantization: Quantization | None) -> stac.Json:
+    """Describe the dataset as a STAC Item, with `emb:quantization` if its vectors are bytes."""
+    days = (done.first, done.last)
+    properties: stac.Json = {
+        **stac.file_properties(done.provenance, schema, done.rows, days, datetime.now(UTC)),
+        "clay:model": done.provenance.get("model", "not said"),
+        "clay:bytes": done.bytes,
+    }
+    if quantization is not None:
+        properties["emb:quantization"] = {
+            "method": "affine: stored * scale + offset, by dimension",
+            "original_dtype": "float32",
+            "quantized_dtype": "uint8",
+            **quantization.as_lists(),
+        }
+    if done.recall is not None:
+        properties["clay:recall"] = vars(done.recall)
+    return stac.feature(
+        id=done.url.rstrip("/").rpartition("/")[2],
+        geometry=stac.box(done.bbox),
+        bbox=done.bbox,
+        extensions=[stac.EMBEDDINGS, stac.PROCESSING, stac.TABLE],
+        properties=properties,
+        links=[],
+        assets={"embeddings": {"href": "./", "type": stac.PARQUET, "roles": ["data"]}},
+    )
+
+
+def _refuse(files: Sequence[Facts], target: Store) -> None:
+    if not sum(facts.rows for facts in files):
         raise NothingToRead("got no rows to export; expected published embeddings of this version")
-    shapes = {fact.shape for fact in facts if len(fact.shape) > 1}
-    if shapes:
+    if len(files[0].shape) > 1:
         raise ValueError(
-            f"got embeddings of shape {shapes.pop()}; expected one vector a row. Embed at level mean, or the"
-            " model's own, to export"
+            f"got embeddings of shape {files[0].shape}; expected one vector a row. Embed at level mean, or"
+            " the model's own, to export"
         )
     # Readers of either folder would read the other's files too.
-    nested = [
-        url
-        for url in urls
-        if f"{target.uri}/".startswith(f"{url.rpartition('/')[0]}/") or url.startswith(f"{target.uri}/")
-    ]
-    if nested:
-        raise ValueError(
-            f"got the target {target.uri}, in one folder with {nested[0]}; expected a folder of its own"
-        )
+    for url in (facts.file.url for facts in files):
+        if f"{target.uri}/".startswith(f"{url.rpartition('/')[0]}/") or url.startswith(f"{target.uri}/"):
+            raise ValueError(
+                f"got the target {target.uri}, in one folder with {url}; expected a folder of its own"
+            )
 
 
 def _common(provenances: Sequence[dict[str, str]]) -> dict[str, str]:

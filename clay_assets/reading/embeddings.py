@@ -10,14 +10,10 @@ import shapely
 from numpy.typing import NDArray
 
 from clay_assets.publishing.schema import COLUMNS, CRS, Bounds
-from clay_assets.reading.facts import Facts, refuse_mixtures
-from clay_assets.reading.files import SourceFile, Where, find_files
-from clay_assets.reading.scan import Block, Task, blocks, footers, in_parallel, tasks
+from clay_assets.reading.files import Facts, Where, find_files, refuse_mixtures
+from clay_assets.reading.scan import OTHERS, footers, read_all
 from clay_assets.reading.selection import Selection
 from clay_assets.storage import S3Options
-
-ALONGSIDE = tuple(name for name in COLUMNS if name != "embeddings")
-"""The columns other than the vectors."""
 
 
 def read_embeddings(
@@ -54,13 +50,11 @@ def read_embeddings(
         StorageError: A store refuses.
         ValueError: An argument is invalid, or a file has no embeddings.
     """
-    names = tuple(COLUMNS if columns is None else columns)
+    names = COLUMNS if columns is None else tuple(columns)
     unknown = sorted(set(names) - set(COLUMNS))
     if unknown:
         raise ValueError(f"got columns {unknown}; expected some of {', '.join(COLUMNS)}")
-    selection = Selection.of(tiles, bbox, dates, version)
-    rows, vectors, facts = _read(where, selection, names, options, vectors="embeddings" in names)
-    frame = _frame(rows, facts)
+    frame, vectors = _read(where, Selection(tiles, bbox, dates, version), names, options)
     if "embeddings" in names:
         frame.insert(min(len(frame.columns), names.index("embeddings")), "embeddings", list(vectors))
     return frame
@@ -83,50 +77,33 @@ def read_vectors(
         The rows without `embeddings`, and their vectors, (N, *shape) float32: (N, D) at levels with one
         vector a row.
     """
-    selection = Selection.of(tiles, bbox, dates, version)
-    rows, vectors, facts = _read(where, selection, ALONGSIDE, options, vectors=True)
-    return _frame(rows, facts), vectors
+    return _read(where, Selection(tiles, bbox, dates, version), COLUMNS, options)
 
 
-def chosen_files(
-    where: Where, selection: Selection, options: S3Options | None
-) -> tuple[list[SourceFile], list[Facts]]:
-    """Return the files that can match by name and footer, with their facts; all of one kind.
-
-    Raises:
-        MixedEmbeddings, NothingToRead, DamagedFileError, StorageError, ValueError: As `read_embeddings`.
-    """
-    files = [file for file in find_files(where, options) if selection.may_have(file)]
-    facts = footers(files)
-    refuse_mixtures(files, facts)
-    near = [pair for pair in zip(files, facts, strict=True) if selection.may_be_in(pair[1])]
-    # Facts are returned even without a match: an empty frame also has the files' provenance.
-    return [file for file, _ in near], [fact for _, fact in near] or facts[:0]
+def chosen_files(where: Where, selection: Selection, options: S3Options | None) -> list[Facts]:
+    """Return the files that can match by name and footer; all of one kind. Raises as `read_embeddings`."""
+    files = footers(file for file in find_files(where, options) if selection.may_have(file))
+    refuse_mixtures(files)
+    # One file even without a match: an empty frame also has the files' provenance.
+    return [facts for facts in files if selection.may_be_in(facts)] or files[:1]
 
 
 def _read(
-    where: Where, selection: Selection, names: Sequence[str], options: S3Options | None, *, vectors: bool
-) -> tuple[pa.Table, NDArray[np.float32], Facts | None]:
-    files, facts = chosen_files(where, selection, options)
-    alongside = [name for name in ALONGSIDE if name in (*names, "geometry")]
-
-    def read(task: Task) -> list[Block]:
-        return list(blocks(task, alongside, selection, vectors=vectors))
-
-    found = [block for piece in in_parallel(read, tasks(files, facts)) for block in piece]
-    schema = pa.schema([("source_url", pa.string()), ("date", pa.date32()), ("geometry", pa.binary())])
-    empty = schema.empty_table().select(alongside)
-    rows = pa.concat_tables([empty, *(block.rows for block in found)], promote_options="permissive")
-    shape = facts[0].shape if facts else ()
-    if found and vectors:
-        stacked = np.concatenate([block.vectors for block in found])
-        return rows, stacked.reshape(len(stacked), *(shape or (-1,))), facts[0]
-    return rows, np.empty((len(rows), *shape), dtype=np.float32), facts[0] if facts else None
+    where: Where, selection: Selection, names: Sequence[str], options: S3Options | None
+) -> tuple[geopandas.GeoDataFrame, NDArray[np.float32]]:
+    """Return the rows with the columns `names` and `geometry`; vectors only if `names` has `embeddings`."""
+    files = chosen_files(where, selection, options)
+    columns = [name for name in OTHERS.names if name in (*names, "geometry")]
+    rows, vectors = read_all(files, columns, selection, vectors="embeddings" in names)
+    if "embeddings" in names and files and files[0].shape:
+        vectors = vectors.reshape(-1, *files[0].shape)
+    return frame_of(rows, files[0].provenance if files else {}), vectors
 
 
-def _frame(rows: pa.Table, facts: Facts | None) -> geopandas.GeoDataFrame:
+def frame_of(rows: pa.Table, provenance: dict[str, str]) -> geopandas.GeoDataFrame:
+    """Return rows, with their geometry as the last column, and the provenance as `attrs["clay"]`."""
     footprints = shapely.from_wkb(rows["geometry"].to_numpy())
     others = rows.drop_columns("geometry").replace_schema_metadata(None).to_pandas()
     frame = geopandas.GeoDataFrame(others, geometry=footprints, crs=CRS)
-    frame.attrs["clay"] = dict(facts.provenance) if facts else {}
+    frame.attrs["clay"] = dict(provenance)
     return frame

@@ -18,54 +18,35 @@ import shapely
 from numpy.typing import NDArray
 
 from clay_assets.publishing.schema import Bounds, parse_published_name
-from clay_assets.reading.facts import Facts
-from clay_assets.reading.files import SourceFile
+from clay_assets.reading.files import Facts, SourceFile
 from clay_assets.tiles import TILE_CODE
 
+# Folders of a compact copy (`export`), and its columns of the rows' bounds.
 PARTITION = re.compile(r"/grid_zone=(?P<zone>[0-9]{2}[A-Z])/year=(?P<year>[0-9]{4})/")
-"""Zone and year in the folders of a compact copy (`export`)."""
+BBOX_EDGES = [f"bbox.{edge}" for edge in ("xmin", "ymin", "xmax", "ymax")]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Selection:
-    """A choice of rows; None does not restrict.
+    """A choice of rows; None does not restrict. Raises ValueError if it is invalid."""
 
-    Attributes:
-        tiles: MGRS codes.
-        bbox: West, south, east, north in degrees; west above east crosses the antimeridian. Rows whose
-            footprint touches it match.
-        dates: First and last date of acquisition.
-        version: Version of published files.
-    """
+    tiles: Collection[str] | None = None  # MGRS codes
+    bbox: Bounds | None = None  # west above east across the antimeridian; touching footprints match
+    dates: tuple[date, date] | None = None  # first and last day of acquisition
+    version: int | None = None  # of the published files
 
-    tiles: frozenset[str] | None = None
-    bbox: Bounds | None = None
-    dates: tuple[date, date] | None = None
-    version: int | None = None
-
-    @classmethod
-    def of(
-        cls,
-        tiles: Collection[str] | None,
-        bbox: Bounds | None,
-        dates: tuple[date, date] | None,
-        version: int | None,
-    ) -> "Selection":
-        """Validate a caller's choice.
-
-        Raises:
-            ValueError: A tile is not an MGRS code, the box is invalid, or the dates are in the wrong order.
-        """
-        bad = [tile for tile in tiles or () if not TILE_CODE.fullmatch(tile)]
-        if isinstance(tiles, str) or bad:
-            raise ValueError(f"got tiles {tiles!r}; expected a list of MGRS codes such as ['27WXN']")
-        if bbox is not None and not (
-            len(bbox) == 4 and np.isfinite(bbox).all() and -90 <= bbox[1] <= bbox[3] <= 90
+    def __post_init__(self) -> None:
+        if self.tiles is not None:
+            if isinstance(self.tiles, str) or not all(map(TILE_CODE.fullmatch, self.tiles)):
+                raise ValueError(f"got tiles {self.tiles!r}; expected a list of MGRS codes such as ['27WXN']")
+            self.tiles = frozenset(self.tiles)
+        if (box := self.bbox) is not None and not (
+            len(box) == 4 and np.isfinite(box).all() and -90 <= box[1] <= box[3] <= 90
         ):
-            raise ValueError(f"got bbox {bbox!r}; expected (west, south, east, north) in degrees")
-        if dates is not None and not dates[0] <= dates[1]:
-            raise ValueError(f"got dates {dates[0]} to {dates[1]}; expected the first not after the last")
-        return cls(None if tiles is None else frozenset(tiles), bbox, dates, version)
+            raise ValueError(f"got bbox {box!r}; expected (west, south, east, north) in degrees")
+        if self.dates is not None and self.dates[0] > self.dates[1]:
+            first, last = self.dates
+            raise ValueError(f"got dates {first} to {last}; expected the first not after the last")
 
     def may_have(self, file: SourceFile) -> bool:
         """Return whether a file can have matching rows, by its name and folders."""
@@ -89,18 +70,16 @@ class Selection:
     def may_be_in_group(self, group: pq.RowGroupMetaData) -> bool:
         """Return whether a row group can have matching rows, by its statistics; True if it has none."""
         ranges = {}
-        for index in range(group.num_columns):
-            chunk = group.column(index)
-            if chunk.path_in_schema == "date" or chunk.path_in_schema.startswith("bbox."):
+        for chunk in map(group.column, range(group.num_columns)):
+            if chunk.path_in_schema in ("date", *BBOX_EDGES):
                 found = chunk.statistics
                 if found is not None and found.has_min_max:
                     ranges[chunk.path_in_schema] = (found.min, found.max)
         if self.dates is not None and "date" in ranges and not _overlap(self.dates, ranges["date"]):
             return False
-        edges = [f"bbox.{edge}" for edge in ("xmin", "ymin", "xmax", "ymax")]
-        if self.bbox is None or not set(edges) <= set(ranges):
+        if self.bbox is None or not set(BBOX_EDGES) <= set(ranges):
             return True
-        xmin, ymin, xmax, ymax = (ranges[edge] for edge in edges)
+        xmin, ymin, xmax, ymax = (ranges[edge] for edge in BBOX_EDGES)
         return _touch(self.bbox, (xmin[0], ymin[0], xmax[1], ymax[1]))
 
     @property
@@ -115,21 +94,16 @@ class Selection:
         if self.tiles is not None:
             # A chip's URL has the tile as a folder and in its name.
             pattern = f"(^|[/_])({'|'.join(sorted(self.tiles)) or '$^'})[/_]"
-            mask &= _as_mask(pc.match_substring_regex(rows["source_url"], pattern))
+            mask &= pc.match_substring_regex(rows["source_url"], pattern).fill_null(False).to_numpy()
         if self.dates is not None:
-            first, last = (pa.scalar(day, rows["date"].type) for day in self.dates)
-            between = pc.and_(pc.greater_equal(rows["date"], first), pc.less_equal(rows["date"], last))
-            mask &= _as_mask(between)
+            first, last = map(np.datetime64, self.dates)
+            days = rows["date"].to_numpy()  # null: NaT, which is in no range
+            mask &= (first <= days) & (days <= last)
         if self.bbox is not None:
             footprints = shapely.from_wkb(rows["geometry"].to_numpy())
             boxes = shapely.union_all([shapely.box(*box) for box in boxes_of(self.bbox)])
             mask &= shapely.intersects(footprints, boxes)
         return mask
-
-
-def _as_mask(column: pa.ChunkedArray) -> NDArray[np.bool_]:
-    mask: NDArray[np.bool_] = column.fill_null(False).to_numpy()
-    return mask
 
 
 def _overlap(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:

@@ -5,12 +5,8 @@ import re
 import sys
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clay_assets.cli_options import Subparsers, add_version, add_where
-
-if TYPE_CHECKING:
-    import geopandas
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -36,62 +32,39 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace, where: str) -> int:
-    """Search and print the result.
-
-    Args:
-        args: Options of `add_parser`.
-        where: Address of the embeddings without `--where`.
-
-    Returns:
-        The exit status: 0, or 2 after an error, which is on stderr.
-    """
+    """Search the embeddings at `--where`, else at `where`; return 0, or 2 after an error."""
     from clay_assets.reading import NothingToRead
-    from clay_assets.search.examples import ExampleMissing
+    from clay_assets.search.examples import ExampleMissing, Query, middle_of
     from clay_assets.search.similar import search
     from clay_assets.storage import StorageError
 
-    names = ("to", "at", "date", "unlike", "k", "raw", "version")
     try:
-        found, examples = search(args.where or where, **{name: getattr(args, name) for name in names})
-        print(as_table(found))
+        query = Query(version=args.version, to=args.to, at=args.at, day=args.date, unlike=args.unlike)
+        found, examples = search(args.where or where, query, args.k, raw=args.raw)
+        print(f"{'similarity':>10}  {'date':10}  {'lon':>9}  {'lat':>8}  source_url")
+        for row in found.itertuples():
+            middle = middle_of(row.geometry)
+            place = f"{middle.x:9.4f}  {middle.y:8.4f}"
+            print(f"{row.similarity:10.4f}  {row.date}  {place}  {row.source_url}")
         if args.output:
-            _write(args.output, found)
+            plain = found.copy()
+            plain.attrs = {}  # pandas would write them into its own metadata
+            plain.to_parquet(
+                args.output, index=False, compression="zstd", schema_version="1.1.0", write_covering_bbox=True
+            )
+            print(f"clay: wrote {len(found)} chips to {args.output}", file=sys.stderr)
         if args.picture:
-            _draw(args.picture, found, examples)
+            from clay_assets.search.picture import picture_of
+
+            picture, missing = picture_of(found, examples)
+            args.picture.write_bytes(picture)
+            for reason in missing:
+                print(f"clay: not in the picture: {reason}", file=sys.stderr)
+            print(f"clay: wrote the picture to {args.picture}", file=sys.stderr)
     except (StorageError, NothingToRead, ExampleMissing, ValueError, OSError) as error:
         print(f"clay: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def as_table(found: "geopandas.GeoDataFrame") -> str:
-    """Return one line per chip: similarity, date, longitude and latitude of its centre, URL."""
-    from clay_assets.search.examples import middle_of
-
-    lines = [f"{'similarity':>10}  {'date':10}  {'lon':>9}  {'lat':>8}  source_url"]
-    for row in found.itertuples():
-        middle = middle_of(row.geometry)
-        lines.append(
-            f"{row.similarity:10.4f}  {row.date}  {middle.x:9.4f}  {middle.y:8.4f}  {row.source_url}"
-        )
-    return "\n".join(lines)
-
-
-def _write(path: Path, found: "geopandas.GeoDataFrame") -> None:
-    plain = found.copy()
-    plain.attrs = {}  # pandas would write them into its own metadata
-    plain.to_parquet(path, index=False, compression="zstd", schema_version="1.1.0", write_covering_bbox=True)
-    print(f"clay: wrote {len(found)} chips to {path}", file=sys.stderr)
-
-
-def _draw(path: Path, found: "geopandas.GeoDataFrame", examples: "geopandas.GeoDataFrame") -> None:
-    from clay_assets.search.picture import picture_of
-
-    picture, missing = picture_of(found, examples)
-    path.write_bytes(picture)
-    for reason in missing:
-        print(f"clay: not in the picture: {reason}", file=sys.stderr)
-    print(f"clay: wrote the picture to {path}", file=sys.stderr)
 
 
 def _place(text: str) -> tuple[float, float]:

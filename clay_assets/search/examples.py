@@ -15,135 +15,83 @@ from numpy.typing import NDArray
 
 from clay_assets.chips.reading import CHIP_NAME
 from clay_assets.publishing.schema import parse_published_name
-from clay_assets.reading.columns import place_means
-from clay_assets.reading.embeddings import ALONGSIDE
-from clay_assets.reading.facts import Facts
-from clay_assets.reading.files import SourceFile
-from clay_assets.reading.scan import Task, blocks, in_parallel, tasks
+from clay_assets.reading.files import Facts
+from clay_assets.reading.scan import OTHERS, Block, read_all
 from clay_assets.reading.selection import Selection
 
 Place = tuple[float, float]
 """Longitude and latitude in degrees."""
-
-Vectors = NDArray[np.float32]
 
 
 class ExampleMissing(LookupError):
     """No row has an example's URL, or covers its place."""
 
 
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """Rows of examples and counter-examples.
+@dataclass
+class Query(Selection):
+    """Examples and counter-examples; selects the rows that may be one of them."""
 
-    Attributes:
-        rows: Rows of all examples, then of all counter-examples.
-        vectors: (N, D) of these rows.
-        positive: Number of rows of examples; the others are counter-examples.
+    to: Sequence[str] = ()  # URLs of example chips, or their file names
+    at: Sequence[Place] = ()  # each means the row that covers it
+    day: date | None = None  # of the examples; None: the latest day at each place
+    unlike: Sequence[str] = ()  # counter-examples, named as in `to`
+
+    def __post_init__(self) -> None:
+        if not (self.to or self.at or self.unlike):
+            raise ValueError("got no example; expected a chip in `to` or `unlike`, or a place in `at`")
+        for lon, lat in self.at:
+            if not (-180 <= lon <= 180 and -90 <= lat <= 90):
+                raise ValueError(f"got the place {lon:g},{lat:g}; expected longitude, latitude in degrees")
+        self.dates = (self.day, self.day) if self.day else None
+
+    def may_be_in(self, facts: Facts) -> bool:
+        """Return whether a file can have an example, by its tile (which chip names include) or its bounds."""
+        published = parse_published_name(facts.file.name)
+        named = [CHIP_NAME.search(name) for name in (*self.to, *self.unlike)]
+        tiles = {match[1] if match else None for match in named}
+        if tiles and (published is None or tiles & {published.tile, None}):
+            return True
+        return any(Selection(bbox=(*place, *place)).may_be_in(facts) for place in self.at)
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns: a row matches by its name or by its footprint."""
+        return list(OTHERS.names)
+
+    def matches(self, rows: pa.Table) -> NDArray[np.bool_]:
+        """Return which rows may be an example."""
+        names = (*self.to, *self.unlike)
+        mask = np.array([_is_named(url, names) for url in rows["source_url"].to_pylist()], dtype=bool)
+        if self.at:
+            footprints = shapely.from_wkb(rows["geometry"].to_numpy())
+            for place in self.at:
+                mask |= shapely.intersects_xy(footprints, *place)
+        return mask & super().matches(rows)
+
+
+def find_examples(files: Sequence[Facts], query: Query) -> tuple[Block, int]:
+    """Return the rows of all examples, then of all counter-examples; and the number of rows of examples.
+
+    Reads vectors only of row groups that have one. ExampleMissing names every example that is in no file.
     """
-
-    rows: pa.Table
-    vectors: Vectors
-    positive: int
-
-
-def find_examples(
-    files: Sequence[SourceFile],
-    facts: Sequence[Facts],
-    *,
-    to: Sequence[str],
-    at: Sequence[Place],
-    day: date | None,
-    unlike: Sequence[str],
-    dim: int,
-) -> Examples:
-    """Look up examples; read vectors only of row groups that have one.
-
-    Args:
-        files: To search.
-        facts: Facts of each file.
-        to: URLs of example chips, or their file names.
-        at: Places.
-        day: Day of the examples; if None, the latest day at each place.
-        unlike: URLs of counter-examples, or their file names.
-        dim: D.
-
-    Raises:
-        ExampleMissing: Names every example that is in no file.
-    """
-    selection = _ExampleRows(dates=(day, day) if day else None, names=(*to, *unlike), places=tuple(at))
-    rows, vectors = _candidates(files, facts, selection, dim)
+    rows, vectors = read_all(files, OTHERS.names, query)
     urls = rows["source_url"].to_pylist()
 
     def of_name(name: str) -> list[int]:
         return [row for row, url in enumerate(urls) if _is_named(url, (name,))]
 
-    examples = [(name, of_name(name)) for name in to]
-    examples += [(f"{lon:g},{lat:g}", _of_place(rows, (lon, lat))) for lon, lat in at]
-    counter_examples = [(name, of_name(name)) for name in unlike]
+    examples = [(name, of_name(name)) for name in query.to]
+    examples += [(f"{lon:g},{lat:g}", _of_place(rows, (lon, lat))) for lon, lat in query.at]
+    counter_examples = [(name, of_name(name)) for name in query.unlike]
     missing = [name for name, found in examples + counter_examples if not found]
     if missing:
-        when = f" on {day}" if day else ""
+        when = f" on {query.day}" if query.day else ""
         raise ExampleMissing(
             f"no embedding{when} of {', '.join(missing)} in {len(files)} files; expected the source_url of a"
             " row, its file name, or a place that a row's footprint covers"
         )
     order = [row for _, found in examples + counter_examples for row in found]
-    positive = sum(len(found) for _, found in examples)
-    return Examples(rows.take(pa.array(order, pa.int64())), vectors[order], positive)
-
-
-@dataclass(frozen=True)
-class _ExampleRows(Selection):
-    """Rows with one of the names, and rows that cover one of the places."""
-
-    names: tuple[str, ...] = ()
-    places: tuple[Place, ...] = ()
-
-    def may_hold(self, file: SourceFile, facts: Facts) -> bool:
-        """Return whether a file can have an example, by its tile (which chip names include) or its bounds."""
-        published = parse_published_name(file.name)
-        tiles = {match[1] if (match := CHIP_NAME.search(name)) else None for name in self.names}
-        if tiles and (published is None or tiles & {published.tile, None}):
-            return True
-        return any(Selection(bbox=(*place, *place)).may_be_in(facts) for place in self.places)
-
-    @property
-    def columns(self) -> list[str]:
-        """All columns: a row matches by its name or by its footprint."""
-        return list(ALONGSIDE)
-
-    def matches(self, rows: pa.Table) -> NDArray[np.bool_]:
-        """Return which rows may be an example."""
-        mask = np.array([_is_named(url, self.names) for url in rows["source_url"].to_pylist()], dtype=bool)
-        if self.places:
-            footprints = shapely.from_wkb(rows["geometry"].to_numpy())
-            for place in self.places:
-                mask |= shapely.intersects_xy(footprints, *place)
-        return mask & super().matches(rows)
-
-
-def _candidates(
-    files: Sequence[SourceFile], facts: Sequence[Facts], selection: _ExampleRows, dim: int
-) -> tuple[pa.Table, Vectors]:
-    """Return all rows that may be an example, with their vectors."""
-
-    def read(task: Task) -> list[tuple[pa.Table, Vectors]]:
-        found = blocks(task, ALONGSIDE, selection)
-        return [(block.rows, place_means(block.vectors, dim)) for block in found]
-
-    chosen = [
-        task
-        for file, fact in zip(files, facts, strict=True)
-        if selection.may_have(file) and selection.may_hold(file, fact)
-        for task in tasks([file], [fact])
-    ]
-    found = [pair for piece in in_parallel(read, chosen) for pair in piece]
-    schema = pa.schema([("source_url", pa.string()), ("date", pa.date32()), ("geometry", pa.binary())])
-    rows = pa.concat_tables(
-        [schema.empty_table(), *(rows for rows, _ in found)], promote_options="permissive"
-    )
-    return rows, np.concatenate([np.empty((0, dim), np.float32), *(vectors for _, vectors in found)])
+    return Block(rows.take(order), vectors[order]), sum(len(found) for _, found in examples)
 
 
 def _is_named(url: str, names: Sequence[str]) -> bool:
@@ -154,15 +102,13 @@ def _of_place(rows: pa.Table, place: Place) -> list[int]:
     """Return the row of the latest day that covers a place; of several, the one with the nearest centre."""
     footprints, days = shapely.from_wkb(rows["geometry"].to_numpy()), rows["date"].to_pylist()
     covering = np.flatnonzero(shapely.intersects_xy(footprints, *place)).tolist()
-    latest = max((days[row] for row in covering), default=None)
 
-    def distance(row: int) -> float:
-        return float(shapely.distance(middle_of(footprints[row]), shapely.Point(place)))
+    def rank(row: int) -> tuple[int, float]:
+        return -days[row].toordinal(), middle_of(footprints[row]).distance(shapely.Point(place))
 
-    return [min((row for row in covering if days[row] == latest), key=distance)] if covering else []
+    return sorted(covering, key=rank)[:1]
 
 
 def middle_of(footprint: shapely.Geometry) -> shapely.Point:
     """Return the centre of a footprint; of one cut by the antimeridian, the centre of the larger part."""
-    middle: shapely.Point = max(shapely.get_parts(footprint), key=shapely.area).centroid
-    return middle
+    return max(shapely.get_parts(footprint), key=shapely.area).centroid

@@ -8,18 +8,13 @@ import geopandas
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import shapely
-from numpy.typing import NDArray
 
-from clay_assets.publishing.schema import CRS
-from clay_assets.reading.columns import place_means
-from clay_assets.reading.embeddings import ALONGSIDE, chosen_files
-from clay_assets.reading.facts import Facts
-from clay_assets.reading.files import NothingToRead, SourceFile, Where
-from clay_assets.reading.scan import Task, blocks, in_parallel, opened, tasks
+from clay_assets.reading.embeddings import chosen_files, frame_of
+from clay_assets.reading.files import Facts, NothingToRead, Where
+from clay_assets.reading.scan import OTHERS, blocks, dim_of, in_parallel, parts
 from clay_assets.reading.selection import Selection
-from clay_assets.search.examples import Place, find_examples
-from clay_assets.search.similarity import Hits, best, collection_mean, cosines, query_direction
+from clay_assets.search.examples import Place, Query, find_examples
+from clay_assets.search.similarity import best, collection_mean, cosines, place_means, query_direction
 from clay_assets.storage import S3Options
 
 
@@ -65,99 +60,43 @@ def similar(
         ValueError: No example is given, k is below 1, a place is not in degrees, or the examples cancel out.
     """
     places: Any = [at] if len(at) == 2 and not isinstance(at[0], Sequence) else at
-    found, _ = search(
-        where,
+    query = Query(
+        version=version,
         to=[to] if isinstance(to, str) else to,
         at=[(float(lon), float(lat)) for lon, lat in places],
-        date=date,
+        day=date,
         unlike=[unlike] if isinstance(unlike, str) else unlike,
-        k=k,
-        raw=raw,
-        version=version,
-        options=options,
     )
-    return found
+    return search(where, query, k, raw=raw, options=options)[0]
 
 
 def search(
-    where: Where,
-    *,
-    to: Sequence[str] = (),
-    at: Sequence[Place] = (),
-    date: datetime.date | None = None,
-    unlike: Sequence[str] = (),
-    k: int = 10,
-    raw: bool = False,
-    version: int | None = None,
-    options: S3Options | None = None,
+    where: Where, query: Query, k: int, *, raw: bool = False, options: S3Options | None = None
 ) -> tuple[geopandas.GeoDataFrame, geopandas.GeoDataFrame]:
-    """Search as `similar` describes.
-
-    Returns:
-        The rows found, as `similar` returns them; and `source_url`, `date`, `geometry` and `wanted` of the
-        examples, where `wanted` is False for counter-examples.
-    """
-    if not (to or at or unlike):
-        raise ValueError("got no example; expected a chip in `to` or `unlike`, or a place in `at`")
+    """Return what `similar` returns, and the examples' rows with `wanted`: False for counter-examples."""
     if k < 1:
         raise ValueError(f"got k {k}; expected 1 or more")
-    for lon, lat in at:
-        if not (-180 <= lon <= 180 and -90 <= lat <= 90):
-            raise ValueError(f"got the place {lon:g},{lat:g}; expected longitude, latitude in degrees")
-    files, facts = chosen_files(where, Selection(version=version), options)
+    files = chosen_files(where, Selection(version=query.version), options)
     if not files:
-        raise NothingToRead(f"got no file of version {version}; expected some. Name another version")
-    dim = _dim(files, facts)
-    examples = find_examples(files, facts, to=to, at=at, day=date, unlike=unlike, dim=dim)
-    mean = np.zeros(dim) if raw else collection_mean(files, facts, dim)
-    direction = query_direction(examples.vectors, examples.positive, mean)
-    own_urls = pc.unique(examples.rows["source_url"])
-    hits = _nearest(files, facts, direction, mean.astype(np.float32), own_urls, k)
-    found = _frame(hits.rows)
-    found.insert(2, "similarity", hits.similarity)
-    found.attrs = {"clay": dict(facts[0].provenance), "examples": own_urls.to_pylist()}
-    example_frame = _frame(examples.rows)
-    example_frame["wanted"] = np.arange(len(example_frame)) < examples.positive
-    return found, example_frame
+        raise NothingToRead(f"got no file of version {query.version}; expected some. Name another version")
+    dim, provenance = dim_of(files[0]), files[0].provenance
+    (examples, vectors), positive = find_examples(files, query)
+    mean = np.zeros(dim) if raw else collection_mean(files, dim)
+    direction = query_direction(place_means(vectors, dim), positive, mean)
+    own_urls = pc.unique(examples["source_url"])
+    nothing = OTHERS.append(pa.field("similarity", pa.float32())).empty_table()
 
-
-def _nearest(
-    files: Sequence[SourceFile],
-    facts: Sequence[Facts],
-    direction: NDArray[np.float32],
-    mean: NDArray[np.float32],
-    excluded: pa.Array,
-    k: int,
-) -> Hits:
-    def read(task: Task) -> Hits:
+    def nearest(part: Facts) -> pa.Table:
         hits = nothing
-        for block in blocks(task, ALONGSIDE):
-            similarity = cosines(place_means(block.vectors, len(mean)), direction, mean)
-            similarity[pc.is_in(block.rows["source_url"], excluded).to_numpy()] = np.nan
-            top = np.argsort(-similarity, kind="stable")[:k]  # NaN last
-            top = top[np.isfinite(similarity[top])]
-            hits = best([hits, Hits(block.rows.take(pa.array(top)), similarity[top])], k)
+        for rows, vectors in blocks(part, OTHERS.names):
+            similarity = cosines(place_means(vectors, dim), direction, mean.astype(np.float32))
+            similarity[pc.is_in(rows["source_url"], own_urls).to_numpy()] = np.nan
+            hits = best([hits, rows.append_column("similarity", pa.array(similarity))], k)
         return hits
 
-    schema = pa.schema([("source_url", pa.string()), ("date", pa.date32()), ("geometry", pa.binary())])
-    hits = nothing = Hits(schema.empty_table(), np.empty(0, np.float32))
-    for piece in in_parallel(read, tasks(files, facts)):
+    hits = nothing
+    for piece in in_parallel(nearest, parts(files)):
         hits = best([hits, piece], k)
-    return hits
-
-
-def _dim(files: Sequence[SourceFile], facts: Sequence[Facts]) -> int:
-    """Return the length of one vector: the shape's last axis; for lists, that of the first row."""
-    if facts[0].shape:
-        return facts[0].shape[-1]
-    with opened(files[0]) as parquet:
-        first = next(parquet.iter_batches(1, columns=["embeddings"]))
-    return len(first["embeddings"][0])
-
-
-def _frame(rows: pa.Table) -> geopandas.GeoDataFrame:
-    return geopandas.GeoDataFrame(
-        rows.select(["source_url", "date"]).replace_schema_metadata(None).to_pandas(),
-        geometry=shapely.from_wkb(rows["geometry"].to_numpy()),
-        crs=CRS,
-    )
+    found = frame_of(hits.filter(pc.is_finite(hits["similarity"])), provenance)
+    found.attrs["examples"] = own_urls.to_pylist()
+    return found, frame_of(examples, provenance).assign(wanted=np.arange(len(examples)) < positive)

@@ -103,7 +103,7 @@ def write_collection(
     facts = footers(files)
     described = collection(items, license=license, description=description)
     rows = sum(fact.rows for fact in facts)
-    mean = collection_mean(files, facts, facts[0].shape[-1]).astype(np.float32)
+    mean = collection_mean(facts, facts[0].shape[-1]).astype(np.float32)
     numbers = [float(str(number)) for number in mean]
     stac.write(f"{root}/items.parquet", items_table(items, described))
     stac.write(f"{root}/mean.json", as_bytes({"rows": rows, "dimensions": len(numbers), "mean": numbers}))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from clay_assets.chips.place import joined_bounds
-from clay_assets.reading.facts import Facts, MixedEmbeddings
+from clay_assets.reading.files import Facts, MixedEmbeddings
 from clay_assets.reading.selection import boxes_of
 from clay_assets.stac import parts
 from clay_assets.stac.item import common_folder

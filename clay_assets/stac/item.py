@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from clay_assets.chips.place import bounds_of
 from clay_assets.publishing.schema import CRS, PublishedName, parse_published_name
-from clay_assets.reading.facts import facts_of
-from clay_assets.reading.files import SourceFile
+from clay_assets.reading.files import SourceFile, facts_of
 from clay_assets.reading.scan import opened
 from clay_assets.stac import parts
 from clay_assets.tiles.bounds import utm_zone
@@ -47,7 +46,7 @@ def file_item(file: SourceFile, *, href: str, made: datetime) -> parts.Json:
     """
     name = parsed_name(file.name)
     with opened(file) as parquet:
-        facts, schema = facts_of(parquet), parquet.schema_arrow
+        facts, schema = facts_of(file, parquet), parquet.schema_arrow
         if not facts.shape:
             raise ValueError(f"{file.url} has lists as embeddings; expected tensors, as published files have")
         rows = parquet.read(columns=["source_url", "date", "geometry"])

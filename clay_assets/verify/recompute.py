@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from clay_assets.embedding.encoders import EncoderSettings
 from clay_assets.embedding.stream import ChipStream
 from clay_assets.parquet import DamagedFileError
-from clay_assets.reading.columns import embedding_array
-from clay_assets.reading.facts import facts_of
-from clay_assets.reading.files import SourceFile
-from clay_assets.reading.scan import opened
+from clay_assets.reading.files import SourceFile, facts_of
+from clay_assets.reading.scan import embedding_array, opened
 from clay_assets.results import Fingerprint, Target, chip_key
 from clay_assets.results.outcomes import Outcome, Skipped
 from clay_assets.state.states import TileStores
@@ -104,13 +102,14 @@ def _vectors(file: SourceFile, places: Sequence[int]) -> dict[str, Vectors]:
     """Return the vectors (W, N) of the chips of some rows, by URL; decode only row groups that have them."""
     found: dict[str, list[Vectors]] = defaultdict(list)
     with opened(file) as parquet:
-        facts = facts_of(parquet)
+        facts = facts_of(file, parquet)
         urls = parquet.read(["source_url"])["source_url"].to_numpy()
         wanted = np.isin(urls, urls[places])
-        for group, mask in enumerate(np.split(wanted, np.cumsum(facts.groups)[:-1])):
+        ends = np.cumsum([parquet.metadata.row_group(group).num_rows for group in facts.groups])
+        for group, mask in enumerate(np.split(wanted, ends[:-1])):
             if mask.any():
                 rows = parquet.read_row_group(group, ["source_url", "embeddings"]).filter(pa.array(mask))
-                vectors = embedding_array(rows["embeddings"], facts)
+                vectors = embedding_array(rows["embeddings"].combine_chunks(), facts)
                 for url, vector in zip(rows["source_url"].to_pylist(), vectors, strict=True):
                     found[url].append(vector)
     return {url: np.stack(vectors) for url, vectors in found.items()}

@@ -14,6 +14,7 @@ from clay_assets import similar
 from clay_assets.chips import read_chip
 from clay_assets.cli import main
 from clay_assets.publishing.writer import write_geoparquet
+from clay_assets.search.examples import Query
 from clay_assets.search.picture import CAPTION, GAP, SIDE, caption, picture_of, true_colour
 from clay_assets.search.similar import search
 from clay_assets_tests.geotiffs import chip_bytes, chip_pixels
@@ -27,7 +28,7 @@ from clay_assets_tests.reading.collection import (
     squares,
     write_collection,
 )
-from clay_model.spec import V15
+from clay_model.spec import BANDS, V15
 
 A = chip_url("27WXM", DAYS[0], 3)
 
@@ -94,7 +95,9 @@ def test_picture_shows_chips_in_true_colour_and_names_the_unreadable_one(
     assert f"not in the picture: {urls[-1]}" in capsys.readouterr().err
     image = np.asarray(Image.open(picture))
     assert image.shape == (GAP + 4 * (SIDE + CAPTION + GAP), GAP + 5 * (SIDE + GAP), 3)
-    np.testing.assert_array_equal(image[GAP : GAP + SIDE, GAP : GAP + SIDE], true_colour(chip_pixels()))
+    np.testing.assert_array_equal(
+        image[GAP : GAP + SIDE, GAP : GAP + SIDE], true_colour(chip_pixels(), BANDS)
+    )
     assert (image[GAP + SIDE :, GAP : GAP + SIDE] < 128).any()  # the caption
 
 
@@ -123,7 +126,7 @@ def test_picture_of_a_window_shows_that_part_of_the_chip(tmp_path: Path) -> None
 
 
 def test_captions_distinguish_examples_from_rows_found(folder: Path) -> None:
-    found, examples = search(folder, to=[A], unlike=[chip_url("27WXN", DAYS[1], 7)], k=1)
+    found, examples = search(folder, Query(to=[A], unlike=[chip_url("27WXN", DAYS[1], 7)]), k=1)
 
     captions = [caption(row) for frame in (examples, found) for row in frame.itertuples()]
 
@@ -137,7 +140,7 @@ def test_true_colour_is_red_green_blue_under_a_square_root() -> None:
     pixels = np.zeros((13, 512, 512), dtype=np.float32)
     pixels[2], pixels[1], pixels[0] = 3000, 750, 0  # B04, B03, B02
 
-    assert true_colour(pixels)[5, 7].tolist() == [255, 127, 0]
+    assert true_colour(pixels, BANDS).getpixel((7, 5)) == (255, 127, 0)
 
 
 @pytest.mark.parametrize(

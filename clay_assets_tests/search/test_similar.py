@@ -17,8 +17,8 @@ from clay_assets.publishing.writer import write_geoparquet
 from clay_assets.reading import MixedEmbeddings, read_vectors, scan
 from clay_assets.reading.embeddings import chosen_files
 from clay_assets.reading.selection import Selection
-from clay_assets.search.examples import ExampleMissing, find_examples
-from clay_assets.search.similarity import Hits, best
+from clay_assets.search.examples import ExampleMissing, Query, find_examples
+from clay_assets.search.similarity import best
 from clay_assets_tests.publishing.geoparquet_rows import with_column
 from clay_assets_tests.reading.collection import (
     CHIPS,
@@ -42,10 +42,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_among_equally_similar_rows_the_earlier_come_first() -> None:
     pieces = [
-        Hits(pa.table({"source_url": names}), np.array(similarity, np.float32))
+        pa.table({"source_url": names, "similarity": similarity})
         for names, similarity in ((["a", "b"], [0.5, 0.5]), (["c", "d"], [0.9, 0.5]))
     ]
-    assert best(pieces, 3).rows["source_url"].to_pylist() == ["c", "a", "b"]
+    assert best(pieces, 3)["source_url"].to_pylist() == ["c", "a", "b"]
 
 
 def units(vectors: NDArray[np.float32], mean: Vectors | float) -> Vectors:
@@ -192,12 +192,12 @@ def test_rows_of_other_tiles_are_not_read_for_an_example(folder: Path, tmp_path:
     other.write_bytes(
         data[:4] + b"\xff" * (len(data) // 3) + data[4 + len(data) // 3 :]
     )  # the footer is whole
-    files, facts = chosen_files(tmp_path, Selection(), None)
+    files = chosen_files(tmp_path, Selection(), None)
     middle = shapely.centroid(squares("27WXM")[2])
 
-    for to, at in (([A], []), ([], [(middle.x, middle.y)])):
-        found = find_examples(files, facts, to=to, at=at, day=DAYS[0], unlike=[], dim=48)
+    for query in (Query(to=[A], day=DAYS[0]), Query(at=[(middle.x, middle.y)], day=DAYS[0])):
+        found, _ = find_examples(files, query)
         assert found.rows["source_url"].to_pylist() == [A]
 
     with pytest.raises(DamagedFileError):  # a name without a tile may be in any file
-        find_examples(files, facts, to=["chip.tif"], at=[], day=None, unlike=[], dim=48)
+        find_examples(files, Query(to=["chip.tif"]))

@@ -19,7 +19,8 @@ import shapely
 from jsonschema import Draft7Validator
 from PIL import Image
 
-from clay_assets.reading import MixedEmbeddings, find_files, read_vectors
+from clay_assets.reading import MixedEmbeddings, read_vectors
+from clay_assets.reading.files import find_files
 from clay_assets.reading.scan import footers
 from clay_assets.results.picture import tile_picture
 from clay_assets.stac.catalog import as_png, publish_item, write_collection
