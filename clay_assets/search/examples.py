@@ -56,7 +56,7 @@ class Query(Selection):
     @property
     def columns(self) -> list[str]:
         """All columns: a row matches by its name or by its footprint."""
-        return list(OTHERS.names)
+        return OTHERS.names
 
     def matches(self, rows: pa.Table) -> NDArray[np.bool_]:
         """Return which rows may be an example."""
