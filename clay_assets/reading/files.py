@@ -92,7 +92,8 @@ def find_files(where: Where, options: S3Options | None = None) -> list[SourceFil
     A name that ends in one of `SUFFIXES` is a file, any other a folder.
     """
     found: dict[str, SourceFile] = {}
-    for address in map(os.fspath, [where] if isinstance(where, str | os.PathLike) else where):
+    for one in [where] if isinstance(where, str | os.PathLike) else where:
+        address = os.fspath(one)
         if address.endswith(SUFFIXES):
             folder, name = os.path.split(address)
             store = Store(folder or ".", options)
