@@ -1,13 +1,15 @@
 """Downloads a checkpoint once, and hashes and describes it once.
 
 The cache is in the user's cache folder and can be deleted at any time. The description is also kept in the
-work store, so that a machine without the file knows which results to look for.
+work store, so that a machine without the file knows which results to look for. Functions raise a
+`CheckpointMissing` if there is no checkpoint, and another `StorageError` if a store refuses.
 """
 
 import hashlib
 import json
 import logging
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,31 +32,14 @@ class CheckpointChanged(StorageError):
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """Description of a checkpoint.
-
-    Attributes:
-        url: Address.
-        etag: ETag of the object, or a file's time and size.
-        size: Bytes.
-        sha256: Hash of its bytes, in hexadecimal.
-        model: Model and size, e.g. `clay-v0-small`.
-        untrained: Whether the file declares that its weights were never trained.
-    """
+    """Description of a checkpoint."""
 
     url: str
-    etag: str
-    size: int
-    sha256: str
-    model: str
-    untrained: bool
-
-
-@dataclass(frozen=True)
-class LocalCheckpoint:
-    """A checkpoint on the local disk, with its description."""
-
-    path: Path
-    facts: CheckpointFacts
+    etag: str  # of the object, or a file's time and size
+    size: int  # bytes
+    sha256: str  # of its bytes, in hexadecimal
+    model: str  # model and size, e.g. `clay-v0-small`
+    untrained: bool  # whether the file declares that its weights were never trained
 
 
 def cache_folder() -> Path:
@@ -62,78 +47,51 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clay-assets"
 
 
-def fetch_checkpoint(store: Store, cache: Path) -> LocalCheckpoint:
+def fetch_checkpoint(store: Store, cache: Path) -> tuple[Path, CheckpointFacts]:
     """Download a checkpoint unless it is local or cached; describe it unless its description is cached.
 
-    Args:
-        store: Its own address is the checkpoint, a local file or an object.
-        cache: Folder for downloads and descriptions.
-
-    Returns:
-        The file and its description. A file that changed (by ETag, or by size and time) counts as new.
+    Returns the local file, too. One that changed (by ETag, or by size and time) counts as new.
 
     Raises:
-        CheckpointMissing: If there is none.
         CheckpointError: If it is not a checkpoint of a known model.
-        StorageError: If it cannot be fetched.
     """
     found = _stat(store)
     record = cache / _record_key(found)
     path = Path(found.url) if store.is_local else record.with_suffix(".ckpt")
-    known = _read_facts(record)
-    if known is None or not path.is_file():
+    facts = _cached(record)
+    if facts is None or not path.is_file():
+        from clay_model.checkpoint import describe_checkpoint  # imports PyTorch
+
         if not store.is_local:
             store.fetch_to(found, path)
-        known = _describe(path, found)
-        _keep(record, known)
-    return LocalCheckpoint(path, known)
+        seen = describe_checkpoint(path)
+        model = seen.spec.model_name(seen.model_size)
+        facts = CheckpointFacts(found.url, found.etag, found.size, sha256_of(path), model, seen.untrained)
+        try:
+            with replacing(record) as file:  # two runs may do this at the same time: both records are correct
+                file.write(json.dumps(asdict(facts)).encode())
+        except OSError as error:  # the only effect: each run hashes the file again
+            log.warning("the checkpoint's hash cannot be stored in %s: %s", record.parent, error)
+    return path, facts
 
 
 def known_facts(store: Store, cache: Path, work: Store) -> CheckpointFacts | None:
-    """Return the description of a checkpoint in the cache or the work store; None if neither has it.
-
-    The checkpoint itself is not read.
-
-    Args:
-        store: Its own address is the checkpoint.
-        cache: Folder for downloads and descriptions.
-        work: Store of results.
-
-    Raises:
-        CheckpointMissing: If there is none.
-        StorageError: If a store refuses.
-    """
-    found = _stat(store)
-    known = _read_facts(cache / _record_key(found))
-    if known is not None:
-        return known
-    try:
-        return _parsed(work.read(_record_key(found)))
-    except (ObjectMissing, FolderMissing):
-        return None
+    """Return a checkpoint's description from the cache or the work store; None if neither has it."""
+    key = _record_key(_stat(store))
+    with suppress(ObjectMissing, FolderMissing):
+        return _cached(cache / key) or _parsed(work.read(key))
+    return None
 
 
 def publish_facts(work: Store, facts: CheckpointFacts) -> None:
-    """Store a checkpoint's description in the work store, for machines that do not have the file.
-
-    Raises:
-        StorageError: If it cannot be stored.
-    """
+    """Store a checkpoint's description in the work store, for machines that do not have the file."""
     key = _record_key(StoredObject(facts.url, facts.size, facts.etag))
     if not work.exists(key):
         work.write(key, json.dumps(asdict(facts)).encode())
 
 
-def _describe(path: Path, found: StoredObject) -> CheckpointFacts:
-    from clay_model.checkpoint import describe_checkpoint  # imports PyTorch
-
-    seen = describe_checkpoint(path)
-    model = seen.spec.model_name(seen.model_size)
-    return CheckpointFacts(found.url, found.etag, found.size, sha256_of(path), model, seen.untrained)
-
-
 def sha256_of(path: Path) -> str:
-    """Hash of a file's bytes, in hexadecimal."""
+    """Return the hash of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -155,11 +113,10 @@ def _record_key(found: StoredObject) -> str:
     return f"checkpoints/{key}.json"
 
 
-def _read_facts(record: Path) -> CheckpointFacts | None:
-    try:
+def _cached(record: Path) -> CheckpointFacts | None:
+    with suppress(OSError):
         return _parsed(record.read_bytes())
-    except OSError:
-        return None
+    return None
 
 
 def _parsed(data: bytes) -> CheckpointFacts | None:
@@ -167,11 +124,3 @@ def _parsed(data: bytes) -> CheckpointFacts | None:
         return CheckpointFacts(**json.loads(data))
     except (ValueError, TypeError):  # damaged, or of another version: replaced
         return None
-
-
-def _keep(record: Path, facts: CheckpointFacts) -> None:
-    try:
-        with replacing(record) as file:  # two runs may do this at the same time: both records are correct
-            file.write(json.dumps(asdict(facts)).encode())
-    except OSError as error:  # the only effect: each run hashes the file again
-        log.warning("the checkpoint's hash cannot be stored in %s: %s", record.parent, error)

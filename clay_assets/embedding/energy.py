@@ -7,6 +7,7 @@ https://docs.kernel.org/power/powercap/powercap.html, https://docs.nvidia.com/de
 """
 
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,25 +15,16 @@ from pathlib import Path
 from typing import Self
 
 POWERCAP, CPUINFO = Path("/sys/class/powercap"), Path("/proc/cpuinfo")
-JOULES_PER_KWH = 3.6e6
-MICRO, MILLI = 1e-6, 1e-3
 
 
 @dataclass(frozen=True)
 class Counter:
-    """A device's energy counter.
+    """A device's energy counter."""
 
-    Attributes:
-        device_type: `cpu` or `gpu`.
-        name: Name of the device.
-        read: Returns the joules since some moment in the past.
-        span: Joules after which the counter wraps around.
-    """
-
-    device_type: str
-    name: str
-    read: Callable[[], float]
-    span: float = math.inf
+    device_type: str  # `cpu` or `gpu`
+    name: str  # of the device
+    joules: Callable[[], float]  # since some moment in the past
+    span: float = math.inf  # joules after which the counter wraps around
 
 
 def counter_of(device: str) -> Counter | None:
@@ -42,40 +34,35 @@ def counter_of(device: str) -> Counter | None:
     """
     kind, _, index = device.partition(":")
     if kind == "cuda":
-        return gpu_counter(int(index or 0))
-    return cpu_counter() if kind == "cpu" else None
+        return _gpu_counter(int(index or 0))
+    return _cpu_counter() if kind == "cpu" else None
 
 
-def cpu_counter(root: Path = POWERCAP, cpuinfo: Path = CPUINFO) -> Counter | None:
-    """Return the counter of all CPU packages; None if there is none or it may not be read.
-
-    Args:
-        root: Folder laid out as /sys/class/powercap: one `intel-rapl:N` folder a package, also AMD's.
-        cpuinfo: Names the processor.
-    """
+def _cpu_counter() -> Counter | None:
+    """Return the counter of all CPU packages together; AMD's are named like Intel's."""
     # `intel-rapl:0:1` are parts of package 0, and `intel-rapl-mmio:0` is package 0 again.
-    zones = sorted(zone for zone in root.glob("intel-rapl:*") if zone.name.count(":") == 1)
+    zones = sorted(zone for zone in POWERCAP.glob("intel-rapl:*") if zone.name.count(":") == 1)
 
     def joules(name: str) -> list[float]:
-        return [MICRO * int((zone / name).read_text()) for zone in zones]
+        return [1e-6 * int((zone / name).read_text()) for zone in zones]
 
     try:
         joules("energy_uj")
         span = joules("max_energy_range_uj")[0]
+        name = re.search(r"^model name\s*: (.*)", CPUINFO.read_text(), re.MULTILINE)
     except (OSError, ValueError, IndexError):
         return None
-    return Counter("cpu", _processor(cpuinfo), lambda: sum(joules("energy_uj")), span)
+    return Counter("cpu", name[1] if name else "unknown", lambda: sum(joules("energy_uj")), span)
 
 
-def gpu_counter(index: int) -> Counter | None:
-    """Return the counter of a GPU; None without the library, the GPU or its counter."""
+def _gpu_counter(index: int) -> Counter | None:
     try:
         import pynvml  # optional: package nvidia-ml-py
     except ImportError:
         return None
 
     def joules() -> float:
-        return MILLI * float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+        return 1e-3 * float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
 
     try:
         pynvml.nvmlInit()
@@ -88,57 +75,34 @@ def gpu_counter(index: int) -> Counter | None:
 
 
 class EnergyMeter:
-    """Measures a block. Use as a context manager; `record` has the result afterwards.
+    """Measures a block; `record` is `emb:energy` afterwards, or None if the energy could not be measured."""
 
-    Attributes:
-        record: `emb:energy`: device type and name, kWh, seconds, mean power in watts; None if the energy
-            could not be measured.
-    """
-
-    def __init__(self, counter: Counter | None, clock: Callable[[], float] = time.monotonic) -> None:
-        """Prepare to measure.
-
-        Args:
-            counter: From `counter_of`; None: nothing is measured.
-            clock: Returns seconds.
-        """
+    def __init__(self, counter: Counter | None) -> None:
         self.record: dict[str, str | float] | None = None
         self._counter = counter
-        self._clock = clock
-        self._start = (0.0, 0.0)
 
     def __enter__(self) -> Self:
-        if self._counter is not None:
-            try:
-                self._start = (self._counter.read(), self._clock())
-            except Exception:  # no energy record rather than no embeddings
-                self._counter = None
+        self._before, self._began = self._joules(), time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
+        used, seconds = self._joules() - self._before, time.monotonic() - self._began
         if self._counter is None:
-            return
-        try:
-            used = self._counter.read() - self._start[0]
-        except Exception:
             return
         if used < 0:  # the counter wrapped around, once: that takes hours at full power
             used += self._counter.span
-        seconds = self._clock() - self._start[1]
         if 0 < used < math.inf and seconds > 0:
             self.record = {
                 "device_type": self._counter.device_type,
-                "energy_kwh": used / JOULES_PER_KWH,
+                "energy_kwh": used / 3.6e6,
                 "inference_duration_s": seconds,
                 "avg_power_w": used / seconds,
                 "name": self._counter.name,
             }
 
-
-def _processor(cpuinfo: Path) -> str:
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "unknown")
+    def _joules(self) -> float:
+        """Read the counter; NaN, with which nothing is recorded, if that is impossible."""
+        try:
+            return self._counter.joules() if self._counter is not None else math.nan
+        except Exception:  # no energy record rather than no embeddings
+            return math.nan

@@ -1,4 +1,7 @@
-"""Shows a run's progress on stderr: a bar on a terminal, else a line every few seconds."""
+"""Shows a run's progress on stderr: a bar on a terminal, else a line every 5 seconds.
+
+Dagster keeps stderr as the run's compute log, which a bar would flood.
+"""
 
 import sys
 import time
@@ -8,17 +11,12 @@ from tqdm import tqdm
 
 from clay_assets.results.outcomes import Outcome, Skipped
 
-INTERVAL_S = 5.0
-"""Seconds between two lines; Dagster keeps stderr as the run's compute log, which a bar would flood."""
-
 
 class Progress:
     """Counts a run's chips; the total grows as tiles are planned. Use as a context manager."""
 
     def __init__(self) -> None:
-        self._total = 0
-        self._done = 0
-        self._skipped = 0
+        self._total = self._done = self._skipped = 0  # chips
         self._tile = ""
         self._started = self._printed = time.monotonic()
         self._bar: tqdm[Never] | None = None
@@ -53,7 +51,7 @@ class Progress:
         self._skipped += isinstance(outcome, Skipped)
         if self._bar is not None:
             self._bar.update()
-        elif time.monotonic() - self._printed >= INTERVAL_S:
+        elif time.monotonic() - self._printed >= 5.0:
             self._say()
 
     def _say(self) -> None:
@@ -62,8 +60,5 @@ class Progress:
         remaining = (self._total - self._done) / rate
         skipped = f", {self._skipped} skipped" if self._skipped else ""
         counts = f"{self._done} of {self._total} chips{skipped}"
-        print(
-            f"{self._tile}: {counts}, {rate:.1f} chips/s, {remaining:.0f} s remaining",
-            file=sys.stderr,
-            flush=True,
-        )
+        line = f"{self._tile}: {counts}, {rate:.1f} chips/s, {remaining:.0f} s remaining"
+        print(line, file=sys.stderr, flush=True)

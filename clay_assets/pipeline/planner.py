@@ -6,8 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
-from clay_assets.embedding.fold import fold_pieces
-from clay_assets.embedding.plan import TilePlan, plan_tile
+from clay_assets.embedding.plan import TilePlan, fold_pieces, plan_tile
 from clay_assets.pipeline.job import TileJob, TileOutcome
 from clay_assets.results import Target
 from clay_assets.results.pieces import find_pieces, remove_pieces

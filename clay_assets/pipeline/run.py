@@ -55,7 +55,8 @@ class _Run:
         self._target: Target | None = None  # None if no step needs it
         if "embed" in job.steps:
             self._target = job.encoder.target()
-            publish_facts(job.stores.work, job.encoder.local_checkpoint().facts)
+            _, facts = job.encoder.local_checkpoint()
+            publish_facts(job.stores.work, facts)
         elif "publish" in job.steps:  # only a job that embeds downloads the checkpoint
             self._target = job.encoder.known_target(job.stores.work) or job.encoder.target()
         if "publish" in job.steps and self._target is not None:  # check it before hours of embedding

@@ -1,6 +1,6 @@
 """Pieces of a tile's results, stored while the tile is embedded, so that a killed run loses little.
 
-`embedding.fold` merges pieces in a later run. They have a prefix of their own: one listing finds those of
+`embedding.plan` merges pieces in a later run. They have a prefix of their own: one listing finds those of
 every tile, and listings of results do not show them.
 """
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clay_assets.dagster import ClayEncoder, ObjectStore
 from clay_assets.dagster.assets import build_assets
-from clay_assets.embedding.checkpoint_cache import CheckpointFacts, LocalCheckpoint
+from clay_assets.embedding.checkpoint_cache import CheckpointFacts
 from clay_assets.embedding.encoders import EncoderSettings
 from clay_assets.results import Target
 from clay_assets.settings import Settings
@@ -53,10 +53,10 @@ def given_encoder(settings: EncoderSettings) -> ClayEncoder:
 class AlreadyEmbedded(EncoderSettings):
     """Settings that match the made-up results, so that nothing remains to be embedded."""
 
-    def local_checkpoint(self) -> LocalCheckpoint:
+    def local_checkpoint(self) -> tuple[Path, CheckpointFacts]:
         """The checkpoint of the made-up results."""
         facts = CheckpointFacts("made up", "", 0, FINGERPRINT.checkpoint_sha256, FINGERPRINT.model, False)
-        return LocalCheckpoint(Path("made up"), facts)
+        return Path("made up"), facts
 
     def target(self) -> Target:
         """The target of the made-up results."""

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clay_assets.chips import MAX_NODATA
-from clay_assets.embedding.checkpoint_cache import CheckpointFacts, LocalCheckpoint, sha256_of
+from clay_assets.embedding import tile
+from clay_assets.embedding.checkpoint_cache import CheckpointFacts, sha256_of
 from clay_assets.embedding.encoders import EncoderSettings
 from clay_assets.embedding.plan import TilePlan, plan_tile
 from clay_assets.embedding.progress import Progress
 from clay_assets.embedding.run import EmbeddingRun
-from clay_assets.embedding.tile import embed_planned
 from clay_assets.pipeline import STEPS, Step, TileJob, TileOutcome, process_tiles
 from clay_assets.results import Fingerprint, ResultsHeader, TileResults
+from clay_assets.results.pieces import PieceLimits
 from clay_assets.results.reader import PRECISIONS
 from clay_assets.state.states import TileStores
 from clay_assets.storage import Store, StoredObject, TransferFailed
@@ -39,13 +40,12 @@ class MeanEncoder(EncoderSettings):
     embedder: MeanEmbedder = field(default_factory=MeanEmbedder, compare=False)
     requests: list[Fingerprint] = field(default_factory=list, compare=False, repr=False)
 
-    def local_checkpoint(self) -> LocalCheckpoint:
+    def local_checkpoint(self) -> tuple[Path, CheckpointFacts]:
         """The file, described as `embedder` declares."""
         found = self.checkpoint.stat()
         path = Path(found.url)
         name, untrained = self.embedder.model_name, self.embedder.untrained
-        facts = CheckpointFacts(found.url, found.etag, found.size, sha256_of(path), name, untrained)
-        return LocalCheckpoint(path, facts)
+        return path, CheckpointFacts(found.url, found.etag, found.size, sha256_of(path), name, untrained)
 
     @property
     def loads(self) -> int:
@@ -81,6 +81,11 @@ class ChipStore(Store):
         with self._lock:
             reads, self.reads = sorted(self.reads), []
         return reads
+
+
+def embed_planned(plan: TilePlan, run: EmbeddingRun, work: Store) -> ResultsHeader:
+    """Embed one tile with the limits of a job."""
+    return tile.embed_planned(plan, run, work, lambda: None, PieceLimits())
 
 
 class Scene:

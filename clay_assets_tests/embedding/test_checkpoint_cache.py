@@ -65,42 +65,44 @@ def test_checkpoint_on_s3_is_downloaded_and_hashed_once(bucket: S3Bucket, tmp_pa
 
     assert store.downloads == 1
     assert first == again == other_process
-    assert first.path.read_bytes() == WEIGHTS
-    assert first.path.is_relative_to(tmp_path / "cache")
-    assert (first.facts.sha256, first.facts.url) == (sha256(WEIGHTS), bucket.uri("models/clay.ckpt"))
-    assert (first.facts.model, first.facts.untrained) == ("clay-v0-custom-32x1", False)
+    path, facts = first
+    assert path.read_bytes() == WEIGHTS
+    assert path.is_relative_to(tmp_path / "cache")
+    assert (facts.sha256, facts.url) == (sha256(WEIGHTS), bucket.uri("models/clay.ckpt"))
+    assert (facts.model, facts.untrained) == ("clay-v0-custom-32x1", False)
 
 
 def test_checkpoint_that_changes_on_s3_is_downloaded_again(bucket: S3Bucket, tmp_path: Path) -> None:
     bucket.store().write("models/clay.ckpt", WEIGHTS)
     store = on_s3(bucket)
-    first = fetch_checkpoint(store, tmp_path)
+    first, _ = fetch_checkpoint(store, tmp_path)
 
     bucket.store().write("models/clay.ckpt", OTHERS)
-    second = fetch_checkpoint(store, tmp_path)
+    second, facts = fetch_checkpoint(store, tmp_path)
 
     assert store.downloads == 2
-    assert second.facts.sha256 == sha256(OTHERS)
-    assert second.path != first.path
-    assert first.path.read_bytes() == WEIGHTS, "a run that still reads it must not see another"
+    assert facts.sha256 == sha256(OTHERS)
+    assert second != first
+    assert first.read_bytes() == WEIGHTS, "a run that still reads it must not see another"
 
 
 def test_deleted_download_is_repeated(bucket: S3Bucket, tmp_path: Path) -> None:
     bucket.store().write("models/clay.ckpt", WEIGHTS)
-    fetch_checkpoint(on_s3(bucket), tmp_path).path.unlink()
+    path, _ = fetch_checkpoint(on_s3(bucket), tmp_path)
+    path.unlink()
 
-    assert fetch_checkpoint(on_s3(bucket), tmp_path).path.read_bytes() == WEIGHTS
+    assert fetch_checkpoint(on_s3(bucket), tmp_path)[0].read_bytes() == WEIGHTS
 
 
 def test_local_checkpoint_is_not_copied_and_hashed_again_when_it_changes(tmp_path: Path) -> None:
     file = tmp_path / "clay.ckpt"
     file.write_bytes(WEIGHTS)
-    first = fetch_checkpoint(Store(file), tmp_path / "cache")
+    first, described_first = fetch_checkpoint(Store(file), tmp_path / "cache")
     file.write_bytes(OTHERS)
-    second = fetch_checkpoint(Store(file), tmp_path / "cache")
+    second, described_second = fetch_checkpoint(Store(file), tmp_path / "cache")
 
-    assert first.path == second.path == file
-    assert (first.facts.sha256, second.facts.sha256) == (sha256(WEIGHTS), sha256(OTHERS))
+    assert first == second == file
+    assert (described_first.sha256, described_second.sha256) == (sha256(WEIGHTS), sha256(OTHERS))
     assert not list(tmp_path.glob("cache/**/*.ckpt"))
 
 
@@ -111,7 +113,7 @@ def test_local_checkpoint_is_hashed_once(tmp_path: Path) -> None:
     (record,) = (tmp_path / "cache" / "checkpoints").iterdir()
     record.write_text(record.read_text().replace(sha256(WEIGHTS), "0" * 64))
 
-    assert fetch_checkpoint(Store(file), tmp_path / "cache").facts.sha256 == "0" * 64
+    assert fetch_checkpoint(Store(file), tmp_path / "cache")[1].sha256 == "0" * 64
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_damaged_record_is_rewritten(tmp_path: Path, content: str) -> None:
     (record,) = (tmp_path / "cache" / "checkpoints").iterdir()
     record.write_text(content)
 
-    assert fetch_checkpoint(Store(file), tmp_path / "cache").facts.sha256 == sha256(WEIGHTS)
+    assert fetch_checkpoint(Store(file), tmp_path / "cache")[1].sha256 == sha256(WEIGHTS)
     known = known_facts(Store(file), tmp_path / "cache", Store(tmp_path / "work"))
     assert known is not None
     assert known.sha256 == sha256(WEIGHTS)
@@ -138,9 +140,9 @@ def test_local_checkpoint_works_without_a_writable_cache(
     (tmp_path / "cache").write_text("a file where the folder should be")
 
     with caplog.at_level(logging.WARNING):
-        found = fetch_checkpoint(Store(file), tmp_path / "cache")
+        _, facts = fetch_checkpoint(Store(file), tmp_path / "cache")
 
-    assert found.facts.sha256 == sha256(WEIGHTS)
+    assert facts.sha256 == sha256(WEIGHTS)
     assert "hash cannot be stored" in caplog.text
 
 
@@ -171,7 +173,7 @@ def test_facts_are_known_from_the_cache_or_the_work_store(bucket: S3Bucket, tmp_
     store, work = on_s3(bucket), Store(tmp_path / "work")
 
     before = known_facts(store, tmp_path / "here", work)
-    found = fetch_checkpoint(store, tmp_path / "here").facts
+    _, found = fetch_checkpoint(store, tmp_path / "here")
     publish_facts(work, found)
 
     assert before is None
@@ -185,7 +187,7 @@ def test_facts_are_known_from_the_cache_or_the_work_store(bucket: S3Bucket, tmp_
 def test_a_checkpoint_is_described_by_its_weights(tmp_path: Path) -> None:
     def facts(content: object) -> CheckpointFacts:
         path = write_checkpoint(tmp_path / "clay.ckpt", content)
-        return fetch_checkpoint(Store(path), tmp_path / "cache").facts
+        return fetch_checkpoint(Store(path), tmp_path / "cache")[1]
 
     described = [
         facts(content)

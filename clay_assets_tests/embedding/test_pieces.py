@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from clay_assets.embedding.fold import fold_pieces
+from clay_assets.embedding.plan import fold_pieces
 from clay_assets.embedding.progress import Progress
 from clay_assets.embedding.tile import embed_planned
 from clay_assets.pipeline import TileJob, TileOutcome, process_tiles

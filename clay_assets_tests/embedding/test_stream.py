@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from clay_assets.chips.place import Place
-from clay_assets.embedding.stream import ChipStream, EncodingFailed, StreamClock
+from clay_assets.embedding.stream import ChipStream, EncodingFailed
 from clay_assets.embedding.stream.chip_stream import BATCHES_AHEAD, OUTCOMES_AHEAD_BYTES
-from clay_assets.embedding.stream.device_loop import FIRST_CHIPS, DeviceLoop
-from clay_assets.embedding.stream.ready_queue import ReadyChip, ReadyQueue
+from clay_assets.embedding.stream.device_loop import FIRST_CHIPS, DeviceLoop, StreamClock
+from clay_assets.embedding.stream.ready_chips import ReadyChip, ReadyQueue
 from clay_assets.results.outcomes import Embedded, Outcome, Skipped
 from clay_assets.storage import StoredObject, TransferFailed
 from clay_assets_tests.embedding.streaming import (
@@ -458,7 +458,9 @@ def test_a_batch_waits_for_memory_that_batches_in_progress_hold(ahead: int) -> N
             queue.announce()
             queue.arrive(chip)
         queue.all_announced()
-        DeviceLoop(Crowded(), queue, level="mean", batch_size=1, clock=StreamClock(), ahead=ahead).run()
+        loop = DeviceLoop(Crowded(), queue, level="mean", batch_size=1, clock=StreamClock())
+        loop.ahead = ahead
+        loop.run()
         return [value(chip.outcome.result(0)) for chip in chips]
 
     refused: list[int] = []

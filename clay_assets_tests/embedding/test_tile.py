@@ -9,12 +9,12 @@ from pyproj import Transformer
 from clay_assets.embedding.plan import TilePlan, plan_tile
 from clay_assets.embedding.progress import Progress
 from clay_assets.embedding.run import EmbeddingRun
-from clay_assets.embedding.tile import ResultsChanged, embed_planned
+from clay_assets.embedding.tile import ResultsChanged
 from clay_assets.publishing.publish import ResultsMissing, publish_tile
 from clay_assets.results import ResultsHeader, TileSummary, results_key
 from clay_assets.results.outcomes import NoUsableChips
 from clay_assets.storage import BucketMissing, Store, StoredObject, TransferFailed
-from clay_assets_tests.embedding.scene import TIMEOUT, Scene
+from clay_assets_tests.embedding.scene import TIMEOUT, Scene, embed_planned
 from clay_assets_tests.embedding.streaming import BROKEN, MeanEmbedder, chip_of_value, number_of, within
 from clay_assets_tests.geotiffs import chip_name
 from clay_assets_tests.s3_server import S3Bucket

@@ -9,15 +9,13 @@ wait while a tile is written or the next one begins.
        └── a place for each outcome not taken yet: smaller, and bounded as well ─────────────────┘
 
     chip_stream.py  ChipStream, the public class: slots, fetchers, the order of the outcomes
-    chip_reader.py  fetching and decoding one chip
-    ready_queue.py  decoded chips on their way to a device
+    ready_chips.py  fetching and decoding one chip; the queue of decoded chips
     device_loop.py  a device's batches and their errors; smaller batches if memory runs out
-    launcher.py     moves a batch to the device and its vectors back
 
 Nothing here depends on Dagster, files on disk or the network's architecture.
 """
 
-from clay_assets.embedding.stream.chip_stream import FETCHERS, ChipStream
-from clay_assets.embedding.stream.device_loop import EncodingFailed, StreamClock
+from clay_assets.embedding.stream.chip_stream import ChipStream
+from clay_assets.embedding.stream.device_loop import EncodingFailed
 
-__all__ = ["FETCHERS", "ChipStream", "EncodingFailed", "StreamClock"]
+__all__ = ["ChipStream", "EncodingFailed"]

@@ -1,38 +1,32 @@
 """`ChipStream`: embeds the chips of many tiles in one pipeline; outcomes come in the order of the chips.
 
-Belongs here: the bound on memory, the fetchers' threads, and stopping early. Does not belong here: reading a
-chip (`chip_reader.py`), forming batches (`ready_queue.py`), encoding them (`device_loop.py`).
+Here: the bound on memory, the fetchers' threads, and stopping early.
 """
 
 import math
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from threading import Condition, Semaphore, Thread
 from typing import Self
 
 from clay_assets.chips import MAX_NODATA
-from clay_assets.embedding.stream.chip_reader import ChipReader, StreamTile
 from clay_assets.embedding.stream.device_loop import DeviceLoop, StreamClock
-from clay_assets.embedding.stream.ready_queue import ReadyQueue
+from clay_assets.embedding.stream.ready_chips import ChipReader, ReadyQueue, StreamTile
 from clay_assets.results.outcomes import Outcome
 from clay_assets.storage import StoredObject
 from clay_model import Embedder, Level
 
+# Chips fetched at a time, in addition to those being decoded: 16 x 9 MB in 100 ms each are 1.4 GB/s.
 FETCHERS = 16
-"""Chips fetched at a time, in addition to those being decoded: 16 x 9 MB in 100 ms each are 1.4 GB/s."""
-
+# Batches embedded before the consumer takes their outcomes, so that the devices do not wait while a tile is
+# written. They are lost if the process is killed.
 BATCHES_AHEAD = 16
-"""Batches embedded before the consumer takes their outcomes, so that the devices do not wait while a tile is
-written. They are lost if the process is killed."""
-
-OUTCOMES_AHEAD_BYTES = 256 * 2**20
-"""Maximum bytes of vectors in such batches."""
-
+OUTCOMES_AHEAD_BYTES = 256 * 2**20  # maximum bytes of vectors in such batches
+# Seconds that a run which ends with an error or an interrupt waits for transfers in progress. Their chips are
+# lost in any case, and an unresponsive network would delay the end by minutes.
 GIVE_UP_S = 5.0
-"""Seconds that a run which ends with an error or an interrupt waits for transfers in progress. Their chips
-are lost in any case, and an unresponsive network would delay the end by minutes."""
 
 
 class ChipStream:
@@ -40,12 +34,7 @@ class ChipStream:
 
     `add` tiles, take their `results` in the same order, `finish` after the last. Use as a context manager:
     leaving it, also early, stops all its threads. It then waits for the batches in progress, and for
-    transfers at most `GIVE_UP_S`.
-
-    Attributes:
-        clock: How the devices spent their time.
-        capacity: Chips that the stream works on beyond those whose outcomes were taken: if this many are
-            added ahead, the devices do not wait.
+    transfers at most `GIVE_UP_S`. `clock` tells how the devices spent their time.
     """
 
     def __init__(
@@ -57,7 +46,7 @@ class ChipStream:
         batch_size: int,
         max_nodata: float = MAX_NODATA,
         fetchers: int = FETCHERS,
-        decoders: int | None = None,
+        decoders: int = 0,
     ) -> None:
         """Set up the pipeline; its threads start when the context is entered.
 
@@ -65,27 +54,27 @@ class ChipStream:
             read: Fetches a chip's bytes; called from many threads.
             embedders: At least one; each gets a thread, and takes the next batch when it is free.
             level: How much of a chip one vector describes.
-            batch_size: Chips per forward pass.
+            batch_size: Windows per forward pass.
             max_nodata: Highest share of a chip's pixels without data, 0 to 1.
             fetchers: Chips fetched while others are decoded.
-            decoders: Chips decoded at a time; default: as many as the devices need.
+            decoders: Chips decoded at a time; 0: as many as the devices need.
         """
         first = embedders[0]
         for_gpu = any(embedder.device.type == "cuda" for embedder in embedders)
-        self._reader = ChipReader(read, first.spec, max_nodata=max_nodata, for_gpu=for_gpu, decoders=decoders)
+        self._reader = ChipReader(read, first.spec, max_nodata, for_gpu, decoders)
         workers = fetchers + self._reader.decoders
         self.clock = StreamClock()
         # Chips with pixels in memory, or soon: those in the workers and, per device, a batch being computed,
         # one being transferred and one ready. More would only fill memory.
         slots = workers + 3 * batch_size * len(embedders)
-        self._slots = threading.Semaphore(slots)
-        # Chips started whose outcome was not taken yet.
+        self._slots = Semaphore(slots)
+        # Chips started whose outcome was not taken yet: with as many added ahead, the devices do not wait.
         vector_bytes = 4 * math.prod(first.spec.embedding_shape(level, first.dimensions.dim))
         ahead = min(BATCHES_AHEAD * batch_size * len(embedders), OUTCOMES_AHEAD_BYTES // vector_bytes)
         self.capacity = slots + ahead
-        self._untaken = threading.Semaphore(self.capacity)
+        self._untaken = Semaphore(self.capacity)
         self._ready = ReadyQueue()
-        self._changed = threading.Condition()  # guards those below, and that futures are queued in order
+        self._changed = Condition()  # guards those below, and that futures are queued in order
         self._tiles: dict[str, StreamTile] = {}  # added, results not all taken
         self._jobs: deque[tuple[StreamTile, StoredObject]] = deque()
         self._finished = False  # no more tiles will be added
@@ -96,9 +85,7 @@ class ChipStream:
         ]
         targets = {f"fetch-{index}": self._fetch for index in range(workers)}
         targets |= {f"encode-{index}": loop.run for index, loop in enumerate(loops)}
-        self._threads = [
-            threading.Thread(target=target, name=name, daemon=True) for name, target in targets.items()
-        ]
+        self._threads = [Thread(target=target, name=name, daemon=True) for name, target in targets.items()]
 
     def __enter__(self) -> Self:
         try:
@@ -167,6 +154,7 @@ class ChipStream:
         """Start no more chips of a tile, and discard its results in progress."""
         with self._changed:
             tile.abandoned = True
+            self._jobs = deque(job for job in self._jobs if job[0] is not tile)
             if self._tiles.get(tile.name) is tile:
                 del self._tiles[tile.name]
         for chip in self._ready.discard(tile.name):
@@ -190,38 +178,21 @@ class ChipStream:
                 thread.join(max(0.0, deadline - time.monotonic()) if deadline and fetches else None)
         self._reader.close()
 
-    # In the fetchers' threads.
-
     def _fetch(self) -> None:
-        for tile, source, outcome in self._take_jobs():
-            self._ready.arrive(self._reader.read(tile, source, outcome))
-
-    def _take_jobs(self) -> Iterator[tuple[StreamTile, StoredObject, Future[Outcome]]]:
-        """Yield one chip after another; each holds a slot until its outcome is known."""
+        """Fetch chips, in a thread of its own; each chip holds a slot until its outcome is known."""
         while True:
             self._untaken.acquire()
             self._slots.acquire()
             with self._changed:
-                job = self._next_job()
-                if job is None:
+                self._changed.wait_for(lambda: self._jobs or self._finished or self._closed)
+                if self._closed or not self._jobs:
                     self._slots.release()  # so that the next fetcher ends too
                     self._untaken.release()
                     self._ready.all_announced()
                     return
+                tile, source = self._jobs.popleft()
                 outcome: Future[Outcome] = Future()
                 outcome.add_done_callback(lambda _: self._slots.release())
-                job[0].outcomes.put(outcome)
+                tile.outcomes.put(outcome)
                 self._ready.announce()
-            yield *job, outcome
-
-    def _next_job(self) -> tuple[StreamTile, StoredObject] | None:
-        """Wait for the next chip of a tile that was not abandoned and return it; None at the end."""
-        while not self._closed:
-            while self._jobs:
-                job = self._jobs.popleft()
-                if not job[0].abandoned:
-                    return job
-            if self._finished:
-                return None
-            self._changed.wait()
-        return None
+            self._ready.arrive(self._reader.read(tile, source, outcome))
