@@ -50,14 +50,10 @@ class ChipStream:
     ) -> None:
         """Set up the pipeline; its threads start when the context is entered.
 
-        Args:
-            read: Fetches a chip's bytes; called from many threads.
-            embedders: At least one; each gets a thread, and takes the next batch when it is free.
-            level: How much of a chip one vector describes.
-            batch_size: Windows per forward pass.
-            max_nodata: Highest share of a chip's pixels without data, 0 to 1.
-            fetchers: Chips fetched while others are decoded.
-            decoders: Chips decoded at a time; 0: as many as the devices need.
+        Each embedder gets a thread, and takes the next batch of `batch_size` windows when it is free. `read`
+        returns a chip's bytes; many threads call it: `fetchers` chips are fetched while `decoders` others are
+        decoded (0: as many as the devices need). Chips with a share of pixels without data above
+        `max_nodata`, 0 to 1, are skipped.
         """
         first = embedders[0]
         for_gpu = any(embedder.device.type == "cuda" for embedder in embedders)
