@@ -33,44 +33,38 @@ def counter_of(device: str) -> Counter | None:
     A GPU's index is NVML's, which ignores CUDA_VISIBLE_DEVICES.
     """
     kind, _, index = device.partition(":")
-    if kind == "cuda":
-        return _gpu_counter(int(index or 0))
-    return _cpu_counter() if kind == "cpu" else None
+    if kind not in ("cpu", "cuda"):
+        return None
+    try:
+        counter = _cpu_counter() if kind == "cpu" else _gpu_counter(int(index or 0))
+        counter.joules()  # it may exist and not be readable
+    except Exception:  # no energy record rather than no embeddings
+        return None
+    return counter
 
 
-def _cpu_counter() -> Counter | None:
+def _cpu_counter() -> Counter:
     """Return the counter of all CPU packages together; AMD's are named like Intel's."""
     # `intel-rapl:0:1` are parts of package 0, and `intel-rapl-mmio:0` is package 0 again.
     zones = sorted(zone for zone in POWERCAP.glob("intel-rapl:*") if zone.name.count(":") == 1)
 
-    def joules(name: str) -> list[float]:
-        return [1e-6 * int((zone / name).read_text()) for zone in zones]
+    def joules() -> float:
+        return 1e-6 * sum(int((zone / "energy_uj").read_text()) for zone in zones)
 
-    try:
-        joules("energy_uj")
-        span = joules("max_energy_range_uj")[0]
-        name = re.search(r"^model name\s*: (.*)", CPUINFO.read_text(), re.MULTILINE)
-    except (OSError, ValueError, IndexError):
-        return None
-    return Counter("cpu", name[1] if name else "unknown", lambda: sum(joules("energy_uj")), span)
+    span = 1e-6 * int((zones[0] / "max_energy_range_uj").read_text())
+    name = re.search(r"^model name\s*: (.*)", CPUINFO.read_text(), re.MULTILINE)
+    return Counter("cpu", name[1] if name else "unknown", joules, span)
 
 
-def _gpu_counter(index: int) -> Counter | None:
-    try:
-        import pynvml  # optional: package nvidia-ml-py
-    except ImportError:
-        return None
+def _gpu_counter(index: int) -> Counter:
+    import pynvml  # optional: package nvidia-ml-py
 
     def joules() -> float:
         return 1e-3 * float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
 
-    try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        joules()
-        name = pynvml.nvmlDeviceGetName(handle)
-    except pynvml.NVMLError:
-        return None
+    pynvml.nvmlInit()
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    name = pynvml.nvmlDeviceGetName(handle)
     return Counter("gpu", name if isinstance(name, str) else name.decode(), joules)
 
 
