@@ -1,7 +1,4 @@
-"""`ChipStream`: embeds the chips of many tiles in one pipeline; outcomes come in the order of the chips.
-
-Here: the bound on memory, the fetchers' threads, and stopping early.
-"""
+"""`ChipStream`: embeds the chips of many tiles in one pipeline; bounds memory, and can be stopped early."""
 
 import math
 import time

@@ -1,7 +1,4 @@
-"""One device's thread: takes batches, encodes them, sets the outcome of each chip.
-
-Here: copies to the device and back, CUDA streams, errors of a device and lack of memory.
-"""
+"""One device's thread: copies to it and back, encoding, errors and lack of memory, the outcome of each chip."""
 
 import logging
 import threading
