@@ -1,4 +1,4 @@
-"""One device's thread: copies to it and back, encoding, errors and lack of memory, the outcome of each chip."""
+"""One device's thread: copies to it and back, encoding, errors and lack of memory, outcomes of chips."""
 
 import logging
 import threading
