@@ -1,7 +1,4 @@
-"""Shows a run's progress on stderr: a bar on a terminal, else a line every 5 seconds.
-
-Dagster keeps stderr as the run's compute log, which a bar would flood.
-"""
+"""Shows a run's progress on stderr: a bar on a terminal, else (it would flood a log) a line every 5 s."""
 
 import sys
 import time

@@ -34,7 +34,6 @@ class EmbeddingRun:
     """
 
     def __init__(self, chips: Store, encoder: EncoderSettings, progress: Progress) -> None:
-        """Prepare the run; nothing starts yet."""
         self.progress = progress
         self._chips = chips
         self._encoder = encoder

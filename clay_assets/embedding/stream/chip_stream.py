@@ -169,7 +169,7 @@ class ChipStream:
             if thread.ident is not None:  # it was started
                 fetches = thread.name.startswith("fetch")
                 thread.join(max(0.0, deadline - time.monotonic()) if deadline and fetches else None)
-        self._reader.close()
+        self._reader.pool.shutdown()  # waits for the chips being decoded
 
     def _fetch(self) -> None:
         """Fetch chips, in a thread of its own; each chip holds a slot until its outcome is known."""

@@ -54,12 +54,11 @@ class LaunchedBatch(NamedTuple):
 
 
 class DeviceLoop:
-    """Encodes batch after batch on one device until the queue has no more."""
+    """Encodes batch after batch on one device until the queue has no more. `run` needs its own thread."""
 
     def __init__(
         self, embedder: Embedder, ready: ReadyQueue, *, level: Level, batch_size: int, clock: StreamClock
     ) -> None:
-        """Set up the loop; `run` needs a thread of its own."""
         on_gpu = embedder.device.type == "cuda"
         # Batches given to the device while it still computes others: one on a GPU, so that it does not wait
         # for the host; none on a CPU, where `encode` returns when it has computed.

@@ -70,11 +70,7 @@ class ChipReader:
         self.decoders = self.decoders or (cores if self.for_gpu else min(cores, 4))
         # Decoding is bound by cores; more at a time would only hold more pixels. It has threads of its own:
         # the C library keeps freed memory per thread, and 18 threads decoding in turns held 340 MB more.
-        self._pool = ThreadPoolExecutor(self.decoders, thread_name_prefix="decode")
-
-    def close(self) -> None:
-        """Wait for the chips being decoded and stop."""
-        self._pool.shutdown()
+        self.pool = ThreadPoolExecutor(self.decoders, thread_name_prefix="decode")
 
     def read(self, tile: StreamTile, source: StoredObject, outcome: Future[Outcome]) -> ReadyChip | None:
         """Fetch and decode a chip; return None if its outcome is already set or its tile was abandoned."""
@@ -83,7 +79,7 @@ class ChipReader:
                 sizes = f"has {source.size:,} bytes, expected at most {MAX_CHIP_BYTES:,}"
                 raise ChipRejected("layout", f"{sizes}: it is not fetched")
             data = b"" if tile.abandoned else self.fetch(source)
-            return self._pool.submit(self._decode, data, tile, source, outcome).result()
+            return self.pool.submit(self._decode, data, tile, source, outcome).result()
         except ChipRejected as rejection:
             outcome.set_result(Skipped(source, rejection.reason, str(rejection)))
         except AccessDenied as denied:
