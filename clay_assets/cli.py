@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "prune":
                 _print_orphans(settings, remove=parsed.yes)
             case "similar":
-                status = similar_command.run(parsed, settings.output_uri)
+                status = similar_command.run(parsed, settings.output_uri, settings.read_options)
             case "export":
                 status = export_command.run(parsed, settings.output_uri)
             case "verify":

@@ -93,11 +93,11 @@ class Settings(BaseModel):
     chips_uri: Address = "data/chips"
     """folder or `s3://`, `gs://`, `az://bucket/prefix` that holds one folder per tile"""
     checkpoint: Address = "checkpoints/clay-small-70MT-1100T-10E.ckpt"
-    """local path or `s3://` of the checkpoint"""
+    """local path or `s3://`, `gs://`, `az://` address of the checkpoint"""
     output_uri: Address = "data/embeddings"
     """folder or bucket of the published `.gpq` files"""
     work_uri: Address = Field(default="data/work", validate_default=True)
-    """inventories and per-chip results between runs"""
+    """inventories and per-chip results between runs; not below the published files"""
     stac_uri: Address = Field(default="data/stac", validate_default=True)
     """STAC Items and Collection; not below the published files"""
     tiles: Path = Path("tiles.txt")
@@ -120,7 +120,7 @@ class Settings(BaseModel):
     version: Count = 1
     """version of the published files, part of their names"""
     tiles_per_run: Count = 64
-    """tiles in a run of a backfill; 0: one run for all"""
+    """most tiles in a run of a backfill, the schedule or the sensor; 0: no limit"""
     max_nodata: Annotated[float, _form(r"0|1|1\.0+|0?\.[0-9]+", "a number from 0 to 1")] = 0.3
     """highest share of a chip's pixels without data, 0 to 1; chips with more are skipped"""
     allow_untrained: Switch = False

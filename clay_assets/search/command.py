@@ -5,8 +5,12 @@ import re
 import sys
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clay_assets.cli_options import Subparsers, add_version, add_where
+
+if TYPE_CHECKING:
+    from clay_assets.storage import S3Options
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -31,8 +35,11 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE.parquet", help="write them as GeoParquet")
 
 
-def run(args: argparse.Namespace, where: str) -> int:
-    """Search the embeddings at `--where`, else at `where`; return 0, or 2 after an error."""
+def run(args: argparse.Namespace, where: str, chips: "S3Options") -> int:
+    """Search the embeddings at `--where`, else at `where`; return 0, or 2 after an error.
+
+    `chips` says how to read the chips of the picture.
+    """
     from clay_assets.reading import NothingToRead
     from clay_assets.search.examples import ExampleMissing, Query, middle_of
     from clay_assets.search.similar import search
@@ -56,7 +63,7 @@ def run(args: argparse.Namespace, where: str) -> int:
         if args.picture:
             from clay_assets.search.picture import picture_of
 
-            picture, missing = picture_of(found, examples)
+            picture, missing = picture_of(found, examples, chips)
             args.picture.write_bytes(picture)
             for reason in missing:
                 print(f"clay: not in the picture: {reason}", file=sys.stderr)

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from clay_assets.chips import ChipRejected, read_chip
 from clay_assets.results.picture import WHITE
 from clay_assets.search.examples import middle_of
-from clay_assets.storage import StorageError, Store
+from clay_assets.storage import S3Options, StorageError, Store
 from clay_model.model_spec import ModelSpec
 from clay_model.spec import MODELS, V0
 
@@ -30,7 +30,9 @@ ACROSS = 5  # chips in a row of the picture
 READERS = 4  # chips fetched and decoded at once; each is 13.6 MB of float32
 
 
-def picture_of(found: geopandas.GeoDataFrame, examples: geopandas.GeoDataFrame) -> tuple[bytes, list[str]]:
+def picture_of(
+    found: geopandas.GeoDataFrame, examples: geopandas.GeoDataFrame, options: S3Options | None = None
+) -> tuple[bytes, list[str]]:
     """Return a PNG of the examples and the chips found; and why each chip missing from it can't be read."""
     groups = [list(frame.itertuples()) for frame in (examples, found)]
     rows = [group[at : at + ACROSS] for group in groups for at in range(0, len(group), ACROSS)]
@@ -40,7 +42,7 @@ def picture_of(found: geopandas.GeoDataFrame, examples: geopandas.GeoDataFrame) 
     picture = Image.new("RGB", (width, GAP + len(rows) * (SIDE + CAPTION + GAP)), "white")
     draw, font, missing = ImageDraw.Draw(picture), ImageFont.load_default(13), []
     with ThreadPoolExecutor(READERS) as pool:
-        images = pool.map(lambda chip: _image_of(chip, spec), itertools.chain(*rows))
+        images = pool.map(lambda chip: _image_of(chip, spec, options), itertools.chain(*rows))
         for line, row in enumerate(rows):
             for column, (chip, image) in enumerate(zip(row, images, strict=False)):
                 x, y = GAP + column * (SIDE + GAP), GAP + line * (SIDE + CAPTION + GAP)
@@ -73,11 +75,11 @@ def caption(row: Any) -> str:  # noqa: ANN401 - pandas makes the class of a fram
     return f"{abs(middle.y):.3f}° {north} {abs(middle.x):.3f}° {east}\n{row.date}  {role}"
 
 
-def _image_of(row: Any, spec: ModelSpec) -> Image.Image | str:  # noqa: ANN401 - as above
+def _image_of(row: Any, spec: ModelSpec, options: S3Options | None) -> Image.Image | str:  # noqa: ANN401 - as above
     """Return the picture of a chip, or of the window that the row describes; or why there is none."""
     folder, _, name = row.source_url.rpartition("/")
     try:
-        chip = read_chip(Store(folder).read(name), name, spec=spec)
+        chip = read_chip(Store(folder, options).read(name), name, spec=spec)
     except (StorageError, ChipRejected) as error:
         return f"{row.source_url}: {error}"
     middle = middle_of(row.geometry)

@@ -406,7 +406,6 @@ def test_invalid_weight_is_refused(path: Path, content: Content, tensor: Tensor 
         read_checkpoint(write_checkpoint(path, content))
 
 
-@ONLY_V0
 def test_weights_that_claim_more_numbers_than_the_file_has_are_refused_at_once(path: Path) -> None:
     dimensions = Dimensions(dim=2**19, depth=1, heads=1, mlp_ratio=1)  # a matrix of 2**38 numbers, 1 TB
     shapes = parameter_shapes(dimensions).items()

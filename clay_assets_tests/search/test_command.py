@@ -28,6 +28,7 @@ from clay_assets_tests.reading.collection import (
     squares,
     write_collection,
 )
+from clay_assets_tests.s3_server import S3Bucket, client
 from clay_model.spec import BANDS, V15
 
 A = chip_url("27WXM", DAYS[0], 3)
@@ -99,6 +100,28 @@ def test_picture_shows_chips_in_true_colour_and_names_the_unreadable_one(
         image[GAP : GAP + SIDE, GAP : GAP + SIDE], true_colour(chip_pixels(), BANDS)
     )
     assert (image[GAP + SIDE :, GAP : GAP + SIDE] < 128).any()  # the caption
+
+
+def test_picture_reads_chips_without_credentials_if_the_settings_say_so(
+    tmp_path: Path, bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = rows("27WXN", 1, days=DAYS[:1]).combine_chunks().to_batches()[0].slice(0, 2)
+    names = [url.rpartition("/")[2] for url in batch["source_url"].to_pylist()]
+    for name in names:
+        client(bucket.endpoint).put_object(
+            Bucket=bucket.name, Key=f"chips/{name}", Body=chip_bytes(), ACL="public-read"
+        )
+    batch = with_column(batch, "source_url", pa.array([bucket.uri(f"chips/{name}") for name in names]))
+    write_geoparquet(tmp_path / "27WXN_20200615_20200615_v001.gpq", [batch], (48,), PROVENANCE)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", bucket.endpoint)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "1")
+
+    where, picture = str(tmp_path), str(tmp_path / "out.png")
+    assert main(["similar", "--to", names[0], "-k", "1", "--where", where, "--picture", picture]) == 0
+
+    assert "not in the picture" not in capsys.readouterr().err
 
 
 def test_picture_of_a_window_shows_that_part_of_the_chip(tmp_path: Path) -> None:
