@@ -144,15 +144,16 @@ class Bucket:
         obstore retries failed requests. But it returns a body that is truncated after a resumed download, or
         that has the length or the ETag of another object. `of_store`: a refusal affects the whole store.
         """
-        remaining = self._options.max_attempts
+        cuts, remaining = 0, self._options.max_attempts
         while True:
             try:
                 return self._waiting.call(lambda: ask(self._connected()))
             except Exception as error:
                 failure = translate_error(error, self._url(name), self._options, of_store=of_store)
+            remaining -= 1
             # obstore has used up its attempts to resume a truncated body: request the whole object once more.
-            remaining = min(remaining - 1, 1) if isinstance(failure, CutShort) else remaining - 1
-            if not remaining or not isinstance(failure, BrokenAnswer):
+            cuts += isinstance(failure, CutShort)
+            if not remaining or cuts > 1 or not isinstance(failure, BrokenAnswer):
                 break
         if isinstance(failure, ObjectMissing) and not of_store:
             with suppress(AccessDenied):  # a 404 without a body may also mean that there is no such bucket
