@@ -162,6 +162,7 @@ def build_automation(tiles: Sequence[str], settings: Settings) -> dg.Definitions
     """Build the job, the schedule and the sensor over the tiles of the manifest, sorted."""
     monitor = ImageryMonitor(tiles, settings)
     parts = [tiles[start : start + TILES_PER_TICK] for start in range(0, len(tiles), TILES_PER_TICK)]
+    failed: set[str] = set()  # first tiles of the parts whose last tick of the sensor failed
     split = f", in {len(parts)} ticks {TICK_MINUTES} minutes apart" if len(parts) > 1 else ""
     job = dg.define_asset_job(
         JOB,
@@ -200,9 +201,16 @@ def build_automation(tiles: Sequence[str], settings: Settings) -> dg.Definitions
     )
     def new_imagery(context: dg.SensorEvaluationContext) -> Requests:
         start = bisect_right(tiles, context.cursor or "") % len(tiles)
+        while (
+            first := tiles[start]
+        ) in failed:  # surveyed in the next round, so that the others are not blocked
+            failed.remove(first)
+            start = start + TILES_PER_TICK if start + TILES_PER_TICK < len(tiles) else 0
         part = tiles[start : start + TILES_PER_TICK]
+        failed.add(first)
         requests = monitor.requests(context, part, datetime.now(UTC))
-        context.update_cursor(part[-1])  # only now: a tick that failed surveys the same tiles again
+        failed.remove(first)
+        context.update_cursor(part[-1])
         return requests
 
     return dg.Definitions(jobs=[job], schedules=[new_imagery_daily], sensors=[new_imagery])
