@@ -1,4 +1,11 @@
-"""Tiles: the code, the manifest, the bounds on the ground, the inventory of chips."""
+"""Tiles: the code (here), the manifest, the bounds on the ground, the inventory of chips.
+
+    manifest.py   the list of tiles: reading it, and writing that of a bucket
+    bounds.py     a tile's bounds, from its code
+    inventory.py  the chips of a tile, from a listing
+
+Not here: the state of a tile (`state`).
+"""
 
 import re
 
