@@ -68,7 +68,7 @@ def export(where: Where, target: Store, *, dtype: Stored = "float32", version: i
     gatherer = Gatherer(files)
     quantization = calibrate(files) if dtype == "uint8" else None
     provenance = _common([facts.provenance for facts in files])
-    width = dim_of(files[0])
+    width = dim_of(files)
     schema = copy_schema(width, quantized=quantization is not None)
     sizes: dict[str, int] = {}
     written: list[tuple[Bounds, date, date]] = []

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from clay_assets.parquet import DAMAGE, DamagedFileError, damaged
-from clay_assets.reading.files import Facts, SourceFile, facts_of
+from clay_assets.reading.files import Facts, NothingToRead, SourceFile, facts_of
 from clay_assets.reading.selection import Selection
 
 T = TypeVar("T")
@@ -70,8 +70,14 @@ def footers(files: Iterable[SourceFile]) -> list[Facts]:
     return list(in_parallel(read, files))
 
 
-def dim_of(facts: Facts) -> int:
-    """Return the length of one vector: the shape's last axis; for lists, that of the first row."""
+def dim_of(files: Sequence[Facts]) -> int:
+    """Return the length of one vector: the shape's last axis; for lists, that of the first row.
+
+    Raises NothingToRead if the files have lists and no rows.
+    """
+    facts = next((facts for facts in files if facts.shape or facts.rows), None)
+    if facts is None:
+        raise NothingToRead(f"got no rows in {files[0].file.url}; expected embeddings in at least one file")
     if facts.shape:
         return facts.shape[-1]
     with opened(facts.file) as parquet:
@@ -134,12 +140,21 @@ def _matching(parquet: pq.ParquetFile, group: int, selection: Selection) -> NDAr
 
 
 def read_all(
-    files: Iterable[Facts], columns: Sequence[str], selection: Selection = ALL_ROWS, *, vectors: bool = True
+    files: Iterable[Facts],
+    columns: Sequence[str],
+    selection: Selection = ALL_ROWS,
+    *,
+    vectors: bool = True,
+    reduce: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
 ) -> Block:
-    """Read the matching rows of files as one block, as `blocks` does; open only files that can match."""
+    """Read the matching rows of files as one block, as `blocks` does; open only files that can match.
+
+    `reduce` is applied to each block's vectors as it is read, so only the narrower results are held.
+    """
 
     def read(part: Facts) -> list[Block]:
-        return list(blocks(part, columns, selection, vectors=vectors))
+        found = blocks(part, columns, selection, vectors=vectors)
+        return [Block(rows, reduce(numbers) if reduce else numbers) for rows, numbers in found]
 
     near = [facts for facts in files if selection.may_have(facts.file) and selection.may_be_in(facts)]
     found = [block for piece in in_parallel(read, parts(near)) for block in piece]

@@ -18,6 +18,7 @@ from clay_assets.publishing.schema import parse_published_name
 from clay_assets.reading.files import Facts
 from clay_assets.reading.scan import OTHERS, Block, read_all
 from clay_assets.reading.selection import Selection
+from clay_assets.search.similarity import place_means
 
 Place = tuple[float, float]
 """Longitude and latitude in degrees."""
@@ -69,12 +70,13 @@ class Query(Selection):
         return mask & super().matches(rows)
 
 
-def find_examples(files: Sequence[Facts], query: Query) -> tuple[Block, int]:
+def find_examples(files: Sequence[Facts], query: Query, dim: int) -> tuple[Block, int]:
     """Return the rows of all examples, then of all counter-examples; and the number of rows of examples.
 
-    Reads vectors only of row groups that have one. ExampleMissing names every example that is in no file.
+    The vectors are the means (N, D) over the places of a row, `dim` is D. Reads vectors only of row groups
+    that have an example. ExampleMissing names every example that is in no file.
     """
-    rows, vectors = read_all(files, OTHERS.names, query)
+    rows, vectors = read_all(files, OTHERS.names, query, reduce=lambda wide: place_means(wide, dim))
     urls = rows["source_url"].to_pylist()
 
     def of_name(name: str) -> list[int]:

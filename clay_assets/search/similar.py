@@ -79,10 +79,10 @@ def search(
     files = chosen_files(where, Selection(version=query.version), options)
     if not files:
         raise NothingToRead(f"got no file of version {query.version}; expected some. Name another version")
-    dim, provenance = dim_of(files[0]), files[0].provenance
-    (examples, vectors), positive = find_examples(files, query)
+    dim, provenance = dim_of(files), files[0].provenance
+    (examples, vectors), positive = find_examples(files, query, dim)
     mean = np.zeros(dim) if raw else collection_mean(files, dim)
-    direction = query_direction(place_means(vectors, dim), positive, mean)
+    direction = query_direction(vectors, positive, mean)
     own_urls = pc.unique(examples["source_url"])
     nothing = OTHERS.append(pa.field("similarity", pa.float32())).empty_table()
 

@@ -1,7 +1,8 @@
 """`similar` against NumPy on the same vectors, in float64."""
 
 import shutil
-from datetime import date
+import tracemalloc
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,21 @@ import shapely
 from numpy.typing import NDArray
 
 from clay_assets import similar
+from clay_assets.export.dataset import export
 from clay_assets.parquet import DamagedFileError
 from clay_assets.publishing.writer import write_geoparquet
-from clay_assets.reading import MixedEmbeddings, read_vectors, scan
+from clay_assets.reading import MixedEmbeddings, NothingToRead, read_vectors, scan
 from clay_assets.reading.embeddings import chosen_files
 from clay_assets.reading.selection import Selection
 from clay_assets.search.examples import ExampleMissing, Query, find_examples
 from clay_assets.search.similarity import best
+from clay_assets.storage import Store
 from clay_assets_tests.publishing.geoparquet_rows import with_column
 from clay_assets_tests.reading.collection import (
     CHIPS,
     DAYS,
     PROVENANCE,
+    WIDTH,
     chip_url,
     rows,
     squares,
@@ -184,6 +188,20 @@ def test_collections_of_two_models_are_not_searched(tmp_path: Path) -> None:
         similar(tmp_path, to=A)
 
 
+def test_lists_are_searched_and_exported_if_the_first_file_has_no_rows(folder: Path, tmp_path: Path) -> None:
+    for path in folder.iterdir():
+        table = pq.read_table(path)
+        lists = table["embeddings"].combine_chunks().storage.cast(pa.list_(pa.float32()))
+        pq.write_table(table.set_column(2, "embeddings", lists), tmp_path / path.name)
+    first = min(tmp_path.iterdir())
+    pq.write_table(pq.read_table(first).slice(0, 0), first)
+
+    assert len(similar(tmp_path, to=B, k=5)) == 5
+    assert export(tmp_path, Store(tmp_path.parent / "copy")).rows == 2 * CHIPS
+    with pytest.raises(NothingToRead, match="got no rows in"):
+        similar(first, to=B)
+
+
 def test_rows_of_other_tiles_are_not_read_for_an_example(folder: Path, tmp_path: Path) -> None:
     for path in folder.iterdir():
         shutil.copy(path, tmp_path)
@@ -196,8 +214,26 @@ def test_rows_of_other_tiles_are_not_read_for_an_example(folder: Path, tmp_path:
     middle = shapely.centroid(squares("27WXM")[2])
 
     for query in (Query(to=[A], day=DAYS[0]), Query(at=[(middle.x, middle.y)], day=DAYS[0])):
-        found, _ = find_examples(files, query)
+        found, _ = find_examples(files, query, WIDTH)
         assert found.rows["source_url"].to_pylist() == [A]
 
     with pytest.raises(DamagedFileError):  # a name without a tile may be in any file
-        find_examples(files, Query(to=["chip.tif"]))
+        find_examples(files, Query(to=["chip.tif"]), WIDTH)
+
+
+def test_candidates_are_held_as_the_means_of_their_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = tuple(DAYS[0] + timedelta(number) for number in range(20))
+    write(tmp_path, "27WXN", 1, shape=(16, 16, 16), days=days)
+    files = chosen_files(tmp_path, Selection(), None)
+    query = Query(to=[chip_url("27WXN", day, number) for day in days for number in range(1, CHIPS + 1)])
+    monkeypatch.setattr(scan, "BLOCK_BYTES", 2**16)
+
+    tracemalloc.start()
+    found, _ = find_examples(files, query, 16)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert found.vectors.shape == (20 * CHIPS, 16)
+    assert peak < 2**20  # the vectors of all places are 4 MB
