@@ -6,7 +6,7 @@ listing asks the server, 1,000 objects a request.
 
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import md5
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
@@ -55,22 +55,30 @@ class Bucket:
         wanted, root = self._prefix + prefix, self._url(self._prefix)
         folder, _, start = wanted.rpartition("/")
         offset = wanted[:-1] if start else None  # obstore lists whole folders; names come sorted
+        found: dict[str, StoredObject] = {}
+        pages: Iterator[Sequence[ObjectMeta]] | None = None
 
-        def listing(client: Client) -> list[StoredObject]:
-            found: list[StoredObject] = []
-            for page in obstore.list(client, folder or None, offset=offset, chunk_size=1000):
-                self._waiting.answered()
-                found += [self._found(meta) for meta in page if meta["path"].startswith(wanted)]
-                last = page[-1]["path"]
-                if last > wanted and not last.startswith(wanted):
-                    break
-            return found
+        def next_page(client: Client) -> "Sequence[ObjectMeta] | None":
+            nonlocal pages
+            pages = pages or obstore.list(client, folder or None, offset=offset, chunk_size=1000)
+            try:
+                return next(pages, None)
+            except Exception:  # a page that breaks ends the listing: begin another after the last name
+                pages = None
+                raise
 
-        found = self._request(wanted, listing, of_store=True)
-        found = [item for item in found if "/." not in item.url[len(root) :]]
-        # "folder/", an empty marker that consoles create, is listed as "folder".
-        folders = {item.url.rpartition("/")[0] for item in found}
-        return [item for item in found if item.size or item.url not in folders]
+        while page := self._request(wanted, next_page, of_store=True):  # all attempts for each page
+            for meta in page:
+                if meta["path"].startswith(wanted):
+                    # "folder/", an empty marker that consoles create, is listed as "folder", and a listing
+                    # that begins after "folder" repeats the names before the marker.
+                    found.setdefault(meta["path"], self._found(meta))
+            offset = page[-1]["path"]
+            if offset > wanted and not offset.startswith(wanted):
+                break
+        visible = [item for item in found.values() if "/." not in item.url[len(root) :]]
+        folders = {item.url.rpartition("/")[0] for item in visible}
+        return [item for item in visible if item.size or item.url not in folders]
 
     def stat(self, key: str) -> StoredObject:
         """Return size and ETag, with one HEAD."""

@@ -24,6 +24,7 @@ from clay_assets.storage import (
     TransferFailed,
 )
 from clay_assets.storage.connection import bucket_region
+from clay_assets_tests.reliability.proxy import proxying
 from clay_assets_tests.s3_server import S3Bucket, checking_credentials, client, free_port
 from clay_assets_tests.storage.misbehaving import misbehaving, respond, with_keys
 
@@ -40,6 +41,20 @@ def test_a_listing_continues_after_the_first_thousand_objects(bucket: S3Bucket) 
 
     assert [found.url for found in listed] == [store.url(key) for key in keys]
     assert store.read(listed[-1]) == b"1002.tif"
+
+
+def test_a_listing_resumes_after_the_last_page_that_arrived(bucket: S3Bucket) -> None:
+    # The first page ends with a marker, which obstore names like its folder: "b-" lies between the two.
+    keys = [*(f"a{n:04}" for n in range(998)), "b-", "b/", *(f"b/{n:04}" for n in range(1001))]
+    with ThreadPoolExecutor(16) as pool:
+        put = partial(client(bucket.endpoint).put_object, Bucket=bucket.name, Body=b"")
+        list(pool.map(lambda key: put(Key=key), keys))
+    with proxying(bucket.endpoint) as proxy:
+        proxy.decide = lambda _: "cut" if len(proxy.requests) % 2 else None
+        listed = Store(bucket.uri(), replace(bucket.options, endpoint_url=proxy.url)).list()
+
+    assert [found.url for found in listed] == [bucket.uri(key) for key in keys if key != "b/"]
+    assert len(proxy.requests) == 2 * 3, "each of three pages is requested twice"
 
 
 def test_a_listed_name_with_an_empty_part_is_refused_and_named(bucket: S3Bucket) -> None:
