@@ -20,9 +20,10 @@ from clay_assets.storage.translation import BrokenAnswer, CutShort, NotPartial, 
 from clay_assets.storage.types import S3Options, StoredObject
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, ObjectMeta
+    from obstore import GetOptions, GetResult, ObjectMeta
 
 READ_AHEAD = 1 << 20  # bytes: a GeoParquet footer, or a column chunk of a few hundred embeddings, in one GET
+CHUNK = 1 << 20  # bytes that a download into a file holds in memory, at least
 PART = 16 << 20  # bytes of a large file's part; S3 takes 5 MiB to 5 GiB
 MAX_PARTS = 10_000  # of an object
 
@@ -88,28 +89,16 @@ class Bucket:
     def read(self, key: str, expected: StoredObject | None, span: tuple[int, int] | None = None) -> bytes:
         """Return a whole object, or a span of its bytes, with one GET.
 
-        The content is complete and of the `expected` object; None: of the one that the server has.
+        Checks that the content is complete and belongs to `expected`, or to the server's present object if
+        that is None.
         """
         name = self._name(key)
-        options: GetOptions = {}
-        if expected is not None:
-            options["if_match"] = f'"{expected.etag}"'
-        if span is not None:
-            options["range"] = span
 
         def get(client: Client) -> bytes:
-            body = obstore.get(client, name, options=options)
+            body = self._get(client, key, expected, span)
             found = self._found(body.meta)
-            if expected is not None and found != expected:  # a server may ignore If-Match
-                is_there = self.stat(key) == expected
-                raise _another(found, expected, BrokenAnswer if is_there else ObjectChanged)
             data = bytes(body.bytes())
-            wanted = found.size if span is None else span[1] - span[0]
-            if len(data) != wanted:
-                raise BrokenAnswer(
-                    f"{found.url}: the server sent {len(data):,} of {wanted:,} bytes, in every attempt."
-                    " Check the network, and run again."
-                )
+            _require_length(found.url, len(data), found.size if span is None else span[1] - span[0])
             # The ETag of most objects is their MD5. Without it, ask whether the server has what it sent.
             if expected is None and md5(data, usedforsecurity=False).hexdigest() != found.etag:
                 there = self.stat(key)
@@ -118,6 +107,20 @@ class Bucket:
             return data
 
         return self._request(name, get)
+
+    def copy(self, key: str, expected: StoredObject | None, file: BinaryIO) -> None:
+        """Write a whole object into an empty file, with one GET, without loading it into memory."""
+        wanted = expected or self.stat(key)
+
+        def get(client: Client) -> None:
+            file.seek(0)
+            file.truncate()  # what an attempt that broke has written
+            for chunk in self._get(client, key, wanted).stream(min_chunk_size=CHUNK):
+                file.write(chunk)
+                self._waiting.answered()  # a longer download does not count as silence
+            _require_length(wanted.url, file.tell(), wanted.size)
+
+        self._request(self._name(key), get)
 
     def open(self, key: str, expected: StoredObject | None) -> BinaryIO:
         """Return a file whose reads are range GETs of one version of the object."""
@@ -145,6 +148,22 @@ class Bucket:
         name = self._name(key)
         with suppress(ObjectMissing):
             self._request(name, lambda client: obstore.delete(client, name))
+
+    def _get(
+        self, client: Client, key: str, expected: StoredObject | None, span: tuple[int, int] | None = None
+    ) -> "GetResult":
+        """Begin one GET of an object or a span of it; raise if it is not the `expected` object."""
+        options: GetOptions = {}
+        if expected is not None:
+            options["if_match"] = f'"{expected.etag}"'
+        if span is not None:
+            options["range"] = span
+        body = obstore.get(client, self._name(key), options=options)
+        found = self._found(body.meta)
+        if expected is not None and found != expected:  # a server may ignore If-Match
+            is_there = self.stat(key) == expected
+            raise _another(found, expected, BrokenAnswer if is_there else ObjectChanged)
+        return body
 
     def _request(self, name: str, ask: Callable[[Client], T], *, of_store: bool = False) -> T:
         """Return what `ask` returns for obstore's client; repeat it while the response is broken.
@@ -182,6 +201,14 @@ class Bucket:
 
     def _url(self, name: str) -> str:
         return f"{self._scheme}://{self._bucket}/{name}".rstrip("/")
+
+
+def _require_length(url: str, got: int, wanted: int) -> None:
+    if got != wanted:
+        raise BrokenAnswer(
+            f"{url}: the server sent {got:,} of {wanted:,} bytes, in every attempt."
+            " Check the network, and run again."
+        )
 
 
 def _another(found: StoredObject, listed: StoredObject, kind: type[StorageError]) -> StorageError:

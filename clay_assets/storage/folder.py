@@ -144,6 +144,11 @@ class Folder:
             raise ObjectChanged(f"{opened.url} changed while it was read. List it again, and run again.")
         return data
 
+    def copy(self, key: str, expected: StoredObject | None, file: BinaryIO) -> None:
+        """Copy a file's content into an open file."""
+        with self.open(key, expected) as source:
+            shutil.copyfileobj(source, file, 1 << 20)
+
     def open(self, key: str, expected: StoredObject | None) -> BinaryIO:
         """Open a file for reading."""
         url = self.stat(key).url  # refuses files that open() would wait for, such as named pipes

@@ -3,7 +3,6 @@
 import io
 import os
 import re
-import shutil
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -15,8 +14,6 @@ from clay_assets.storage.types import S3Options, StoredObject
 
 if TYPE_CHECKING:
     from clay_assets.storage.bucket import Bucket
-
-PIECE = 32 << 20  # bytes held in memory while an object is copied into a file
 
 
 class Store:
@@ -96,9 +93,9 @@ class Store:
         return self._place.read(self._key(target), _listed(target))
 
     def fetch_to(self, target: StoredObject | str, path: str | os.PathLike[str]) -> None:
-        """Copy one object into a local file in pieces; the file appears when it is complete."""
-        with self.open(target) as source, local_errors(os.fspath(path)), replacing(Path(path)) as file:
-            shutil.copyfileobj(source, file, PIECE)
+        """Copy one object into a local file, with one GET; the file appears when it is complete."""
+        with local_errors(os.fspath(path)), replacing(Path(path)) as file:
+            self._place.copy(self._key(target), _listed(target), file)
 
     def open(self, target: StoredObject | str) -> BinaryIO:
         """Open an object for reading parts of it, such as a Parquet footer, all of one version.

@@ -1,6 +1,8 @@
 """Broken transfers, busy servers, and headers of requests."""
 
+import os
 import time
+import uuid
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -13,7 +15,8 @@ from clay_assets.storage import (
     Store,
     TransferFailed,
 )
-from clay_assets_tests.s3_server import free_port
+from clay_assets_tests.reliability.proxy import proxying
+from clay_assets_tests.s3_server import S3Bucket, client, free_port
 from clay_assets_tests.storage.misbehaving import CONTENT, ETAG, LISTED, misbehaving, respond, with_keys
 
 
@@ -27,6 +30,24 @@ def test_a_transfer_that_breaks_midway_is_repeated(tmp_path: Path) -> None:
         assert store.read(LISTED) == CONTENT
         store.fetch_to("a.tif", tmp_path / "a.tif")
         assert (tmp_path / "a.tif").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("server", ["s3_server", "rclone"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_file_is_fetched_with_one_request_and_more_only_if_it_breaks(
+    server: str, cut: bool, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    endpoint, name, content = request.getfixturevalue(server), f"test{uuid.uuid4().hex}", os.urandom(33 << 20)
+    client(endpoint).create_bucket(Bucket=name)
+    client(endpoint).put_object(Bucket=name, Key="large", Body=content)
+    with proxying(endpoint) as proxy:
+        options = S3Bucket(proxy.url, name).options
+        proxy.decide = lambda asked: "cut" if cut and (asked.method, asked.attempt) == ("GET", 1) else None
+        Store(f"s3://{name}", options).fetch_to("large", tmp_path / "large")
+
+    assert (tmp_path / "large").read_bytes() == content
+    assert [asked.method for asked in proxy.requests][:2] == ["HEAD", "GET"]
+    assert sum(asked.method == "GET" for asked in proxy.requests) <= (3 if cut else 1)
 
 
 def test_a_transfer_that_always_breaks_fails_after_its_attempts(tmp_path: Path) -> None:
