@@ -10,6 +10,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -45,6 +46,14 @@ def _form(pattern: str, expected: str) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
+
+
+def _share(value: object) -> float:
+    with suppress(ValueError):  # not a number
+        share = float(str(value))
+        if 0 <= share <= 1:
+            return share
+    raise ValueError("expected a number from 0 to 1")
 
 
 def _check_address(address: str) -> str:
@@ -84,8 +93,8 @@ def _variable(field: str) -> str:
 class Settings(BaseModel):
     """The settings of the code location and the command line.
 
-    A field's alias is its environment variable, and the text below it its description. Use
-    `from_environment`, which reports all errors at once.
+    A field's alias is its environment variable. The text below a field is its description, unless `Field` has
+    one. Use `from_environment`, which reports all errors at once.
     """
 
     model_config = {"frozen": True, "alias_generator": _variable, "use_attribute_docstrings": True}
@@ -121,7 +130,7 @@ class Settings(BaseModel):
     """version of the published files, part of their names"""
     tiles_per_run: Count = 64
     """most tiles in a run of a backfill, the schedule or the sensor; 0: no limit"""
-    max_nodata: Annotated[float, _form(r"0|1|1\.0+|0?\.[0-9]+", "a number from 0 to 1")] = 0.3
+    max_nodata: Annotated[float, BeforeValidator(_share)] = 0.3
     """highest share of a chip's pixels without data, 0 to 1; chips with more are skipped"""
     allow_untrained: Switch = False
     """1: embed with weights that were never trained, to try the pipeline"""

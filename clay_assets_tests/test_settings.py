@@ -49,7 +49,7 @@ WRONG = [
     ),
     *(
         ("CLAY_MAX_NODATA", value, "expected a number from 0 to 1")
-        for value in ("-0.1", "1.1", "30 %", "nan", "inf")
+        for value in ("-0.1", "1.1", "30 %", "nan", "inf", " ", "none")
     ),
     *((name, "maybe", "expected 1 or 0") for name in SWITCHES),
 ]
@@ -82,6 +82,14 @@ def test_a_variable_that_is_set_reaches_a_resource_by_its_name_and_others_by_the
     assert settings.config("level") == dg.EnvVar("CLAY_LEVEL")
     assert settings.config("device") == "auto"
     assert settings.config("max_nodata") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("3e-1", 0.3), ("1e-3", 0.001), ("0.", 0), ("1.", 1), ("+0.3", 0.3), (" 0.3 ", 0.3), (".5", 0.5), ("1", 1)],
+)
+def test_a_share_is_any_number_from_0_to_1(text: str, share: float) -> None:
+    assert Settings.from_environment({"CLAY_MAX_NODATA": text}).config("max_nodata") == share
 
 
 def test_unknown_variables_are_warned_of_only_if_they_begin_with_clay() -> None:
