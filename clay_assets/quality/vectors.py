@@ -79,7 +79,7 @@ def _read_sample(results: TileResults, dim: int) -> _Sample:
         undecided += table["source_url"].filter(pc.invert(decided)).to_pylist()
         piece = table.filter(has_vector)
         urls += piece["source_url"].to_pylist()
-        for chunk in piece["embeddings"].chunks:
+        for chunk in filter(len, piece["embeddings"].chunks):  # a row group may have no rows
             numbers = vectors(chunk)
             digests += [hash(row.tobytes()) for row in numbers]
             finite.append(np.isfinite(numbers).all(axis=1))

@@ -238,6 +238,20 @@ def test_a_row_with_neither_a_vector_nor_a_reason_is_not_accounted_for(
     )
 
 
+def test_a_row_group_without_rows_is_not_a_fault(stores: TileStores) -> None:
+    finish(stores, TILE, chips=4)
+    path = stores.work.url(results_key(TILE, FINGERPRINT))
+    metadata, table = pq.read_metadata(path).metadata, pq.read_table(path, partitioning=None)
+    ours = {name: value for name, value in metadata.items() if name.startswith(b"clay:")}
+    table = table.replace_schema_metadata(ours)
+    with pq.ParquetWriter(path, table.schema) as writer:
+        writer.write_table(table[:0])
+        writer.write_table(table)
+
+    assert pq.read_metadata(path).num_row_groups == 2
+    assert results_of(stores).faults == {}
+
+
 def test_chips_that_changed_since_they_were_embedded_are_not_accounted_for(stores: TileStores) -> None:
     finish(stores, TILE, chips=4)
     assert results_of(stores).faults == {}
