@@ -201,15 +201,13 @@ def build_automation(tiles: Sequence[str], settings: Settings) -> dg.Definitions
     )
     def new_imagery(context: dg.SensorEvaluationContext) -> Requests:
         start = bisect_right(tiles, context.cursor or "") % len(tiles)
-        while (
-            first := tiles[start]
-        ) in failed:  # surveyed in the next round, so that the others are not blocked
-            failed.remove(first)
+        while tiles[start] in failed:  # left for the next round, so that it does not block the others
+            failed.discard(tiles[start])
             start = start + TILES_PER_TICK if start + TILES_PER_TICK < len(tiles) else 0
         part = tiles[start : start + TILES_PER_TICK]
-        failed.add(first)
+        failed.add(part[0])
         requests = monitor.requests(context, part, datetime.now(UTC))
-        failed.remove(first)
+        failed.discard(part[0])  # an earlier tick may still run: a later one has then taken it out already
         context.update_cursor(part[-1])
         return requests
 

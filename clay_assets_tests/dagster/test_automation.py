@@ -12,7 +12,7 @@ from clay_assets.dagster.automation import RANGE_END, RANGE_START, daily_crons, 
 from clay_assets.dagster.checks import CHECKS
 from clay_assets.embedding.checkpoint_cache import CheckpointMissing
 from clay_assets.settings import Settings
-from clay_assets.state import State, TileState, TileStores
+from clay_assets.state import State, TileState, TileStores, summarize
 from clay_assets.storage import BucketMissing, StorageError, Store
 from clay_assets_tests.dagster.project import ASSETS, AlreadyEmbedded, given_encoder
 from clay_assets_tests.s3_server import S3Bucket
@@ -349,6 +349,21 @@ def test_the_sensor_surveys_a_large_manifest_part_by_part_and_a_failed_part_in_t
     assert tiles_of(split.sensor_tick()) == [[TILES[5]]]
     assert tiles_of(split.sensor_tick()) == [[TILES[1]]]
     assert tiles_of(split.sensor_tick()) == [[TILES[2]]]
+
+
+def test_a_tick_of_the_sensor_ends_well_while_another_one_surveys_other_tiles(
+    split: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during = []
+
+    def slow(states: Sequence[TileState], uri: str) -> str:
+        monkeypatch.setattr("clay_assets.dagster.automation.summarize", summarize)  # for the other tick
+        during.extend(tiles_of(split.sensor_tick()))
+        return summarize(states, uri)
+
+    monkeypatch.setattr("clay_assets.dagster.automation.summarize", slow)
+    assert tiles_of(split.sensor_tick()) == [[TILES[1]]]
+    assert during == [[TILES[2]]]
 
 
 @pytest.mark.parametrize(
