@@ -86,7 +86,16 @@ def test_a_variable_that_is_set_reaches_a_resource_by_its_name_and_others_by_the
 
 @pytest.mark.parametrize(
     ("text", "share"),
-    [("3e-1", 0.3), ("1e-3", 0.001), ("0.", 0), ("1.", 1), ("+0.3", 0.3), (" 0.3 ", 0.3), (".5", 0.5), ("1", 1)],
+    [
+        ("3e-1", 0.3),
+        ("1e-3", 0.001),
+        ("0.", 0),
+        ("1.", 1),
+        ("+0.3", 0.3),
+        (" 0.3 ", 0.3),
+        (".5", 0.5),
+        ("1", 1),
+    ],
 )
 def test_a_share_is_any_number_from_0_to_1(text: str, share: float) -> None:
     assert Settings.from_environment({"CLAY_MAX_NODATA": text}).config("max_nodata") == share

@@ -16,23 +16,21 @@ from clay_assets.dagster.metadata import table
 from clay_assets.quality import files, vectors
 from clay_assets.quality.report import HAS_CHIPS, Part, Report, combined
 
-# The part of a tile that the checks of each asset examine.
-PARTS: Mapping[str, Part] = {
-    "chip_inventory": "inventory",
-    "chip_embeddings": "results",
-    "embeddings_geoparquet": "file",
-}
+WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 
-DESCRIPTIONS = {
-    "chip_inventory": {
+# Descriptions of the checks, by their asset, the part of a tile that they examine and their severity.
+TABLE: Mapping[tuple[str, Part, dg.AssetCheckSeverity], Mapping[str, str]] = {
+    ("chip_inventory", "inventory", WARN): {
         HAS_CHIPS: "The tile has chips. A warning: open sea has none, and such a tile is recorded with 0"
         " chips.",
     },
-    "chip_embeddings": {
+    ("chip_embeddings", "results", ERROR): {
         vectors.ACCOUNT: "Each chip of the inventory is either embedded or skipped, once. An error: readers"
         " cannot tell that a file lacks chips, so publishing refuses such a tile.",
         "vectors_finite_and_of_the_right_width": "Vectors have no NaN, no infinity, and the width of the"
         " model and the level. An error: publishing refuses such a tile.",
+    },
+    ("chip_embeddings", "results", WARN): {
         "norms_plausible": "Each vector's norm is within {} to {:.0f}, and within {} to {} times the median"
         " of its tile. A warning: unusual land may explain it.".format(*vectors.NORMS, *vectors.NORM_RATIOS),
         "no_two_rows_alike": "No two chips of a tile have identical vectors, as place and date are inputs of"
@@ -42,7 +40,7 @@ DESCRIPTIONS = {
         f" {vectors.COLLAPSED_RANK:.0f}. Both: equal vectors with rounding noise have a high rank, and"
         " vectors along one line a low cosine. A warning: chips of open sea are similar, too.",
     },
-    "embeddings_geoparquet": {
+    ("embeddings_geoparquet", "file", ERROR): {
         files.VALID: "Every row is readable and conforms to GeoParquet 1.0.0 and to the file's name and"
         " footer.",
         files.INSIDE: "No footprint extends beyond its Sentinel-2 tile, as located by the MGRS code, by more"
@@ -51,21 +49,20 @@ DESCRIPTIONS = {
     },
 }
 
-# Checks whose failure is a warning; that of the others is an error.
-WARNINGS = (HAS_CHIPS, "norms_plausible", "no_two_rows_alike", "not_collapsed")
-
 CHECKS = tuple(
     dg.AssetCheckSpec(name, asset=asset, description=text)
-    for asset, checks in DESCRIPTIONS.items()
+    for (asset, _, _), checks in TABLE.items()
     for name, text in checks.items()
 )
+PARTS = {name: part for (_, part, _), checks in TABLE.items() for name in checks}
+SEVERITIES = {name: severity for (_, _, severity), checks in TABLE.items() for name in checks}
 
 
 def log_checks(context: dg.AssetExecutionContext, reports: Collection[Mapping[Part, Report]]) -> None:
     """Record the results of the run's checks, from the reports on each finished tile by the part checked."""
     for check in CHECKS:
         if check.key in context.selected_asset_check_keys:
-            part = PARTS[check.asset_key.to_user_string()]
+            part = PARTS[check.name]
             result = _result(check, [parts[part] for parts in reports if part in parts])
             context.log_event(result.to_asset_check_evaluation(context.get_step_execution_context()))
 
@@ -82,7 +79,7 @@ def _result(check: dg.AssetCheckSpec, reports: Sequence[Report]) -> dg.AssetChec
         asset_key=check.asset_key,
         check_name=check.name,
         passed=not faults,
-        severity=dg.AssetCheckSeverity.WARN if check.name in WARNINGS else dg.AssetCheckSeverity.ERROR,
+        severity=SEVERITIES[check.name],
         description=f"{len(faults)} of {count}: {named}" if faults else f"{count} have no fault",
         metadata={
             "tiles checked": len(checked),
