@@ -115,7 +115,7 @@ def plan_runs(
 
 
 def run_request(tiles: Sequence[TileState], day: str) -> dg.RunRequest:
-    """Request a run of adjacent tiles, which Dagster launches only once a day for each state of theirs."""
+    """Request a run of adjacent tiles, which Dagster launches only once a day for each state of the tiles."""
     names = [tile.tile for tile in tiles]
     more = f" and {len(names) - MAX_TILES_NAMED} more" if len(names) > MAX_TILES_NAMED else ""
     counts = Counter(tile.state for tile in tiles)

@@ -50,7 +50,8 @@ def cache_folder() -> Path:
 def fetch_checkpoint(store: Store, cache: Path) -> tuple[Path, CheckpointFacts]:
     """Download a checkpoint unless it is local or cached; describe it unless its description is cached.
 
-    Returns the local file, too. One that changed (by ETag, or by size and time) counts as new.
+    Return the local file and its description. A file that changed (by ETag, or by size and time) counts as
+    new.
 
     Raises:
         CheckpointError: If it is not a checkpoint of a known model.

@@ -162,6 +162,9 @@ def take_free_device(devices: Sequence["torch.device"]) -> "torch.device":
 
     The GIL limits how many chips a second one process feeds (docs/performance.md), so a host with several
     GPUs is best used with one run per GPU: `CLAY_DEVICE=free`, and as many slots of the pool `gpu` as GPUs.
+
+    Raises:
+        NoFreeDevice: If every device is taken.
     """
     import fcntl  # only Unix has it
 

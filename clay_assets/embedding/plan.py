@@ -24,7 +24,7 @@ from clay_assets.storage import Store, StoredObject
 
 log = logging.getLogger(__name__)
 
-Files = Sequence[StoredObject]  # chips, or pieces of results
+Objects = Sequence[StoredObject]  # chips, or pieces of results
 Sources = list[tuple[TileResults, Sequence[int]]]  # files of results, and the rows to take from each
 
 # A merge holds some row groups of 16 MB, and many tiles are planned at once.
@@ -36,16 +36,22 @@ class TilePlan:
     """The chips of a tile to embed, and the results to keep."""
 
     tile: str
-    chips: Files  # its inventory
+    chips: Objects  # its inventory
     fingerprint: Fingerprint  # of its results
     header: ResultsHeader | None = None  # of the stored results; None if there are no valid ones
     kept: Sequence[int] = ()  # rows of those results that are still valid, in the file's order
-    todo: Files = ()  # chips to embed, in the order of the inventory
+    todo: Objects = ()  # chips to embed, in the order of the inventory
     is_current: bool = False  # whether the stored results are complete
 
 
 def plan_tile(
-    work: Store, tile: str, chips: Files, target: Target, *, force: bool = False, retry_skipped: bool = False
+    work: Store,
+    tile: str,
+    chips: Objects,
+    target: Target,
+    *,
+    force: bool = False,
+    retry_skipped: bool = False,
 ) -> TilePlan:
     """Compare a tile's inventory, `chips`, with its stored results.
 
@@ -71,7 +77,7 @@ def plan_tile(
     return TilePlan(tile, chips, fingerprint, header, found.kept, found.to_embed)
 
 
-def fold_pieces(work: Store, tile: str, chips: Files, target: Target, pieces: Files) -> None:
+def fold_pieces(work: Store, tile: str, chips: Objects, target: Target, pieces: Objects) -> None:
     """Rewrite a tile's results with the chips of its pieces (`results.pieces`), then remove the pieces.
 
     If several files have a chip, the rows of the last piece are taken. Pieces of other fingerprints stay, for
@@ -87,7 +93,7 @@ def fold_pieces(work: Store, tile: str, chips: Files, target: Target, pieces: Fi
 
 
 def _fold(
-    work: Store, tile: str, chips: Files, fingerprint: Fingerprint, max_nodata: float, pieces: Files
+    work: Store, tile: str, chips: Objects, fingerprint: Fingerprint, max_nodata: float, pieces: Objects
 ) -> None:
     with ExitStack() as stack:
         opened = [TileResults.open(work, tile, fingerprint, piece) for piece in (None, *pieces)]
@@ -101,7 +107,7 @@ def _fold(
             sources = _sources(tile, chips, max_nodata, files)
 
 
-def _sources(tile: str, chips: Files, max_nodata: float, files: Sequence[TileResults]) -> Sources:
+def _sources(tile: str, chips: Objects, max_nodata: float, files: Sequence[TileResults]) -> Sources:
     """Return the rows to take from each file: each chip's from the last file that has it."""
     missing = {(chip_key(chip.url, tile), chip.etag): chip for chip in chips}
     found: Sources = []
@@ -119,7 +125,9 @@ def _sources(tile: str, chips: Files, max_nodata: float, files: Sequence[TileRes
     return found[::-1]
 
 
-def _rewrite(work: Store, tile: str, chips: Files, max_nodata: float, sources: Sources) -> TileResults | None:
+def _rewrite(
+    work: Store, tile: str, chips: Objects, max_nodata: float, sources: Sources
+) -> TileResults | None:
     """Store the rows of several files as the tile's results, or return the file whose vectors are damaged."""
     headers = [results.header for results, _ in sources]
     provenance = replace(headers[-1].provenance, reader=READER_VERSION, max_nodata=max_nodata)

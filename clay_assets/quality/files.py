@@ -52,7 +52,7 @@ def judge_file(output: Store, tile: str, files: Sequence[StoredObject]) -> dict[
 
 
 def _read(source: BinaryIO) -> tuple[NDArray[np.object_], dict[str, str]]:
-    """Return a file's geometries, and its model, level and checkpoint; without those that cannot be read."""
+    """Return a file's geometries, and its model, level and checkpoint. Leaves out what cannot be read."""
     footprints, model = np.empty(0, dtype=object), dict[str, str]()
     source.seek(0)
     try:
