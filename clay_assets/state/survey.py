@@ -64,8 +64,9 @@ def survey(
             chips = stores.chips.list(f"{tile}/")
             listed = _Listed(chips, results.get(tile, {}), published.get(tile, ()))
             digest = _digest(target, version, listed)
-            if tile in states and states[tile][0] == digest:
-                return states[tile][1]
+            cached = states.get(tile)  # once: another survey may replace it at any time
+            if cached is not None and cached[0] == digest:
+                return cached[1]
             try:
                 state = _read_state(stores, tile, target, listed)
             except ObjectChanged:  # a run stored the tile since the listing: list it again, and cache nothing

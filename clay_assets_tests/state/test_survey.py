@@ -2,7 +2,7 @@ import threading
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -280,6 +280,25 @@ def test_a_cached_state_is_used_only_while_chips_results_file_and_settings_stay_
     assert state() == "new"
     stores.chips.delete(chip)
     assert state() == "empty"
+
+
+def test_a_cached_state_may_vanish_during_the_survey(tmp_path: Path) -> None:
+    class Vanishing(dict[str, tuple[str, TileState]]):
+        """Loses a tile as soon as it was looked up, as another survey's thread might remove it."""
+
+        def __contains__(self, tile: object) -> bool:
+            return self.pop(str(tile), None) is not None
+
+        def get(self, tile: str, default: Any = None) -> Any:  # noqa: ANN401 - as dict
+            return self.pop(tile, default)
+
+    stores = TileStores(*(Store(tmp_path / name) for name in ("chips", "work", "output")))
+    finish(stores, TEN[0], chips=1)
+    cache = Vanishing()
+    first = survey(stores, TEN[:1], TARGET, 1, cache)
+
+    assert survey(stores, TEN[:1], TARGET, 1, cache) == first
+    assert cache == {}  # the cached state was used, not stored again
 
 
 def test_a_file_that_could_not_be_read_is_read_again_by_the_next_survey(tmp_path: Path) -> None:
