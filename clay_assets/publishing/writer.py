@@ -55,6 +55,8 @@ def write_geoparquet(
 ) -> None:
     """Write rows to a GeoParquet 1.0.0 file at `path`, replacing an earlier one once complete.
 
+    Missing folders are created.
+
     Args:
         path: A local file.
         batches: Rows in the order of date, then chip number, in batches of any length. Columns `source_url`
@@ -74,7 +76,7 @@ def write_geoparquet(
     schema, width = published_schema(shape), math.prod(shape)
     full = max(1, ROW_GROUP_BYTES // (4 * width))  # rows of a group
     extent, total, places = Extent(), np.zeros(shape[-1]), 0  # the sum of the vectors of all rows and places
-    pending = schema.empty_table()
+    pending, held = list[pa.Table](), 0  # tables of the next group, and their rows
     # We open the file: pyarrow leaves a file that it opened open if closing the writer fails.
     with replacing(path) as file, pq.ParquetWriter(file, schema, **PARQUET_OPTIONS) as writer:
         for rows in _accepted(batches, schema, width):
@@ -82,12 +84,16 @@ def write_geoparquet(
             at_places = vectors(rows["embeddings"].chunk(0)).reshape(-1, shape[-1])
             total += at_places.sum(axis=0, dtype=np.float64)
             places += len(at_places)
-            pending = pa.concat_tables([pending, rows])
-            while len(pending) >= full:
-                writer.write_table(pending.slice(0, full))
-                pending = pending.slice(full)
-        if len(pending):
-            writer.write_table(pending)
+            pending.append(rows)
+            held += len(rows)
+            if held >= full:  # joining the tables at every batch would take time quadratic in their number
+                rest = pa.concat_tables(pending)
+                while len(rest) >= full:
+                    writer.write_table(rest.slice(0, full))
+                    rest = rest.slice(full)
+                pending, held = [rest], len(rest)
+        if held:
+            writer.write_table(pa.concat_tables(pending))
         if extent.bounds is None:
             raise RowsRefusedError(f"got no rows for {path.name}; expected at least one")
         # All bounds are known only now. Closing the writer puts this metadata into the footer.

@@ -281,6 +281,22 @@ def test_rows_are_cut_into_row_groups_of_bounded_size(tmp_path: Path) -> None:
     np.testing.assert_array_equal(last.reshape(2, -1), vectors(16, GROUP)[14:])
 
 
+def test_batches_are_joined_once_for_each_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: list[int] = []
+    concat = pa.concat_tables
+
+    def counting(tables: list[pa.Table]) -> pa.Table:
+        joined.append(len(tables))
+        return concat(tables)
+
+    monkeypatch.setattr(pa, "concat_tables", counting)
+    batch = rows(16, GROUP)
+
+    write_geoparquet(tmp_path / "file.gpq", [batch.slice(row, 1) for row in range(16)], GROUP, PROVENANCE)
+
+    assert joined == [7, 8, 3]  # the second and third begin with the empty rest of the one before
+
+
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
     live: set[int] = set()
     most = 0
