@@ -101,7 +101,8 @@ def write_collection(
         publish_item(output, stac, name)
     items: list[Json] = [json.loads(data) for data in in_parallel(stac.read, keys.values())]
     facts = footers(files)
-    described = collection(items, license=license, description=description)
+    hrefs = [key.removeprefix(f"{root}/") for key in keys.values()]
+    described = collection(items, hrefs, license=license, description=description)
     rows = sum(fact.rows for fact in facts)
     mean = collection_mean(facts, facts[0].shape[-1]).astype(np.float32)
     numbers = [float(str(number)) for number in mean]

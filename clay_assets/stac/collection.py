@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,13 @@ from clay_assets.stac.item import common_folder
 from clay_model.spec import MODELS
 
 
-def collection(items: Sequence[parts.Json], *, license: str, description: str) -> parts.Json:
-    """Describe all published files of a version, from their Items; `description` "" for a default one."""
+def collection(
+    items: Sequence[parts.Json], hrefs: Sequence[str], *, license: str, description: str
+) -> parts.Json:
+    """Describe all published files of a version, from their Items; `description` "" for a default one.
+
+    `hrefs` are the Items' addresses, relative to the Collection.
+    """
     model, level, checkpoint, shape = _shared(items)
     properties = [item["properties"] for item in items]
     bounds = joined_bounds(np.array([part for item in items for part in boxes_of(item["bbox"])]))
@@ -59,7 +65,7 @@ def collection(items: Sequence[parts.Json], *, license: str, description: str) -
             {"rel": "root", "href": "collection.json", "type": parts.JSON},
             {"rel": "emb:model", "href": "model.json", "type": parts.GEOJSON, "title": "The model"},
             {"rel": "emb:source-data", "href": common_folder(sources) or "not said", "title": "The chips"},
-            *({"rel": "item", "href": f"items/{item['id']}.json", "type": parts.GEOJSON} for item in items),
+            *({"rel": "item", "href": href, "type": parts.GEOJSON} for href in hrefs),
         ],
         "assets": {
             "items": {"href": "items.parquet", "type": parts.PARQUET, "roles": ["collection-mirror"]},
@@ -163,8 +169,12 @@ def items_table(items: Sequence[parts.Json], described: parts.Json) -> bytes:
         rows.append({name: item[name] for name in plain} | {"bbox": bbox} | item["properties"])
     columns = {}
     for name in dict.fromkeys(name for row in rows for name in row):
-        column = pa.array([row.get(name) for row in rows])
-        columns[name] = column.cast(pa.timestamp("us", tz="UTC")) if name in times else column
+        values = [row.get(name) for row in rows]
+        if name in times:  # Arrow parses neither 7 decimals nor times without a zone, which count as UTC
+            moments = [value and datetime.fromisoformat(value) for value in values]
+            columns[name] = pa.array(moments, pa.timestamp("us", tz="UTC"))
+        else:
+            columns[name] = pa.array(values)
     footprints = [shapely.geometry.shape(item["geometry"]) for item in items]
     columns["geometry"] = pa.array(shapely.to_wkb(footprints), pa.binary())
     bounds = tuple(shapely.total_bounds(footprints).tolist())

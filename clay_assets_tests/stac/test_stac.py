@@ -215,6 +215,22 @@ def test_collection_drops_items_of_removed_files(stores: tuple[Store, Store]) ->
     ]
 
 
+def test_items_edited_by_others_keep_their_times_and_links(stores: tuple[Store, Store]) -> None:
+    item = published(stores)
+    key = f"v001/items/{item['id']}.json"
+    naive, precise = "2020-06-15T01:02:03", "2021-07-03T23:59:59.1234567+02:00"
+    item["properties"] |= {"start_datetime": naive, "end_datetime": precise}
+    stores[1].write(key, json.dumps(item | {"id": "renamed"}).encode())
+
+    write_collection(*stores, version=1)
+
+    frame = geopandas.read_parquet(Path(stores[1].uri) / "v001/items.parquet").set_index("id")
+    assert str(frame["start_datetime"]["renamed"]) == "2020-06-15 01:02:03+00:00"
+    assert str(frame["end_datetime"]["renamed"]) == "2021-07-03 21:59:59.123456+00:00"
+    links = [link["href"] for link in read(stores[1], "v001/collection.json")["links"]]
+    assert key.removeprefix("v001/") in links
+
+
 def test_table_of_items_is_read_by_geopandas_and_by_rustac(stores: tuple[Store, Store]) -> None:
     write_collection(*stores, version=1)
     path = Path(stores[1].uri) / "v001/items.parquet"
