@@ -25,7 +25,7 @@ from clay_assets.reading.scan import dim_of
 from clay_assets.reading.selection import Selection, boxes_of
 from clay_assets.search.similarity import collection_mean
 from clay_assets.stac import parts as stac
-from clay_assets.storage import Store
+from clay_assets.storage import S3Options, Store
 
 Stored = Literal["float32", "uint8"]
 
@@ -46,7 +46,14 @@ class Exported:
     provenance: dict[str, str]  # what all files have in common
 
 
-def export(where: Where, target: Store, *, dtype: Stored = "float32", version: int | None = None) -> Exported:
+def export(
+    where: Where,
+    target: Store,
+    *,
+    dtype: Stored = "float32",
+    version: int | None = None,
+    options: S3Options | None = None,
+) -> Exported:
     """Write one dataset of all published files; replace an earlier one at `target`.
 
     Files appear one by one: do not read a dataset that is being replaced before the export has ended.
@@ -56,13 +63,14 @@ def export(where: Where, target: Store, *, dtype: Stored = "float32", version: i
         target: Folder or prefix that holds the dataset alone.
         dtype: Stored type of the vectors; `uint8` takes about a quarter of the bytes.
         version: Version of the published files, if a folder has several.
+        options: How to reach S3, to read; None: the AWS SDK's own variables and files.
 
     Raises:
         MixedEmbeddings, NothingToRead, DamagedFileError, StorageError: As `read_embeddings`.
         ValueError: A file's name has no tile, the level has several vectors a row, or the target holds the
             published files.
     """
-    files = chosen_files(where, Selection(version=version), None)
+    files = chosen_files(where, Selection(version=version), options)
     _refuse(files, target)
     placed = place_rows(files)
     gatherer = Gatherer(files)

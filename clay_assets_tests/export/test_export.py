@@ -208,6 +208,17 @@ def test_many_row_groups_hold_the_same_rows(
     np.testing.assert_array_equal(np.stack(again["embeddings"]), np.stack(once["embeddings"]))
 
 
+def test_files_in_a_bucket_are_read_with_the_options_given(
+    folder: Path, floats: Exported, tmp_path: Path, bucket: S3Bucket
+) -> None:
+    for path in folder.iterdir():
+        bucket.store("embeddings").put(path.name, path)
+
+    done = export(bucket.uri("embeddings"), Store(tmp_path / "copy"), options=bucket.options)
+
+    assert (done.rows, done.files, done.bytes) == (floats.rows, floats.files, floats.bytes)
+
+
 def test_replaced_export_keeps_no_partition_of_the_earlier_one(tmp_path: Path, bucket: S3Bucket) -> None:
     target = bucket.store("copy")
     write(tmp_path, "27WXN", 1)
