@@ -44,6 +44,7 @@ class Query(Selection):
             if not (-180 <= lon <= 180 and -90 <= lat <= 90):
                 raise ValueError(f"got the place {lon:g},{lat:g}; expected longitude, latitude in degrees")
         self.dates = (self.day, self.day) if self.day else None
+        super().__post_init__()
 
     def may_be_in(self, facts: Facts) -> bool:
         """Return whether a file can have an example, by its tile (which chip names include) or its bounds."""

@@ -180,6 +180,11 @@ def test_invalid_searches_are_refused(folder: Path, arguments: dict[str, object]
         similar(folder, **arguments)  # type: ignore[arg-type]
 
 
+def test_invalid_selection_of_the_examples_is_refused() -> None:
+    with pytest.raises(ValueError, match="a list of MGRS codes"):
+        Query(to=[A], tiles="27WXM")
+
+
 def test_collections_of_two_models_are_not_searched(tmp_path: Path) -> None:
     write(tmp_path, "27WXM", 0)
     write(tmp_path, "27WXN", 1, provenance=PROVENANCE | {"model": "clay-v1.5"})
