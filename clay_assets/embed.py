@@ -94,6 +94,6 @@ def embed_tile(
     return EmbeddedTile(
         url=outcome.published.url,
         rows=outcome.published.rows,
-        skipped=outcome.results.summary.reasons,
+        skipped=Counter(outcome.results.summary.reasons),
         written=outcome.published.written,
     )

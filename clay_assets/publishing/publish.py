@@ -26,8 +26,6 @@ from clay_assets.tiles.inventory import read_inventory
 class ResultsMissing(LookupError):
     """A tile's results are missing, unfinished, or of other chips than its inventory's."""
 
-    concerns_one_tile = True
-
 
 @dataclass(frozen=True)
 class Published:

@@ -25,7 +25,10 @@ class VersionMixed(ValueError):
 
 
 def published_files(output: Store, version: int | None, tile: str = "") -> dict[str, list[StoredObject]]:
-    """List the published files of a version (None: of any), whatever their dates, by tile; or of one tile."""
+    """List the published files of a version by tile, whatever their dates.
+
+    `version` None: of all versions; `tile`: only that tile's.
+    """
     try:
         found = output.list(f"{tile}_" if tile else "")
     except FolderMissing:  # nothing has been published yet

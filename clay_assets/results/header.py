@@ -16,7 +16,7 @@ from clay_assets.storage import StoredObject
 class Fingerprint:
     """All that an embedding depends on besides its chip; results are stored by it."""
 
-    model: str  # with its size, e.g. `clay-v0-small`
+    model: str  # model and size, e.g. `clay-v0-small`
     checkpoint_sha256: str  # of the checkpoint file, in hexadecimal
     level: str  # how much of a chip one vector describes, e.g. `mean`
     precision: str  # `fp32` or `bf16`, already resolved
@@ -86,10 +86,10 @@ class TileSummary:
         return self.embedded + len(self.skipped)
 
     @property
-    def reasons(self) -> Counter[str]:
+    def reasons(self) -> dict[str, int]:
         """Number of skipped chips by reason, the most frequent first."""
         reasons = sorted(skip["reason"] for skip in self.skipped)
-        return Counter(dict(Counter(reasons).most_common()))
+        return dict(Counter(reasons).most_common())
 
     @property
     def chips_per_second(self) -> float:
@@ -118,7 +118,10 @@ class ResultsHeader:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[bytes, bytes]) -> Self:
-        """Parse `to_metadata`; KeyError, TypeError or ValueError if it is not ours, or another version's."""
+        """Parse the output of `to_metadata`.
+
+        Raises KeyError, TypeError or ValueError if this version did not write it.
+        """
         making = json.loads(metadata[b"clay:making"])
         making |= {"fingerprint": Fingerprint(**making["fingerprint"]), "shape": tuple(making["shape"])}
         return cls(

@@ -1,4 +1,4 @@
-"""The outcome of a chip, a vector for each of its windows or a skip with its reason, and its stored rows."""
+"""The outcome of a chip (vectors of its windows, or a skip with its reason), and the rows that store it."""
 
 import datetime
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ THUMBNAIL_SIZE = 16
 class Embedded:
     """A chip with a vector for each of its W windows."""
 
-    chip: StoredObject  # that was read
+    chip: StoredObject  # the object that was read
     date: datetime.date  # of the acquisition
     footprints: Sequence[bytes]  # W WKB polygons in OGC:CRS84
     vectors: NDArray[np.float32]  # (W, …), each of the level's shape
@@ -32,7 +32,7 @@ class Embedded:
 class Skipped:
     """A chip that cannot be used."""
 
-    chip: StoredObject  # that was read
+    chip: StoredObject  # the object that was read
     reason: str  # one of the closed list in `chips.rejection`
     detail: str  # got and expected
 

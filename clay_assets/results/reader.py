@@ -1,6 +1,6 @@
 """Finds and reads results files: from S3, only the parts that are needed are fetched.
 
-What takes a `Store` raises a `StorageError` if the store refuses.
+Functions that take a `Store` raise `StorageError` if the store refuses.
 """
 
 import functools

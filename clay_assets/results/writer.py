@@ -63,7 +63,7 @@ class ResultsWriter:
     def store(self, store: Store, tile: str, header: ResultsHeader, key: str = "") -> str:
         """Finish the file, store it and return its URL. May be called again after an interrupt.
 
-        Without a `key` it is stored as the tile's results.
+        `key` is that of the tile's results if empty.
         """
         if self._writer.is_open:
             self._write()

@@ -35,10 +35,10 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE.parquet", help="write them as GeoParquet")
 
 
-def run(args: argparse.Namespace, where: str, chips: "S3Options") -> int:
+def run(args: argparse.Namespace, where: str, options: "S3Options") -> int:
     """Search the embeddings at `--where`, else at `where`; return 0, or 2 after an error.
 
-    `chips` says how to read the chips of the picture.
+    `options` says how to read the chips of the picture.
     """
     from clay_assets.reading import NothingToRead
     from clay_assets.search.examples import ExampleMissing, Query, middle_of
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, where: str, chips: "S3Options") -> int:
         if args.picture:
             from clay_assets.search.picture import picture_of
 
-            picture, missing = picture_of(found, examples, chips)
+            picture, missing = picture_of(found, examples, options)
             args.picture.write_bytes(picture)
             for reason in missing:
                 print(f"clay: not in the picture: {reason}", file=sys.stderr)

@@ -44,6 +44,7 @@ def picture_of(
     with ThreadPoolExecutor(READERS) as pool:
         images = pool.map(lambda chip: _image_of(chip, spec, options), itertools.chain(*rows))
         for line, row in enumerate(rows):
+            # `row` first: zip must not take an image for the next row.
             for column, (chip, image) in enumerate(zip(row, images, strict=False)):
                 x, y = GAP + column * (SIDE + GAP), GAP + line * (SIDE + CAPTION + GAP)
                 if isinstance(image, str):

@@ -35,10 +35,11 @@ def parsed_name(name: str) -> PublishedName:
 
 
 def file_item(file: SourceFile, *, href: str, made: datetime) -> parts.Json:
-    """Describe a published file, whose embeddings were made at the time `made`.
+    """Describe a published file.
 
-    Reads the footer and the rows without their vectors, and all bytes once to hash them. Addresses are seen
-    from the Item: that of the file (`href`), `../collection.json`, `../model.json`.
+    Reads the footer and the rows without their vectors, and all bytes once to hash them. `made` is when the
+    embeddings were made. `href` (the file's address), `../collection.json` and `../model.json` are relative
+    to the Item.
 
     Raises:
         ValueError: The name is not that of a published file, or the file has no embeddings.

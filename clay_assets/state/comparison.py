@@ -46,7 +46,7 @@ def compare(
     max_nodata: float,
     retry_skipped: bool = False,
 ) -> Comparison:
-    """Compare a tile's chips with its results; with `retry_skipped` each skipped chip is to be read again."""
+    """Compare a tile's chips with its results; `retry_skipped`: read skipped chips again."""
     more_allowed = max_nodata > header.provenance.max_nodata
 
     def is_valid(row: KnownChip) -> bool:

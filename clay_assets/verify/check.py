@@ -156,7 +156,7 @@ def _check_results(work: Store, tile: str, chips: Sequence[StoredObject], target
 
 
 def _read(output: Store, listed: StoredObject, deep: bool) -> tuple[CheckedFile, list[str], set[str] | None]:
-    """Return a file, its faults by itself, and with `deep` the URLs in its rows, unless it has faults."""
+    """Return the file, the faults of its content, and, with `deep` and no faults, the URLs of its rows."""
     whole = deep and listed.size <= scan.WHOLE_BYTES
     with closing(BytesIO(output.read(listed)) if whole else output.open(listed)) as source:
         try:
