@@ -52,9 +52,10 @@ def validate(file: PublishedFile, *, name: str | None = None) -> list[str]:
         # Pre-buffering keeps every row group's compressed pages until the end: 2.2 GB resident for a tile at
         # level group, against 0.4 GB.
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
-            faults = footer_faults(parquet)
-            if not _column_faults(parquet.schema_arrow):
-                faults += _faults_of_rows(parquet, name)
+            columns, others, entry = _examine_footer(parquet)
+            faults = columns + others
+            if not columns:
+                faults += _faults_of_rows(parquet, entry, name)
                 faults += _compression_faults(parquet.metadata)
     except DAMAGE as error:
         return [str(damaged(error))]
@@ -63,25 +64,38 @@ def validate(file: PublishedFile, *, name: str | None = None) -> list[str]:
 
 def footer_faults(parquet: pq.ParquetFile) -> list[str]:
     """Return the faults of a footer: columns, number of rows, provenance, `geo`."""
-    faults = _column_faults(parquet.schema_arrow)
-    if not parquet.metadata.num_rows:
-        faults.append("The file has no rows.")
-    provenance = provenance_in(parquet.metadata)
-    if missing := [PREFIX + name for name in PROVENANCE if not provenance.get(name)]:
-        faults.append(f"The footer lacks {', '.join(missing)}.")
-    return faults + _geometry_entry(parquet.metadata)[1]
+    columns, others, _ = _examine_footer(parquet)
+    return columns + others
+
+
+def _examine_footer(parquet: pq.ParquetFile) -> tuple[list[str], list[str], dict[str, Any]]:
+    """Return the faults of the columns, all other faults, and the `geo` entry of column geometry."""
+    metadata = parquet.metadata
+    rows = [] if metadata.num_rows else ["The file has no rows."]
+    entry, geo = _geometry_entry(metadata)
+    return _column_faults(parquet.schema_arrow), [*rows, *_provenance_faults(metadata), *geo], entry
+
+
+def _provenance_faults(metadata: pq.FileMetaData) -> list[str]:
+    try:
+        provenance = provenance_in(metadata)
+    except UnicodeDecodeError as error:  # the rest of the file may be sound, and is validated too
+        return [f"The footer's provenance is not UTF-8 ({error})."]
+    missing = [PREFIX + name for name in PROVENANCE if not provenance.get(name)]
+    return [f"The footer lacks {', '.join(missing)}."] if missing else []
 
 
 def _column_faults(schema: pa.Schema) -> list[str]:
     if tuple(schema.names) != COLUMNS:
         return [f"The columns are {', '.join(schema.names)}; expected {', '.join(COLUMNS)}."]
     tensor = schema.field("embeddings").type
-    is_tensor = isinstance(tensor, pa.FixedShapeTensorType)
-    published = published_schema(tuple(tensor.shape) if is_tensor else (1,))
+    shape = tuple(tensor.shape) if isinstance(tensor, pa.FixedShapeTensorType) else ()
+    has_numbers = bool(shape) and min(shape) > 0
+    published = published_schema(shape if has_numbers else (1,))
     expected: dict[str, Any] = dict(zip(COLUMNS, published.types, strict=True))
     wrong = [(column.name, column.type) for column in schema if column.type != expected[column.name]]
-    if not is_tensor:
-        expected["embeddings"] = "a fixed_shape_tensor of float"
+    if not has_numbers:
+        expected["embeddings"] = "a fixed_shape_tensor of float, each dimension 1 or more"
     return [f"Column {name} has type {got}; expected {expected[name]}." for name, got in wrong]
 
 
@@ -131,8 +145,8 @@ def _compression_faults(metadata: pq.FileMetaData) -> list[str]:
     return [f"Columns are compressed with {', '.join(sorted(codecs))}; expected ZSTD."]
 
 
-def _faults_of_rows(parquet: pq.ParquetFile, name: str | None) -> Iterator[str]:
-    """Yield the faults of the rows, and how they differ from the footer and the name."""
+def _faults_of_rows(parquet: pq.ParquetFile, entry: dict[str, Any], name: str | None) -> Iterator[str]:
+    """Yield the faults of the rows, and how they differ from the footer (its `geo` entry) and the name."""
     width = math.prod(parquet.schema_arrow.field("embeddings").type.shape)
     faults: defaultdict[str, list[str]] = defaultdict(list)
     extent, rows = Extent(), list[Row]()
@@ -149,7 +163,7 @@ def _faults_of_rows(parquet: pq.ParquetFile, name: str | None) -> Iterator[str]:
         faults[what].append(url)
     yield from (f"The file has {fault}." for fault in described(faults))
     if complete:  # with bad rows left out, the rest can't be compared with footer and name
-        yield from _extent_faults(extent, _geometry_entry(parquet.metadata)[0])
+        yield from _extent_faults(extent, entry)
         if name is not None:
             dates = [day for _, day, _ in rows]
             yield from _name_faults(name, min(dates), max(dates))

@@ -3,7 +3,7 @@
 import io
 import threading
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
@@ -57,9 +57,10 @@ def _read(source: BinaryIO) -> tuple[NDArray[np.object_], dict[str, str]]:
     source.seek(0)
     try:
         parquet = pq.ParquetFile(source, pre_buffer=True)
-        facts = provenance_in(parquet.metadata)
-        names = ("model", "level", "checkpoint_sha256")
-        model = {"models": " ".join(facts.get(name, "unknown")[:24] for name in names)}
+        with suppress(UnicodeDecodeError):  # `validate` reports it; the geometries may be sound
+            facts = provenance_in(parquet.metadata)
+            names = ("model", "level", "checkpoint_sha256")
+            model = {"models": " ".join(facts.get(name, "unknown")[:24] for name in names)}
         if pa.types.is_binary(parquet.schema_arrow.field("geometry").type):
             footprints = parsed(parquet.read(["geometry"])["geometry"])
     except KeyError:  # no such column

@@ -124,7 +124,7 @@ CHIPS = urls(6)
             lambda t: t.set_column(
                 2, "embeddings", t["embeddings"].combine_chunks().storage.cast(pa.list_(pa.float32()))
             ),
-            "Column embeddings has type list<element: float>; expected a fixed_shape_tensor of float.",
+            "Column embeddings has type list<element: float>; expected a fixed_shape_tensor of float, each",
         ),
         (
             lambda t: t.set_column(1, "date", t["date"].cast(pa.timestamp("ms"))),
@@ -229,6 +229,34 @@ def test_missing_provenance_is_named(published: Path) -> None:
     assert validate(published) == [
         "The footer lacks clay:checkpoint_sha256, clay:level, clay:precision, clay:software."
     ]
+
+
+def test_provenance_that_is_not_utf8_hides_no_other_fault(published: Path) -> None:
+    rewrite(published, lambda table: table.take([0, 1, 2, 4, 3, 5]))
+    table, metadata = pq.read_table(published), pq.read_metadata(published).metadata
+    del metadata[b"ARROW:schema"]
+    pq.write_table(
+        table.replace_schema_metadata(metadata | {b"clay:model": b"\xff"}), published, compression="zstd"
+    )
+
+    provenance, order = validate(published, name=published.name)
+
+    assert provenance.startswith("The footer's provenance is not UTF-8 (")
+    assert "below that of the row before" in order
+
+
+@pytest.mark.parametrize("shape", [[], [0], [0, 3]])
+def test_tensors_without_numbers_are_reported(published: Path, shape: list[int]) -> None:
+    def emptied(table: pa.Table) -> pa.Table:
+        kind = pa.fixed_shape_tensor(pa.float32(), shape)
+        storage = pa.array([[1.0] * kind.storage_type.list_size] * len(table), kind.storage_type)
+        return table.set_column(2, "embeddings", pa.ExtensionArray.from_storage(kind, storage))
+
+    rewrite(published, emptied)
+
+    (fault,) = validate(published)
+
+    assert fault.endswith("expected a fixed_shape_tensor of float, each dimension 1 or more.")
 
 
 def test_name_of_another_form_is_reported(published: Path) -> None:

@@ -428,6 +428,20 @@ def test_an_invalid_geometry_is_a_fault_of_the_file(
     assert report.numbers[INSIDE]["footprints"] == footprints
 
 
+def test_a_model_that_is_not_utf8_does_not_hide_footprints_outside(stores: TileStores) -> None:
+    finish(stores, TILE)
+    (file,) = stores.output.list()
+    table = pq.read_table(file.url)
+    elsewhere = Path(file.url).with_name(Path(file.url).name.replace(TILE, "33UUP"))
+    metadata = table.schema.metadata | {b"clay:model": b"\xff"}
+    pq.write_table(table.replace_schema_metadata(metadata), elsewhere, compression="zstd")
+
+    report = file_of(stores, "33UUP")
+
+    assert "is not UTF-8" in report.faults[VALID]
+    assert report.faults[INSIDE].startswith("3 of 3 footprints outside")
+
+
 def test_a_code_that_names_no_tile_is_a_fault(stores: TileStores) -> None:
     # Zone 1 has no column X; the manifest does not check that.
     finish(stores, "01WXA")
