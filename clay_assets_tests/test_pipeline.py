@@ -1,5 +1,6 @@
 """Runs of the pipeline over folders, without a network; gates hold a step to show the order."""
 
+import os
 import signal
 import threading
 import time
@@ -300,6 +301,36 @@ def test_an_interrupt_while_tiles_are_published_records_those_already_submitted(
 
     assert recorded == tiles[:2]
     assert len(scene.output_files()) == 2
+
+
+def test_an_interrupt_records_published_tiles_while_the_listing_of_another_stalls(scene: Scene) -> None:
+    tiles = MORE_TILES[:TILES_AHEAD]
+    for tile in tiles:
+        scene.put(tile, {1: 10})
+    gate = Gate()
+    chips = HeldStore(scene.root / "chips")
+    chips.before_list = lambda prefix: gate.wait() if tiles[-1] in prefix else None
+    job = TileJob(TileStores(chips, scene.work, scene.output), scene.encoder(), check=False)
+    recorded: list[str] = []
+    waits: list[float] = []
+
+    def interrupt() -> None:
+        until(lambda: gate.held == 1 and len(recorded) > 25, "the calling thread waiting for the last tile")
+        time.sleep(0.3)
+        assert len(recorded) < len(scene.output_files()), "nothing remains to be recorded"
+        os.kill(os.getpid(), signal.SIGINT)  # the calling thread must wake up
+        interrupted = time.monotonic()
+        until(lambda: len(recorded) == len(scene.output_files()), "all published tiles recorded")
+        waits.append(time.monotonic() - interrupted)
+        gate.open()
+
+    interrupter = threading.Thread(target=interrupt, daemon=True)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        process_tiles(tiles, job, lambda outcome: recorded.append(outcome.tile), Progress())
+    interrupter.join(TIMEOUT)
+
+    assert waits[0] < TIMEOUT / 2, "the records waited for the listing"
 
 
 def test_a_systemic_error_stops_the_run_after_the_tiles_before_it(scene: Scene) -> None:

@@ -13,7 +13,7 @@ from clay_assets.embedding.run import EmbeddingRun
 from clay_assets.parquet import DamagedFileError
 from clay_assets.results import ResultsHeader, ResultsWriter, Target, TileResults, chips_digest
 from clay_assets.results.counts import TileCounts
-from clay_assets.results.outcomes import NoUsableChips
+from clay_assets.results.outcomes import NoUsableChips, Outcome
 from clay_assets.results.pieces import PieceLimits, PieceWriter
 from clay_assets.storage import AccessDenied, ObjectChanged, ObjectMissing, Store, again_if_replaced
 
@@ -34,6 +34,8 @@ def embed_planned(
     valid for more chips. A process that is killed leaves pieces, which `fold_pieces` merges.
 
     Raises:
+        StorageError: If a chip cannot be fetched or the results cannot be stored.
+        EncodingFailed: If the network cannot embed a chip.
         NoUsableChips: If each chip was skipped; the skips are stored.
         AccessDenied: If access to every chip is denied.
         ResultsChanged: If another run replaced the tile's results since the plan was made, or their vectors
@@ -73,6 +75,7 @@ def _embed(
     started = run.begin(plan)
     counts = TileCounts(dim=provenance.shape[-1])
     meter = EnergyMeter(network.counter if network else None)
+    unread: list[Outcome] = []
 
     def header() -> ResultsHeader:
         return ResultsHeader(
@@ -81,6 +84,12 @@ def _embed(
             summary=counts.summary(seconds=run.end() - started, energy=meter.record),
             remaining=len(plan.chips) - len(counts.accounted),
         )
+
+    def partial_header() -> ResultsHeader:
+        for outcome in unread:
+            writer.add(outcome)
+            counts.count(outcome)
+        return header()
 
     with (
         ResultsWriter(provenance.width) as writer,
@@ -91,20 +100,20 @@ def _embed(
             counts.count_kept(table)
         try:
             if network is not None:
-                with meter, closing(network.stream.results(plan.tile)) as outcomes:
+                with meter, closing(network.stream.results(plan.tile, unread)) as outcomes:
                     for outcome in outcomes:
                         writer.add(outcome)
                         pieces.add(outcome)
                         counts.count(outcome)
                         run.progress.count(outcome)
                         on_chip()
+            final = header()  # takes seconds for a large tile
         except BaseException:  # also an interrupt: finished chips are stored
-            if counts.read and _store_partial(plan, run, work, writer, header):
+            if (counts.read or unread) and _store_partial(plan, run, work, writer, partial_header):
                 pieces.remove()
             raise
         finally:
             run.end()
-        final = header()
         skipped = final.summary.skipped
         if {skip["reason"] for skip in skipped} == {"unreadable"} and not final.summary.embedded:
             # The store is at fault, so no skips are stored.

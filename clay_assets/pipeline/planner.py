@@ -1,8 +1,8 @@
 """Lists and plans tiles ahead of their turn, many at a time."""
 
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -37,19 +37,15 @@ class Planner:
         self._pieces = find_pieces(job.stores.work) if "embed" in job.steps else {}
         self._has_tiles = False
 
-    def planned(self, tiles: Iterable[str]) -> Generator[PlannedTile, None, None]:
-        """Yield the tiles in their order, while the next ones are planned; to be closed."""
-        pool = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="plan")
+    def planned(self, tiles: Iterable[str], pool: Executor) -> Iterator[PlannedTile]:
+        """Yield the tiles in their order, while a pool of `LOOKUPS` threads plans the next ones."""
         started: deque[Future[PlannedTile]] = deque()
-        try:
-            for tile in tiles:
-                started.append(pool.submit(self._plan, tile))
-                if len(started) >= 2 * LOOKUPS:
-                    yield started.popleft().result()
-            while started:
+        for tile in tiles:
+            started.append(pool.submit(self._plan, tile))
+            if len(started) >= 2 * LOOKUPS:
                 yield started.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while started:
+            yield started.popleft().result()
 
     def _plan(self, tile: str) -> PlannedTile:
         job, stores, target = self._job, self._job.stores, self._target

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import replace
 
 from clay_assets.embedding.checkpoint_cache import publish_facts
@@ -64,7 +64,10 @@ class _Run:
         self._waiting: deque[PlannedTile] = deque()
         self._publishing: deque[Future[TileOutcome]] = deque()
         self._no_network: Exception | None = None
-        self._planned = stack.enter_context(closing(Planner(job, self._target).planned(tiles)))
+        # First on the stack, so last to end: a request that stalls must not delay what is recorded.
+        lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="plan")
+        stack.callback(lookups.shutdown, cancel_futures=True)
+        self._planned = Planner(job, self._target).planned(tiles, lookups)
         self._publishers = ThreadPoolExecutor(PUBLISHERS, thread_name_prefix="publish")
         stack.callback(self._close_publishers)
         self.embedding = stack.enter_context(EmbeddingRun(job.stores.chips, job.encoder, progress))

@@ -83,9 +83,11 @@ class ChipStore(Store):
         return reads
 
 
-def embed_planned(plan: TilePlan, run: EmbeddingRun, work: Store) -> ResultsHeader:
+def embed_planned(
+    plan: TilePlan, run: EmbeddingRun, work: Store, on_chip: Callable[[], None] = lambda: None
+) -> ResultsHeader:
     """Embed one tile with the limits of a job."""
-    return tile.embed_planned(plan, run, work, lambda: None, PieceLimits())
+    return tile.embed_planned(plan, run, work, on_chip, PieceLimits())
 
 
 class Scene:

@@ -1,19 +1,21 @@
 import datetime
-import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from clay_assets.chips.place import Place
-from clay_assets.embedding.stream import ChipStream, EncodingFailed
+from clay_assets.embedding.stream import ChipStream, EncodingFailed, ready_chips
 from clay_assets.embedding.stream.chip_stream import BATCHES_AHEAD, OUTCOMES_AHEAD_BYTES
 from clay_assets.embedding.stream.device_loop import FIRST_CHIPS, DeviceLoop, StreamClock
 from clay_assets.embedding.stream.ready_chips import ReadyChip, ReadyQueue
@@ -88,10 +90,19 @@ def value(outcome: Outcome) -> float:
     return float(outcome.vectors[0, 0])
 
 
-def pixels_in_memory() -> list[Tensor]:
-    """Decoded chips, including those that other tests keep; the list keeps them alive."""
-    objects = (thing for thing in gc.get_objects() if type(thing) is Tensor)
-    return [thing for thing in objects if tuple(thing.shape) == (1, 13, 512, 512)]
+@pytest.fixture
+def pixels_in_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Counts the decoded chips of this test that are in memory."""
+    decoded: list[weakref.ref[Tensor]] = []
+    to_tensor = ready_chips._to_tensor
+
+    def register(pixels: NDArray[Any], *, for_gpu: bool) -> Tensor:
+        tensor = to_tensor(pixels, for_gpu=for_gpu)
+        decoded.append(weakref.ref(tensor))
+        return tensor
+
+    monkeypatch.setattr(ready_chips, "_to_tensor", register)
+    return lambda: sum(reference() is not None for reference in decoded)
 
 
 def test_outcomes_are_in_the_order_of_the_chips_regardless_of_transfer_times() -> None:
@@ -181,14 +192,12 @@ def test_chips_started_ahead_of_the_consumer_are_bounded() -> None:
     assert untaken / 2 < most <= untaken + 1  # this test counts a chip as taken after the stream does
 
 
-def test_pixels_in_memory_are_bounded_even_while_tiles_fail() -> None:
-    gc.collect()  # free pixels that errors of other tests hold
-    others = pixels_in_memory()
+def test_pixels_in_memory_are_bounded_even_while_tiles_fail(pixels_in_memory: Callable[[], int]) -> None:
     tiles = dict.fromkeys(TILES[:6], 12)
     seen: list[int] = []
 
     def read(chip: StoredObject) -> bytes:
-        if number_of(chip) == 1:
+        if number_of(chip) == 8:
             raise TransferFailed(f"{chip.url} broke")
         return good_chip()
 
@@ -196,21 +205,17 @@ def test_pixels_in_memory_are_bounded_even_while_tiles_fail() -> None:
         with stream_of(tiles, read, MeanEmbedder(pause=0.05), batch_size=1, fetchers=4) as stream:
             for tile in tiles:
                 with pytest.raises(TransferFailed):
-                    seen.extend(len(pixels_in_memory()) - len(others) for _ in stream.results(tile))
+                    seen.extend(pixels_in_memory() for _ in stream.results(tile))
                 time.sleep(0.1)  # fetchers continue with the next tile
-                seen.append(len(pixels_in_memory()) - len(others))
+                seen.append(pixels_in_memory())
 
     within(TIMEOUT, work)
 
     slots = 4 + 1 + 3
-    # Each of four decoders that takes a file's bands apart holds them twice for a moment, and a slot is free
-    # a moment before the batch is forgotten.
-    assert 2 <= max(seen) <= slots + 4 + 1
+    assert 3 <= max(seen) <= slots + 1, "a slot is free a moment before its chip is forgotten"
 
 
-def test_no_pixels_are_kept_while_the_encoder_waits() -> None:
-    gc.collect()  # free pixels that errors of other tests hold
-    others = pixels_in_memory()
+def test_no_pixels_are_kept_while_the_encoder_waits(pixels_in_memory: Callable[[], int]) -> None:
     last = threading.Event()
 
     def read(chip: StoredObject) -> bytes:
@@ -223,9 +228,9 @@ def test_no_pixels_are_kept_while_the_encoder_waits() -> None:
         for _ in range(4):
             next(results)
         deadline = time.monotonic() + 5
-        while len(pixels_in_memory()) > len(others) and time.monotonic() < deadline:
+        while pixels_in_memory() and time.monotonic() < deadline:
             time.sleep(0.01)
-        kept = len(pixels_in_memory()) - len(others)
+        kept = pixels_in_memory()
         last.set()
         assert [type(outcome) for outcome in results] == [Embedded]
 
@@ -250,6 +255,29 @@ def test_a_failed_transfer_fails_only_its_tile() -> None:
     first, last = within(TIMEOUT, work)
 
     assert (first, before, last) == ([*range(5)], [0, 1], [*range(5)])
+
+
+def test_outcomes_that_a_failed_chip_holds_back_are_unread() -> None:
+    embedder = MeanEmbedder()
+
+    def read(chip: StoredObject) -> bytes:
+        if number_of(chip) == 0:
+            while sum(embedder.batches) < 8:
+                time.sleep(0.01)
+            raise TransferFailed("broke")
+        return by_number(chip)
+
+    unread: list[Outcome] = []
+
+    def work() -> None:
+        with stream_of({"27WXN": 9}, read, embedder, batch_size=4, fetchers=9) as stream:
+            next(stream.results("27WXN", unread))
+
+    with pytest.raises(TransferFailed):
+        within(TIMEOUT, work)
+
+    assert len(unread) >= 4, "only the second batch may be unfinished"
+    assert {value(outcome) for outcome in unread} <= {*range(1, 9)}
 
 
 @pytest.mark.parametrize("failing", [0, 1, 9], ids=["the first chip", "a middle one", "the last one"])

@@ -11,8 +11,9 @@ from clay_assets.embedding.progress import Progress
 from clay_assets.embedding.run import EmbeddingRun
 from clay_assets.embedding.tile import ResultsChanged
 from clay_assets.publishing.publish import ResultsMissing, publish_tile
-from clay_assets.results import ResultsHeader, TileSummary, results_key
+from clay_assets.results import ResultsHeader, TileSummary, counts, results_key
 from clay_assets.results.outcomes import NoUsableChips
+from clay_assets.results.picture import tile_picture
 from clay_assets.storage import BucketMissing, Store, StoredObject, TransferFailed
 from clay_assets_tests.embedding.scene import TIMEOUT, Scene, embed_planned
 from clay_assets_tests.embedding.streaming import BROKEN, MeanEmbedder, chip_of_value, number_of, within
@@ -176,7 +177,7 @@ def test_finished_chips_of_a_failed_run_are_not_embedded_again(
 ) -> None:
     scene.put("27WXN", {number: 10 * number for number in range(1, 9)} | {2: BROKEN})
 
-    scene.break_at(6, error)
+    scene.break_at(8, error)
     with pytest.raises(error):
         scene.embed()
     partial = scene.values()
@@ -185,13 +186,50 @@ def test_finished_chips_of_a_failed_run_are_not_embedded_again(
     scene.chips.take_reads()
     header = scene.embed()
 
-    assert partial == {1: 10.0, 2: "format", 3: 30.0, 4: 40.0, 5: 50.0}
+    assert partial == {1: 10.0, 2: "format", 3: 30.0, 4: 40.0, 5: 50.0, 6: 60.0, 7: 70.0}
     assert plan.header is not None
-    assert plan.header.remaining == 3
+    assert plan.header.remaining == 1
     assert not plan.is_current
-    assert scene.chips.take_reads() == [6, 7, 8]
+    assert scene.chips.take_reads() == [8]
     assert scene.values() == {number: 10.0 * number for number in range(1, 9)} | {2: "format"}
-    assert (header.summary.embedded, header.summary.encoded, header.remaining) == (7, 3, 0)
+    assert (header.summary.embedded, header.summary.encoded, header.remaining) == (7, 1, 0)
+
+
+def test_an_interrupt_loses_no_chip_that_finished_behind_the_current_one(scene: Scene) -> None:
+    scene.put("27WXN", {number: 10 * number for number in range(1, 9)})
+    encoder = scene.encoder()
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + TIMEOUT
+        while sum(encoder.embedder.batches) < 8 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    plan = scene.plan()
+    with scene.run(plan, encoder=encoder) as run, pytest.raises(KeyboardInterrupt):
+        embed_planned(plan, run, scene.work, interrupt)
+
+    assert len(scene.values()) >= 6, "only the last batch of 2 may be unfinished"
+
+
+def test_an_interrupt_while_the_picture_is_made_loses_no_chip(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    def interrupted(*arguments: Any) -> str:  # noqa: ANN401
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return tile_picture(*arguments)
+
+    scene.put("27WXN", {1: 10, 2: 20, 3: 30})
+    monkeypatch.setattr(counts, "tile_picture", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        scene.embed()
+
+    assert scene.values() == {1: 10.0, 2: 20.0, 3: 30.0}
+    assert scene.plan().is_current
 
 
 def test_a_finished_tile_is_kept_if_the_run_is_interrupted_while_it_is_stored(scene: Scene) -> None:
@@ -237,22 +275,22 @@ def test_outdated_results_are_replaced_by_those_of_a_failed_run(scene: Scene) ->
     scene.embed()
     scene.put("27WXN", {1: 11, 2: 22, 3: 33})
 
-    scene.break_at(2)
+    scene.break_at(3)
     with pytest.raises(TransferFailed):
         scene.embed(force=True)
 
-    assert scene.values() == {1: 11.0}
+    assert scene.values() == {1: 11.0, 2: 22.0}
 
 
 def test_unfinished_results_are_not_published(scene: Scene) -> None:
     scene.put("27WXN", {1: 10, 2: 20, 3: 30})
 
-    scene.break_at(2)
+    scene.break_at(3)
     with pytest.raises(TransferFailed):
         scene.embed()
 
     with pytest.raises(
-        ResultsMissing, match=r"results for 1 of its 3 chips: materialize chip_embeddings to its end"
+        ResultsMissing, match=r"results for 2 of its 3 chips: materialize chip_embeddings to its end"
     ):
         publish_tile(scene.work, scene.output, "27WXN", version=1, target=scene.encoder().target())
 

@@ -198,7 +198,7 @@ def test_a_failed_run_keeps_only_finished_chips_with_all_their_windows(scene: Sc
     put(scene, {chip_name(number): quartered(10 * number) for number in range(1, 6)})
     encoder = scene.encoder(embedder=MeanEmbedder(spec=V15), batch_size=batch_size)
 
-    scene.break_at(4)
+    scene.break_at(5)
     broken = process(scene, [TILE], encoder=encoder)
     with scene.results(encoder=encoder) as results:
         windows = [(row.key[-8:-4], row.window) for row in results.chips()]
@@ -208,9 +208,9 @@ def test_a_failed_run_keeps_only_finished_chips_with_all_their_windows(scene: Sc
     (done,) = process(scene, [TILE], encoder=encoder).values()
 
     assert errors(broken) == {TILE: "TransferFailed"}
-    assert windows == [(f"{number:04}", window) for number in (1, 2, 3) for window in range(4)]
-    assert remaining == 2
-    assert scene.chips.take_reads() == [4, 5]
+    assert windows == [(f"{number:04}", window) for number in (1, 2, 3, 4) for window in range(4)]
+    assert remaining == 1
+    assert scene.chips.take_reads() == [5]
     assert done.published is not None
     assert vectors_of(done.published.url)[:, 0].tolist() == [
         10 * number + window for number in range(1, 6) for window in range(4)

@@ -53,13 +53,14 @@ def mean_encoder(
     )
 
 
-def run_tiles(stores: TileStores, folder: Path, *tiles: str) -> list[TileOutcome]:
+def run_tiles(
+    stores: TileStores, folder: Path, *tiles: str, embedder: MeanEmbedder | None = None
+) -> list[TileOutcome]:
     """Take tiles through all steps."""
     outcomes: list[TileOutcome] = []
+    job = TileJob(stores, mean_encoder(folder, embedder=embedder), check=False)
     with Progress() as progress:
-        process_tiles(
-            list(tiles), TileJob(stores, mean_encoder(folder), check=False), outcomes.append, progress
-        )
+        process_tiles(list(tiles), job, outcomes.append, progress)
     return outcomes
 
 

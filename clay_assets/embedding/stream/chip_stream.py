@@ -111,11 +111,12 @@ class ChipStream:
             self._finished = True
             self._changed.notify_all()
 
-    def results(self, tile: str) -> Generator[Outcome]:
+    def results(self, tile: str, unread: list[Outcome] | None = None) -> Generator[Outcome]:
         """Yield the outcome of each chip of a tile, in the order given; wait for each.
 
         Tiles must be taken in the order in which they were added. Stopping early, or asking for a later
-        tile, abandons the rest: chips in progress are dropped.
+        tile, abandons the rest: chips in progress are dropped, and outcomes that were not yielded yet are
+        added to `unread`. One slow chip may hold back the outcomes of many others.
 
         Raises:
             StorageError: If a chip could not be fetched; the rest of the tile is abandoned.
@@ -130,9 +131,9 @@ class ChipStream:
             )
         for earlier in names[: names.index(tile)]:
             self._abandon(self._tiles[earlier])
-        return self._take(self._tiles[tile])
+        return self._take(self._tiles[tile], [] if unread is None else unread)
 
-    def _take(self, tile: StreamTile) -> Generator[Outcome]:
+    def _take(self, tile: StreamTile, unread: list[Outcome]) -> Generator[Outcome]:
         try:
             for _ in range(tile.chips):
                 outcome = tile.outcomes.get()
@@ -141,10 +142,10 @@ class ChipStream:
                 finally:
                     self._untaken.release()
         finally:
-            self._abandon(tile)
+            unread += self._abandon(tile)
 
-    def _abandon(self, tile: StreamTile) -> None:
-        """Start no more chips of a tile, and discard its results in progress."""
+    def _abandon(self, tile: StreamTile) -> list[Outcome]:
+        """Start no more chips of a tile, drop those in progress, and return the outcomes of the others."""
         with self._changed:
             tile.abandoned = True
             self._jobs = deque(job for job in self._jobs if job[0] is not tile)
@@ -152,9 +153,13 @@ class ChipStream:
                 del self._tiles[tile.name]
         for chip in self._ready.discard(tile.name):
             chip.outcome.cancel()
+        finished = []
         while not tile.outcomes.empty():
-            tile.outcomes.get()
+            outcome = tile.outcomes.get()
             self._untaken.release()
+            if outcome.done() and not outcome.cancelled() and outcome.exception() is None:
+                finished.append(outcome.result())
+        return finished
 
     def _close(self, patience: float | None = None) -> None:
         """Stop the threads; do not wait for transfers longer than `patience` seconds."""
