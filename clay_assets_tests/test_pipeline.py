@@ -215,7 +215,7 @@ def test_failed_tiles_stop_no_other_tile_and_their_outcomes_hold_the_errors(scen
     for tile in tiles:
         scene.put(tile, {1: 10, 2: 20, 3: 30})
     fails_transfer, unusable, fails_publishing, replaced, empty = tiles[1:]
-    scene.chips.before = Failing(TransferFailed("the connection broke"), tile=fails_transfer, number=2)
+    scene.chips.before = Failing(TransferFailed("the connection broke"), tile=fails_transfer, number=3)
     scene.put(unusable, dict.fromkeys((1, 2, 3), BROKEN))
     stores, output = held_output(scene)
 
@@ -245,7 +245,7 @@ def test_failed_tiles_stop_no_other_tile_and_their_outcomes_hold_the_errors(scen
     assert outcomes[fails_publishing].results is not None
     assert outcomes[fails_transfer].inventory is not None
     assert outcomes[empty].empty
-    assert scene.values(fails_transfer) == {1: 10.0}
+    assert scene.values(fails_transfer) == {1: 10.0, 2: 20.0}
 
 
 def test_an_interrupt_records_published_tiles_and_keeps_finished_chips(scene: Scene) -> None:
