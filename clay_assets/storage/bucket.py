@@ -79,7 +79,11 @@ class Bucket:
                 break
         visible = [item for item in found.values() if "/." not in item.url[len(root) :]]
         folders = {item.url.rpartition("/")[0] for item in visible}
-        return [item for item in visible if item.size or item.url not in folders]
+        return [
+            item
+            for item in visible
+            if item.size or not (item.url in folders or self._is_marker(item.url[len(root) + 1 :]))
+        ]
 
     def stat(self, key: str) -> StoredObject:
         """Return size and ETag, with one HEAD."""
@@ -148,6 +152,14 @@ class Bucket:
         name = self._name(key)
         with suppress(ObjectMissing):
             self._request(name, lambda client: obstore.delete(client, name))
+
+    def _is_marker(self, key: str) -> bool:
+        """Return whether an empty object is called `key/` rather than `key`."""
+        try:
+            self.stat(key)
+        except (AccessDenied, ObjectMissing) as error:  # one that is denied is listed, and fails on reading
+            return isinstance(error, ObjectMissing)
+        return False
 
     def _get(
         self, client: Client, key: str, expected: StoredObject | None, span: tuple[int, int] | None = None

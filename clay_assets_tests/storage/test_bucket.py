@@ -74,13 +74,14 @@ def test_a_listed_name_with_an_empty_part_is_refused_and_named(bucket: S3Bucket)
 
 
 def test_folder_markers_of_the_console_are_not_listed(bucket: S3Bucket) -> None:
-    for key in ("chips/", "chips/27WXN/", "chips/27WXN/a.tif"):
+    for key in ("chips/", "chips/27WXN/", "chips/27WXN/a.tif", "chips/27WXN/b.tif/", "chips/28WXN/"):
         client(bucket.endpoint).put_object(Bucket=bucket.name, Key=key, Body=b"")
 
     store = bucket.store("chips")
 
     assert [found.url for found in store.list()] == [store.url("27WXN/a.tif")]
-    assert store.folders() == ["27WXN"]
+    assert store.folders() == ["27WXN", "28WXN"]
+    assert bucket.store().list("chips/27WXN/") == store.list()
 
 
 def test_an_empty_prefix_is_empty_but_a_missing_bucket_is_an_error(bucket: S3Bucket) -> None:
