@@ -4,7 +4,9 @@ Not here: the connection (`connection.py`) and error messages (`translation.py`)
 listing asks the server, 1,000 objects a request.
 """
 
+import errno
 import io
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -245,8 +247,11 @@ class _Ranges(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + (0, self._position, self._found.size)[whence]
-        return self._position
+        position = offset + (0, self._position, self._found.size)[whence]
+        if position < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as of a local file
+        self._position = position
+        return position
 
     def readall(self) -> bytes:  # the inherited method would request 8 kB at a time
         return self.read(max(0, self._found.size - self._position)) or b""

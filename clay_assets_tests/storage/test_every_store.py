@@ -145,6 +145,15 @@ def test_an_open_file_seeks_like_any_other(store: Store) -> None:
         assert file.seek(5) == 5
         assert file.read(2_000_000) == content[5:2_000_005]
         assert file.tell() == 2_000_005
+        for offset, whence in (
+            (-1, os.SEEK_SET),
+            (-len(content), os.SEEK_CUR),
+            (-len(content) - 1, os.SEEK_END),
+        ):
+            with pytest.raises(OSError, match="Invalid argument"):
+                file.seek(offset, whence)
+            assert file.tell() == 2_000_005
+        assert file.read(10) == content[2_000_005:2_000_015]
         file.seek(len(content) + 5)
         assert file.read(1) == b""
 
