@@ -140,7 +140,8 @@ def _of_obstore(text: str) -> tuple[type[StorageError], str, str]:
     request = re.search(r"Error performing ([A-Z]+ [^\s?]+)", text)
     request_line = request[1] if request else "the request"
     if status := re.search(r"(?:status code: |\(code: )(\d{3})", text):
-        tags = dict(re.findall(r"<(Code|Message)>(.*?)</\1>", text, re.DOTALL))
+        found = re.findall(r"<(Code|Message)>(.*?)</\1>", text, re.DOTALL)
+        tags = dict(reversed(found))  # the first of each: further ones are of nested errors
         code, message = tags.get("Code", ""), " ".join(tags.get("Message", "without a message").split())
         kind, remedy = _first(SERVER_SIDE, f"{code} {status[1]}")
         cause = f"the server answered {request_line} with {code or status[1]}, {message}"

@@ -13,6 +13,7 @@ from clay_assets.storage import (
     ObjectChanged,
     StorageError,
     Store,
+    StoreDenied,
     TransferFailed,
 )
 from clay_assets_tests.reliability.proxy import proxying
@@ -94,6 +95,16 @@ def test_a_server_that_stays_busy_is_a_failed_transfer(status: int) -> None:
         Store("s3://chips", with_keys(endpoint, max_attempts=2)).read(LISTED)
 
     assert len(requests) == 2, "the two layers of retries multiply"
+
+
+def test_the_first_code_and_message_of_an_error_are_the_errors_own() -> None:
+    nested = b"<Errors><Error><Code>NoSuchBucket</Code><Message>of a replica</Message></Error></Errors>"
+
+    def refuse(request: BaseHTTPRequestHandler, _: int) -> None:
+        respond(request, 403, b"<Error><Code>ExpiredToken</Code><Message>Old</Message>%b</Error>" % nested)
+
+    with misbehaving(refuse) as endpoint, pytest.raises(StoreDenied, match=r"ExpiredToken, Old.*renew them"):
+        Store("s3://chips", with_keys(endpoint)).read(LISTED)
 
 
 def test_a_missing_server_is_soon_a_failed_transfer() -> None:
