@@ -124,7 +124,7 @@ class Directory:
     def refuse_what_gdal_would_print(self) -> None:
         """Refuse damaged metadata and unknown units, about which rasterio and GDAL print to stderr.
 
-        GDAL quotes such metadata in an error, which rasterio cannot decode; it searches for such units.
+        GDAL quotes damaged metadata in an error that rasterio cannot decode, and searches for unknown units.
         """
         metadata = self.raw(GDAL_METADATA).partition(b"\0")[0]  # up to the first NUL, as other readers
         if metadata:

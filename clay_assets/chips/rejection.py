@@ -95,8 +95,8 @@ def _problems_of_samples(header: Header, spec: ModelSpec) -> Iterator[tuple[Reas
 
 def _problems_of_tags(header: Header, date: datetime.date) -> Iterator[tuple[Reason, str]]:
     """Check scales and offsets, date and georeference."""
-    # They are refused rather than applied: the result need not be in the network's units. Many Sentinel-2
-    # files declare 0.0001, although the network takes reflectance x 10,000.
+    # Scales and offsets are refused rather than applied: the result need not be in the network's units. Many
+    # Sentinel-2 files declare 0.0001, although the network takes reflectance x 10,000.
     scaled = sorted({*zip(header.scales, header.offsets, strict=True)} - {(1.0, 0.0)})
     if scaled:
         got = " and ".join(f"scale {scale:g}, offset {offset:g}" for scale, offset in scaled[:3])

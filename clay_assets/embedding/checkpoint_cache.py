@@ -13,21 +13,17 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from clay_assets.storage import FolderMissing, ObjectMissing, StorageError, Store, StoredObject, replacing
+from clay_assets.storage import FolderMissing, ObjectMissing, Store, StoredObject, SystemicError, replacing
 
 log = logging.getLogger(__name__)
 
 
-class CheckpointMissing(StorageError):
+class CheckpointMissing(SystemicError):
     """There is no checkpoint at the address."""
 
-    systemic = True
 
-
-class CheckpointChanged(StorageError):
+class CheckpointChanged(SystemicError):
     """The checkpoint was replaced after the run was planned."""
-
-    systemic = True
 
 
 @dataclass(frozen=True)

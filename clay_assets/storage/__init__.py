@@ -22,6 +22,7 @@ from clay_assets.storage.errors import ObjectChanged as ObjectChanged
 from clay_assets.storage.errors import ObjectMissing as ObjectMissing
 from clay_assets.storage.errors import StorageError as StorageError
 from clay_assets.storage.errors import StoreDenied as StoreDenied
+from clay_assets.storage.errors import SystemicError as SystemicError
 from clay_assets.storage.errors import TransferFailed as TransferFailed
 from clay_assets.storage.errors import again_if_replaced as again_if_replaced
 from clay_assets.storage.folder import replacing as replacing

@@ -5,7 +5,7 @@ from typing import ClassVar, TypeVar
 
 T = TypeVar("T")
 
-ATTEMPTS = 5
+ATTEMPTS = 5  # of work whose object another run replaces
 
 
 class StorageError(Exception):

@@ -27,7 +27,8 @@ class S3Options:
     use_unsigned_session: bool = False  # anonymous requests, for public buckets
     region_name: str | None = None
     endpoint_url: str | None = None  # of a server other than AWS, with its scheme
-    max_attempts: int = 10  # per request, including the first; also of resuming a broken download
+    # Attempts per request, including the first; also limits how often a broken download is resumed.
+    max_attempts: int = 10
     profile_name: str | None = None  # a profile of ~/.aws/config
     use_ssl: bool = True  # https if `endpoint_url` has no scheme
     verify: bool | None = None  # the server's certificate; None: as in the SDK's settings

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from clay_assets.chips import ChipName, ChipRejected
 from clay_assets.parquet import DAMAGE, TILE, damaged
-from clay_assets.storage import ObjectMissing, StorageError, Store, StoredObject
+from clay_assets.storage import ObjectMissing, Store, StoredObject, SystemicError
 from clay_assets.tiles import TILE_CODE
 
 CHIP_SUFFIXES = (".tif", ".tiff")
@@ -28,10 +28,8 @@ class InventoryMissing(LookupError):
     """A tile has no readable inventory."""
 
 
-class NoTiles(StorageError):
+class NoTiles(SystemicError):
     """No tile has a folder in the store of chips: its address is wrong."""
-
-    systemic = True
 
 
 class Inventory(NamedTuple):

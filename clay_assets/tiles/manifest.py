@@ -17,7 +17,7 @@ FOLDERS_NAMED = 10
 
 
 class ManifestError(ValueError):
-    """The manifest cannot be read or written; the message names each bad line."""
+    """The manifest cannot be read, has lines that are not tiles, or cannot be written."""
 
 
 def read_tiles(path: Path) -> list[str]:
