@@ -47,8 +47,8 @@ def test_a_listing_resumes_after_the_last_page_that_arrived(bucket: S3Bucket) ->
     # The first page ends with a marker, which obstore names like its folder: "b-" lies between the two.
     keys = [*(f"a{n:04}" for n in range(998)), "b-", "b/", *(f"b/{n:04}" for n in range(1001))]
     with ThreadPoolExecutor(16) as pool:
-        put = partial(client(bucket.endpoint).put_object, Bucket=bucket.name, Body=b"")
-        list(pool.map(lambda key: put(Key=key), keys))
+        put = partial(client(bucket.endpoint).put_object, Bucket=bucket.name)
+        list(pool.map(lambda key: put(Key=key, Body=b"" if key == "b/" else b"chip"), keys))
     with proxying(bucket.endpoint) as proxy:
         proxy.decide = lambda _: "cut" if len(proxy.requests) % 2 else None
         listed = Store(bucket.uri(), replace(bucket.options, endpoint_url=proxy.url)).list()
