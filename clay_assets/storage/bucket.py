@@ -4,21 +4,20 @@ Not here: the connection (`connection.py`) and error messages (`translation.py`)
 listing asks the server, 1,000 objects a request.
 """
 
-import errno
 import io
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import md5
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import obstore
 
 from clay_assets.storage.connection import Client, connect
 from clay_assets.storage.errors import AccessDenied, ObjectChanged, ObjectMissing, StorageError
 from clay_assets.storage.interruption import Waiting
-from clay_assets.storage.translation import BrokenAnswer, CutShort, NotPartial, translate_error
+from clay_assets.storage.ranges import RangeReader
+from clay_assets.storage.translation import BrokenAnswer, CutShort, translate_error
 from clay_assets.storage.types import S3Options, StoredObject
 
 if TYPE_CHECKING:
@@ -130,7 +129,12 @@ class Bucket:
 
     def open(self, key: str, expected: StoredObject | None) -> BinaryIO:
         """Return a file whose reads are range GETs of one version of the object."""
-        return io.BufferedReader(_Ranges(self, key, expected or self.stat(key)), READ_AHEAD)
+        wanted = expected or self.stat(key)
+
+        def read(span: tuple[int, int] | None) -> bytes:
+            return self.read(key, wanted, span)
+
+        return io.BufferedReader(RangeReader(read, wanted.size), READ_AHEAD)
 
     def write(self, key: str, source: BinaryIO) -> None:
         """Store an object with one PUT, or with a multipart upload, which appears with its last request."""
@@ -230,45 +234,3 @@ def _another(found: StoredObject, listed: StoredObject, kind: type[StorageError]
         f"{found.url} is not the object that was listed: got {found.size} bytes, ETag {found.etag};"
         f" expected {listed.size} bytes, ETag {listed.etag}. List it again, and run again."
     )
-
-
-class _Ranges(io.RawIOBase):
-    """One version of an object as a seekable file."""
-
-    def __init__(self, bucket: Bucket, key: str, found: StoredObject) -> None:
-        self._bucket, self._key, self._found = bucket, key, found
-        self._position = 0
-        self._whole: bytes | None = None  # if the server cannot send parts
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        position = offset + (0, self._position, self._found.size)[whence]
-        if position < 0:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as of a local file
-        self._position = position
-        return position
-
-    def readall(self) -> bytes:  # the inherited method would request 8 kB at a time
-        return self.read(max(0, self._found.size - self._position)) or b""
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - a writable buffer, which typing cannot name in 3.11
-        end = min(self._position + len(buffer), self._found.size)
-        if end <= self._position:
-            return 0
-        data = self._part(self._position, end)
-        buffer[: len(data)] = data
-        self._position = end
-        return len(data)
-
-    def _part(self, start: int, end: int) -> bytes:
-        if self._whole is None:
-            try:
-                return self._bucket.read(self._key, self._found, (start, end))
-            except NotPartial:  # e.g. rclone's server, which declares a part to be the whole object
-                self._whole = self._bucket.read(self._key, self._found)
-        return self._whole[start:end]
