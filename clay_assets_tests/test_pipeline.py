@@ -73,6 +73,17 @@ class Gate:
         assert self._open.wait(TIMEOUT), "the gate stayed closed"
 
 
+def process_until_interrupted(
+    tiles: Sequence[str], job: TileJob, recorded: list[str], interrupt: Callable[[], None]
+) -> None:
+    """Process tiles while a thread runs `interrupt`, which must interrupt the calling thread."""
+    interrupter = threading.Thread(target=interrupt, daemon=True)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        process_tiles(tiles, job, lambda outcome: recorded.append(outcome.tile), Progress())
+    interrupter.join(TIMEOUT)
+
+
 def until(condition: Callable[[], bool], what: str) -> None:
     """Wait until another thread makes a condition true.
 
@@ -293,11 +304,7 @@ def test_an_interrupt_while_tiles_are_published_records_those_already_submitted(
         time.sleep(0.2)
         gate.open()
 
-    interrupter = threading.Thread(target=interrupt, daemon=True)
-    interrupter.start()
-    with pytest.raises(KeyboardInterrupt):
-        process_tiles(tiles, job, lambda outcome: recorded.append(outcome.tile), Progress())
-    interrupter.join(TIMEOUT)
+    process_until_interrupted(tiles, job, recorded, interrupt)
 
     assert recorded == tiles[:2]
     assert len(scene.output_files()) == 2
@@ -317,18 +324,14 @@ def test_an_interrupt_records_published_tiles_while_the_listing_of_another_stall
     def interrupt() -> None:
         until(lambda: gate.held == 1 and len(recorded) > 25, "the calling thread waiting for the last tile")
         time.sleep(0.3)
-        assert len(recorded) < len(scene.output_files()), "nothing remains to be recorded"
+        until(lambda: len(recorded) < len(scene.output_files()), "a published tile to be recorded")
         os.kill(os.getpid(), signal.SIGINT)  # the calling thread must wake up
         interrupted = time.monotonic()
         until(lambda: len(recorded) == len(scene.output_files()), "all published tiles recorded")
         waits.append(time.monotonic() - interrupted)
         gate.open()
 
-    interrupter = threading.Thread(target=interrupt, daemon=True)
-    interrupter.start()
-    with pytest.raises(KeyboardInterrupt):
-        process_tiles(tiles, job, lambda outcome: recorded.append(outcome.tile), Progress())
-    interrupter.join(TIMEOUT)
+    process_until_interrupted(tiles, job, recorded, interrupt)
 
     assert waits[0] < TIMEOUT / 2, "the records waited for the listing"
 

@@ -89,8 +89,8 @@ def cut_at_antimeridian(footprints: NDArray[np.object_]) -> NDArray[np.object_]:
     """Cut the footprints (N,) that cross the antimeridian; the others are returned unchanged.
 
     A polygon (without holes) that crosses becomes a MultiPolygon of its parts west and east of 180 degrees,
-    both counterclockwise; a polygon if it only touches. One around a pole, which no tile
-    reaches, is returned unchanged.
+    both counterclockwise; a polygon if it only touches. One around a pole, which no tile reaches, is
+    returned unchanged.
     """
     west, _, east, _ = shapely.bounds(footprints).T
     cut = footprints.copy()

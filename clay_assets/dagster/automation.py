@@ -207,7 +207,7 @@ def build_automation(tiles: Sequence[str], settings: Settings) -> dg.Definitions
         part = tiles[start : start + TILES_PER_TICK]
         failed.add(part[0])
         requests = monitor.requests(context, part, datetime.now(UTC))
-        failed.discard(part[0])  # an earlier tick may still run: a later one has then taken it out already
+        failed.discard(part[0])  # a later tick has removed it if this one outlasted its time
         context.update_cursor(part[-1])
         return requests
 

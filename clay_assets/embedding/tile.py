@@ -107,7 +107,7 @@ def _embed(
                         counts.count(outcome)
                         run.progress.count(outcome)
                         on_chip()
-            final = header()  # takes seconds for a large tile
+            final = header()  # makes the picture, which takes seconds: an interrupt may come meanwhile
         except BaseException:  # also an interrupt: finished chips are stored
             if (counts.read or unread) and _store_partial(plan, run, work, writer, partial_header):
                 pieces.remove()

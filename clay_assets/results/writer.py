@@ -63,7 +63,7 @@ class ResultsWriter:
     def store(self, store: Store, tile: str, header: ResultsHeader, key: str = "") -> str:
         """Finish the file, store it and return its URL. May be called again after an interrupt.
 
-        `key` is that of the tile's results if empty.
+        An empty `key` stands for that of the tile's results.
         """
         if self._writer.is_open:
             self._write()

@@ -1,6 +1,7 @@
 import threading
 import time
 from typing import Any
+from unittest.mock import DEFAULT, Mock
 
 import numpy as np
 import pytest
@@ -215,16 +216,9 @@ def test_an_interrupt_loses_no_chip_that_finished_behind_the_current_one(scene: 
 def test_an_interrupt_while_the_picture_is_made_loses_no_chip(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[object] = []
-
-    def interrupted(*arguments: Any) -> str:  # noqa: ANN401
-        calls.append(arguments)
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-        return tile_picture(*arguments)
-
     scene.put("27WXN", {1: 10, 2: 20, 3: 30})
-    monkeypatch.setattr(counts, "tile_picture", interrupted)
+    once = Mock(wraps=tile_picture, side_effect=[KeyboardInterrupt, DEFAULT])
+    monkeypatch.setattr(counts, "tile_picture", once)
     with pytest.raises(KeyboardInterrupt):
         scene.embed()
 
