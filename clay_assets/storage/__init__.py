@@ -6,6 +6,7 @@ mean, nor Dagster (`dagster/resources.py` turns configuration into a `Store`).
     store.py        Store: the public class; addresses, keys and URLs
     folder.py       the local folder behind a Store; replacing a local file as a whole
     bucket.py       the prefix of a bucket behind a Store: requests of obstore
+    ranges.py       an object of a bucket as a file that is read in parts
     connection.py   obstore's client: credentials, endpoints, certificates and time limits
     interruption.py gives up requests of a process that is being stopped
     translation.py  exceptions of obstore and boto3 → the errors below

@@ -57,7 +57,7 @@ class Bucket:
         wanted, root = self._prefix + prefix, self._url(self._prefix)
         folder, _, start = wanted.rpartition("/")
         offset = wanted[:-1] if start else None  # obstore lists whole folders; names come sorted
-        found: dict[str, StoredObject] = {}
+        found: list[StoredObject] = []
         pages: Iterator[Sequence[ObjectMeta]] | None = None
 
         def next_page(client: Client) -> "Sequence[ObjectMeta] | None":
@@ -70,15 +70,12 @@ class Bucket:
                 raise
 
         while page := self._request(wanted, next_page, of_store=True):  # all attempts for each page
-            for meta in page:
-                if meta["path"].startswith(wanted):
-                    # "folder/", an empty marker that consoles create, is listed as "folder", and a listing
-                    # that begins after "folder" repeats the names before the marker.
-                    found.setdefault(meta["path"], self._found(meta))
-            offset = page[-1]["path"]
+            found += [self._found(meta) for meta in page if meta["path"].startswith(wanted)]
+            # Not the last name: "folder/", an empty marker that consoles create, is listed as "folder".
+            offset = max(meta["path"] for meta in page)
             if offset > wanted and not offset.startswith(wanted):
                 break
-        visible = [item for item in found.values() if "/." not in item.url[len(root) :]]
+        visible = [item for item in found if "/." not in item.url[len(root) :]]
         folders = {item.url.rpartition("/")[0] for item in visible}
         return [
             item
